@@ -1,0 +1,1 @@
+"""Bytes <-> tables: the only room that opens files."""
