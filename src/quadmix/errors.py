@@ -1,19 +1,19 @@
 """One exception tree; the text of every error names the thing, what was got, what was expected, and the remedy.
 
-    QuadmixError
-    ├── RecipeError        the user's YAML (exit code 2)
-    ├── InputError         corpus, targets, labelled sets: what the user's files contain
-    │   └── QuarantineError  more bad rows than the limit allows (exit code 3)
-    ├── ScoreError         NaN, missing or constant scores where numbers were needed
-    ├── BudgetError        a token budget that cannot be met
-    ├── ProxyError         a proxy could not be trained (becomes a failed Trial, not a crash)
-    ├── SearchError        too few trials, constant losses, nothing to fit
-    ├── RefusalError       the search found no gain beyond the noise; nothing was written
-    ├── IdentityError      a run folder that belongs to another recipe, corpus or version
-    ├── LeaseError         another process writes to the run folder
-    ├── IntegrityError     rows, copies or digests do not add up
-    ├── MissingExtraError  an optional package is not installed
-    └── Interrupted        Ctrl-C or SIGTERM, with the command that resumes (exit code 4)
+QuadmixError
+├── RecipeError        the user's YAML (exit code 2)
+├── InputError         corpus, targets, labelled sets: what the user's files contain
+│   └── QuarantineError  more bad rows than the limit allows (exit code 3)
+├── ScoreError         NaN, missing or constant scores where numbers were needed
+├── BudgetError        a token budget that cannot be met
+├── ProxyError         a proxy could not be trained (becomes a failed Trial, not a crash)
+├── SearchError        too few trials, constant losses, nothing to fit
+├── RefusalError       the search found no gain beyond the noise; nothing was written
+├── IdentityError      a run folder that belongs to another recipe, corpus or version
+├── LeaseError         another process writes to the run folder
+├── IntegrityError     rows, copies or digests do not add up
+├── MissingExtraError  an optional package is not installed
+└── Interrupted        Ctrl-C or SIGTERM, with the command that resumes (exit code 4)
 """
 
 

@@ -29,7 +29,9 @@ def derived_seed(seed: int, *names: str | int) -> int:
 
 def doc_keys(doc_ids: Iterable[str]) -> NDArray[np.uint64]:
     """Return (D,) uint64, the xxh3 hash of each document id."""
-    return np.fromiter((xxhash.xxh3_64_intdigest(i.encode("utf-8", "surrogatepass")) for i in doc_ids), dtype=np.uint64)
+    return np.fromiter(
+        (xxhash.xxh3_64_intdigest(i.encode("utf-8", "surrogatepass")) for i in doc_ids), dtype=np.uint64
+    )
 
 
 def keyed_uniform(

@@ -7,7 +7,7 @@ file that is uploaded in one request.
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,14 +19,14 @@ import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
+from quadmix.codec import from_json, to_json
 from quadmix.errors import InputError
-from quadmix.types import from_json, to_json
 
 T = TypeVar("T")
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path) -> Generator[Path]:
     """Yield a temporary path beside `path`; commit it by flush, fsync and rename when the block ends well."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,9 @@ def read_json(path: str | Path) -> Any:
     try:
         return orjson.loads(Path(path).read_bytes())
     except orjson.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON ({error}); remove it and run the same command again") from error
+        raise InputError(
+            f"{path} is not valid JSON ({error}); remove it and run the same command again"
+        ) from error
 
 
 def read_value(path: str | Path, cls: type[T]) -> T:

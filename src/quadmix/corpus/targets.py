@@ -1,0 +1,126 @@
+"""Targets: the text or question sets whose loss the mixture should lower, as (prompt, answer) pairs.
+
+In: a `TargetSection` of the recipe. Out: a `TargetText`. Test splits are refused unless forced, because a
+mixture tuned on them says nothing about them any more.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from quadmix.errors import InputError
+from quadmix.io.rows import read_records
+from quadmix.recipe import TargetSection
+from quadmix.rng import keyed_uniform
+
+_TEST = re.compile(r"(^|[^a-z])test([^a-z]|$)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetText:
+    """One target: `prompts[i]` is followed by `answers[i]`; plain text has empty prompts.
+
+    score_prompt: is the prompt scored too (`loss: all`)? rows_in: rows of the file before `limit`.
+    """
+
+    name: str
+    prompts: tuple[str, ...]
+    answers: tuple[str, ...]
+    score_prompt: bool
+    weight: float
+    rows_in: int
+
+    def texts(self) -> list[str]:
+        """Return prompt and answer of every row as one text (for the overlap check)."""
+        return [f"{p} {a}".strip() for p, a in zip(self.prompts, self.answers, strict=True)]
+
+
+def read_target(section: TargetSection, *, seed: int, accept_test: bool = False) -> TargetText:
+    """Read, check and (by a hash of the row number) thin a target to `limit` rows.
+
+    Raises InputError for a missing column, an answer that is not text, a gold index outside the
+    choices, a target with no text, or a test split that was not forced.
+    """
+    rows = read_records(section.path)
+    if section.split is not None:
+        rows = [r for r in rows if r.get("split") == section.split]
+    if not rows:
+        part = f" with split {section.split!r}" if section.split is not None else ""
+        raise InputError(
+            f"target {section.name!r}: {section.path} has no rows{part}; check `split` and `path`"
+        )
+    if not accept_test:
+        _refuse_test_split(section, rows)
+    chosen = _thin(len(rows), section.limit, seed, section.name)
+    pairs = [_pair(section, rows[i], i) for i in chosen]
+    if not any(answer.strip() for _, answer in pairs):
+        raise InputError(
+            f"target {section.name!r}: no row of {section.path} has text to score; check the columns"
+        )
+    return TargetText(
+        name=section.name,
+        prompts=tuple(p for p, _ in pairs),
+        answers=tuple(a for _, a in pairs),
+        score_prompt=section.loss == "all",
+        weight=section.weight,
+        rows_in=len(rows),
+    )
+
+
+def _thin(rows: int, limit: int, seed: int, name: str) -> list[int]:
+    if rows <= limit:
+        return list(range(rows))
+    order = np.argsort(keyed_uniform(seed, [f"{name}:{i}" for i in range(rows)], "target"), kind="stable")
+    return sorted(order[:limit].tolist())
+
+
+def _refuse_test_split(section: TargetSection, rows: Sequence[dict[str, Any]]) -> None:
+    file = section.path.rsplit("/", 1)[-1]
+    found = next(
+        (r["split"] for r in rows if isinstance(r.get("split"), str) and _TEST.search(r["split"])), None
+    )
+    if found is None and not _TEST.search(file):
+        return
+    sign = f"rows with split {found!r}" if found is not None else f"the file name {file!r}"
+    raise InputError(
+        f"target {section.name!r} looks like a test split ({sign}): a mixture tuned on a test set makes the "
+        "test worthless. Use a train split (`split: train`), or force it with --set run.accept_test_targets=true"
+    )
+
+
+def _pair(section: TargetSection, row: dict[str, Any], index: int) -> tuple[str, str]:
+    where = f"target {section.name!r}: {section.path}, row {index}"
+    if section.text is not None:
+        return "", _string(row, section.text, where)
+    prompt = _string(row, cast(str, section.prompt), where)
+    if section.answer is not None:
+        return prompt, _string(row, section.answer, where)
+    choices, gold = (
+        _field(row, cast(str, section.choices), where),
+        _field(row, cast(str, section.gold), where),
+    )
+    if (
+        not isinstance(choices, list)
+        or not isinstance(gold, int)
+        or not 0 <= gold < len(cast(list[Any], choices))
+    ):
+        raise InputError(f"{where}: gold is {gold!r}, expected an index into {section.choices!r}")
+    return prompt, str(cast(list[Any], choices)[gold])
+
+
+def _string(row: dict[str, Any], column: str, where: str) -> str:
+    value = _field(row, column, where)
+    if isinstance(value, list) and value:
+        value = cast(list[Any], value)[0]
+    if not isinstance(value, str):
+        raise InputError(f"{where}: column {column!r} holds {type(value).__name__}, expected text")
+    return value
+
+
+def _field(row: dict[str, Any], column: str, where: str) -> Any:
+    if column not in row:
+        raise InputError(f"{where}: no column {column!r}; the row has {', '.join(sorted(row))}")
+    return row[column]

@@ -1,0 +1,118 @@
+"""Read, check, override and print recipes.
+
+In: a YAML file (safe loader, no tags) and `a.b=c` overrides. Out: a frozen `Recipe`. An unknown key is
+an error that names the nearest known key; every default is written into `recipe.resolved.yaml`.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import ValidationError
+
+from quadmix.errors import RecipeError
+from quadmix.recipe.sections import Recipe
+
+
+def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe; relative paths inside it are taken from the recipe's own folder.
+
+    Raises RecipeError for a missing file, YAML that does not parse, an unknown or ill-typed key.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise RecipeError(f"recipe {path!r} does not exist; `quadmix init` writes one")
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise RecipeError(f"recipe {path!r} is not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"recipe {path!r} holds {type(data).__name__}, expected a mapping of sections")
+    settings = cast(dict[str, Any], data)
+    for override in overrides:
+        _apply(settings, override)
+    return check_recipe(settings, base=file.resolve().parent, where=path)
+
+
+def check_recipe(settings: Mapping[str, Any], *, base: Path | None = None, where: str = "recipe") -> Recipe:
+    """Check a mapping against the schema and make its relative paths absolute from `base`."""
+    try:
+        recipe = Recipe.model_validate(settings)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {_explain(error)}") from error
+    return _absolute(recipe, base) if base else recipe
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return the recipe with every default, as YAML that `load_recipe` reads back."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def json_schema() -> str:
+    """Return the JSON Schema of the recipe (for editors; published under docs/)."""
+    return json.dumps(Recipe.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _apply(settings: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise RecipeError(f"--set {override!r}: expected a.b=value")
+    *parents, leaf = key.split(".")
+    node = settings
+    for name in parents:
+        child = node.setdefault(name, {})
+        if not isinstance(child, dict):
+            raise RecipeError(f"--set {override!r}: {name!r} is not a section")
+        node = cast(dict[str, Any], child)
+    try:
+        node[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {override!r}: the value is not valid YAML: {error}") from error
+
+
+def _explain(error: ValidationError) -> str:
+    lines: list[str] = []
+    for item in error.errors():
+        place = ".".join(map(str, item["loc"])) or "top level"
+        if item["type"] == "extra_forbidden":
+            known = sorted(_known_keys(item["loc"]))
+            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            lines.append(f"unknown key {place!r}; {hint}")
+        elif item["type"] == "missing":
+            lines.append(f"{place!r} is missing")
+        else:
+            got = repr(item.get("input"))
+            shown = got if len(got) <= 80 else got[:77] + "..."
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{place}: {message} (got {shown})" if item["type"] != "value_error" else message)
+    return "; ".join(lines)
+
+
+def _known_keys(location: tuple[int | str, ...]) -> set[str]:
+    """Walk the schema along an error's location to the keys that its parent section knows."""
+    schema = Recipe.model_json_schema()
+    node: dict[str, Any] = schema
+    for part in location[:-1]:
+        node = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, {})
+        reference = node.get("$ref") or next((a["$ref"] for a in node.get("allOf", []) if "$ref" in a), None)
+        if reference:
+            node = schema["$defs"][reference.rsplit("/", 1)[-1]]
+    return set(node.get("properties", {}))
+
+
+def _absolute(recipe: Recipe, base: Path) -> Recipe:
+    def fix(path: str) -> str:
+        return path if "://" in path or Path(path).is_absolute() else str(base / path)
+
+    def fix_all(node: Any, key: str = "") -> Any:
+        if isinstance(node, dict):
+            return {k: fix_all(v, k) for k, v in cast(dict[str, Any], node).items()}
+        if isinstance(node, list):
+            return [fix_all(v, key) for v in cast(list[Any], node)]
+        return fix(node) if key in ("path", "paths") and isinstance(node, str) else node
+
+    return Recipe.model_validate(fix_all(recipe.model_dump()))

@@ -1,0 +1,357 @@
+"""Every key of a recipe with its default, its bounds and one line of explanation.
+
+The `run` section (workers, folder, ...) says where and how work runs and is not part of a run's
+identity; everything else is.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, unknown keys refused, defaults validated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Columns(Section):
+    """Column names in the user's files; left out, they are detected and printed."""
+
+    text: str | None = Field(default=None, description="document text; detected: text, raw_content, content")
+    id: str | None = Field(
+        default=None, description="document id, kept as a string; detected: id, doc_id, uid"
+    )
+    domain: str | None = Field(default=None, description="domain label column, if the documents carry one")
+    tokens: str | None = Field(default=None, description="token counts of your own tokenizer, if present")
+
+
+class CorpusSection(Section):
+    """What the pool is and how many bad rows are tolerable."""
+
+    paths: Annotated[list[str], Field(min_length=1)] = Field(
+        description="files, globs or folders (JSONL[.gz|.zst], Parquet); fsspec URLs work; relative to the recipe"
+    )
+    columns: Columns = Columns()
+    split_bytes: int = Field(
+        default=64_000_000, gt=0, description="large files are read in pieces of about this size"
+    )
+    max_row_bytes: int = Field(default=64_000_000, gt=0, description="longer rows go to quarantine")
+    quarantine_rows: int = Field(default=100, ge=0, description="the run fails above this many bad rows ...")
+    quarantine_share: Share = Field(
+        default=0.0001, description="... and above this share of all rows (both must be exceeded)"
+    )
+
+
+class TokenizerSection(Section):
+    """Byte-level BPE trained on the pool, or a tokenizer.json of yours."""
+
+    vocab_size: int = Field(
+        default=4096, ge=512, le=65_536, description="size of the BPE trained on the pool"
+    )
+    train_bytes: int = Field(
+        default=20_000_000, gt=0, description="text used to train the BPE, drawn evenly from the pool"
+    )
+    path: str | None = Field(default=None, description="use this tokenizer.json instead of training one")
+
+
+class LabelledSet(Section):
+    """Documents with a label or score, for training a criterion or a domain classifier."""
+
+    path: str = Field(description="JSONL or Parquet file, fsspec path; relative to the recipe")
+    text: str = Field(default="text", description="column with the text")
+    label: str = Field(
+        default="label", description="column with the label (domain) or the number (quality, larger = better)"
+    )
+
+
+class CriterionSection(Section):
+    """One quality criterion."""
+
+    name: Name
+    kind: Literal["column", "heuristic", "linear", "regression"] = Field(
+        description=(
+            "column: a number in your files; heuristic: Gopher/C4/FineWeb rules; "
+            "linear: classifier trained on `good` against the pool, as DCLM; regression: trained on `labelled`"
+        )
+    )
+    column: str | None = Field(default=None, description="kind column: name, dotted for nested fields")
+    direction: Literal["higher", "lower"] = Field(
+        default="higher", description="is a higher or a lower number better?"
+    )
+    good: list[LabelledSet] = Field(
+        default=[], description="kind linear: reference-like text (label column unused)"
+    )
+    bad: list[LabelledSet] = Field(
+        default=[], description="kind linear: pool-like text; left out, a sample of the pool"
+    )
+    labelled: list[LabelledSet] = Field(default=[], description="kind regression: text with a numeric label")
+
+    @model_validator(mode="after")
+    def _complete(self) -> "CriterionSection":
+        needs = {"column": "column", "linear": "good", "regression": "labelled"}.get(self.kind)
+        if needs and not getattr(self, needs):
+            raise ValueError(f"criterion {self.name!r} of kind {self.kind!r} needs the key {needs!r}")
+        return self
+
+
+class DomainSection(Section):
+    """Where the domain label of a document comes from."""
+
+    kind: Literal["column", "classifier", "single"] = Field(
+        default="single",
+        description="column: in your files; classifier: trained on `labelled`; single: no domains",
+    )
+    column: str | None = Field(default=None, description="kind column: name of the column")
+    labelled: list[LabelledSet] = Field(default=[], description="kind classifier: text with a domain label")
+    confidence: Share = Field(
+        default=0.0, description="kind classifier: below this probability the label is `other`"
+    )
+    min_documents: int = Field(default=200, ge=1, description="smaller domains are merged into `other`")
+    min_token_share: Share = Field(
+        default=0.0005, description="domains with fewer tokens are merged into `other`"
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> "DomainSection":
+        needs = {"column": "column", "classifier": "labelled"}.get(self.kind)
+        if needs and not getattr(self, needs):
+            raise ValueError(f"annotate.domain of kind {self.kind!r} needs the key {needs!r}")
+        return self
+
+
+class AnnotateSection(Section):
+    """Scores and a domain for every document."""
+
+    domain: DomainSection = DomainSection()
+    criteria: Annotated[list[CriterionSection], Field(min_length=1)] = [
+        CriterionSection(name="heuristic", kind="heuristic")
+    ]
+    min_coverage: Share = Field(
+        default=0.999, description="least share of documents that every criterion must score"
+    )
+    missing: Literal["renormalise", "median", "drop"] = Field(
+        default="renormalise",
+        description="a missing score: weigh the others, take the domain's median, or drop the document",
+    )
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "AnnotateSection":
+        names = [c.name for c in self.criteria]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"criterion name {twice[0]!r} is used twice; names must be distinct")
+        return self
+
+
+class MixingSection(Section):
+    """Equations 1 to 3."""
+
+    normaliser: Literal["rank-global", "rank-domain", "zscore", "robust-z", "identity"] = "rank-global"
+    rank_mode: Literal["interval", "paper", "hash-tiebreak"] = "interval"
+    repetition_cap: float | None = Field(
+        default=None, gt=0, description="most times a document may be seen in training (copies x epochs)"
+    )
+    multipliers: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="domain: factor on its tokens"
+    )
+    min_share: dict[str, Share] = Field(default={}, description="domain: least share of the selected tokens")
+    max_share: dict[str, Share] = Field(
+        default={}, description="domain: largest share of the selected tokens"
+    )
+
+
+class PriorSection(Section):
+    """Algorithm 1: the distribution of random parameters."""
+
+    steepness: Literal["log", "linear"] = Field(
+        default="log", description="λ = 10^(3u) or 1000u; the paper is ambiguous"
+    )
+    cutoff_max: Share = Field(default=0.1, gt=0)
+    exponent_max: float = Field(default=1.0, gt=0, le=6.0)
+    floor_max: float = Field(default=0.001, ge=0, le=1.0)
+    sparse: Share = Field(default=0.0, description="share of draws in which some criteria get weight 0")
+
+
+class BudgetSection(Section):
+    """How many tokens to select; copies count."""
+
+    tokens: int | None = Field(
+        default=None, gt=0, description="tokens to select, copies counted; or give `share`"
+    )
+    share: float | None = Field(default=None, gt=0, le=1.0, description="the same as a share of the pool")
+    train_tokens: int | None = Field(
+        default=None, gt=0, description="length of the final training; default: one epoch"
+    )
+    method: Literal["cutoff", "thin"] = Field(
+        default="cutoff", description="meet the budget by scaling ω, or by thinning"
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> "BudgetSection":
+        if (self.tokens is None) == (self.share is None):
+            raise ValueError("budget needs exactly one of `tokens` and `share`")
+        return self
+
+
+class TargetSection(Section):
+    """A text or question set whose loss the mixture should lower."""
+
+    name: Name
+    path: str = Field(description="JSONL or Parquet; relative to the recipe")
+    text: str | None = Field(default=None, description="column with plain text (loss on all of it)")
+    prompt: str | None = Field(default=None, description="column with the prompt or question")
+    answer: str | None = Field(
+        default=None, description="column with the answer: a string, or a list whose first is taken"
+    )
+    choices: str | None = Field(default=None, description="column with the answer options ...")
+    gold: str | None = Field(default=None, description="... and the column with the index of the right one")
+    split: str | None = Field(default=None, description="use rows whose `split` column has this value")
+    loss: Literal["answer", "all"] = Field(
+        default="answer", description="score the answer, or prompt and answer"
+    )
+    weight: float = Field(default=1.0, gt=0)
+    limit: int = Field(default=2000, gt=0, description="at most this many rows, drawn by a hash of the row")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "TargetSection":
+        forms = [self.text is not None, self.answer is not None, self.choices is not None]
+        if sum(forms) != 1:
+            raise ValueError(f"target {self.name!r} needs exactly one of `text`, `answer` and `choices`")
+        if self.text is None and self.prompt is None:
+            raise ValueError(f"target {self.name!r} needs `prompt` beside the answer")
+        if (self.choices is None) != (self.gold is None):
+            raise ValueError(f"target {self.name!r}: `choices` and `gold` go together")
+        return self
+
+
+class ModelSection(Section):
+    """A decoder: RMSNorm, RoPE, SwiGLU, tied embedding."""
+
+    layers: int = Field(default=2, ge=1)
+    width: int = Field(default=64, ge=8)
+    heads: int = Field(default=2, ge=1)
+    mlp: int = Field(default=192, ge=8)
+    context: int = Field(default=128, ge=16)
+
+    @model_validator(mode="after")
+    def _divides(self) -> "ModelSection":
+        if self.width % (2 * self.heads):
+            raise ValueError(f"model width {self.width} must be a multiple of twice the heads ({self.heads})")
+        return self
+
+
+class TrainingSection(Section):
+    """How a proxy or a comparison model is trained; the same for every θ."""
+
+    tokens: int = Field(default=1_000_000, gt=0, description="training tokens per model")
+    batch: int = Field(default=8, ge=1, description="sequences per step")
+    peak_lr: float = Field(
+        default=0.02, gt=0, description="peak learning rate of the matrices (Muon) or of all (AdamW)"
+    )
+    optimizer: Literal["muon", "adamw"] = "muon"
+    schedule: Literal["linear", "constant", "wsd"] = Field(
+        default="linear", description="decay to zero, none, or late decay"
+    )
+    warmup: Share = Field(default=0.03, description="share of the steps")
+    weight_decay: float = Field(default=0.1, ge=0)
+    clip: float = Field(default=1.0, gt=0)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class ProxySection(Section):
+    """The swarm: how many tiny models, how large, on how much."""
+
+    trials: int = Field(default=64, ge=8, description="random θ in the swarm")
+    repeats: int = Field(
+        default=6, ge=0, description="repeated trials of the prior mean (other seeds) for the noise floor"
+    )
+    group: int = Field(default=8, ge=1, description="models trained together as one batched model")
+    pool: Literal["repetition-matched", "fresh"] = "repetition-matched"
+    model: ModelSection = ModelSection()
+    training: TrainingSection = TrainingSection()
+
+
+class SearchSection(Section):
+    """From trials to θ*."""
+
+    surrogate: Literal["auto", "gp", "lightgbm", "paper"] = "auto"
+    candidates: int = Field(default=20_000, ge=100, description="prior draws scored by the surrogate")
+    top_k: int = Field(default=10, ge=1, description="best draws averaged, in unit coordinates")
+    min_success: Share = Field(default=0.8, description="least share of trials that must have succeeded")
+
+
+class ConfirmSection(Section):
+    """Fresh proxies of θ*, the prior mean and runners-up before anything is written."""
+
+    seeds: int = Field(default=3, ge=2)
+    runners_up: int = Field(default=2, ge=0)
+
+
+class MaterialiseSection(Section):
+    """The dataset on disk."""
+
+    format: Literal["parquet", "jsonl.zst"] = "parquet"
+    shard_bytes: int = Field(default=256_000_000, gt=0, description="about this much text per output shard")
+
+
+class EvaluateSection(Section):
+    """The final comparison with a larger model at equal tokens."""
+
+    enabled: bool = True
+    holdout: float = Field(
+        default=0.01, ge=0.0, lt=0.5, description="share of documents reserved for held-out loss"
+    )
+    holdout_bytes: int = Field(default=300_000, gt=0, description="held-out text scored per domain, at most")
+    seeds: int = Field(default=3, ge=2)
+    baselines: list[Literal["random", "prior-mean", "criteria", "regmix"]] = [
+        "random", "prior-mean", "criteria", "regmix",
+    ]  # fmt: skip
+    regmix_trials: int = Field(
+        default=24, ge=8, description="proxies of the domain-only swarm for the RegMix-style baseline"
+    )
+    model: ModelSection = ModelSection(layers=4, width=128, heads=4, mlp=352)
+    training: TrainingSection = TrainingSection()
+
+
+class RunSection(Section):
+    """Where and how work runs; not part of the run's identity."""
+
+    folder: str = Field(
+        default="runs", description="run folders are made here; relative to the working directory"
+    )
+    workers: int = Field(default=0, ge=0, description="worker processes; 0 = one per core")
+    executor: Literal["serial", "processes"] = "processes"
+    accept_unconfirmed: bool = Field(
+        default=False, description="write the dataset even if θ* did not beat the control"
+    )
+    accept_test_targets: bool = Field(default=False, description="allow targets that look like test splits")
+
+
+class Recipe(Section):
+    """Everything a run needs; see the section classes for every key."""
+
+    name: Name
+    seed: int = Field(default=0, ge=0)
+    corpus: CorpusSection
+    tokenizer: TokenizerSection = TokenizerSection()
+    annotate: AnnotateSection = AnnotateSection()
+    mixing: MixingSection = MixingSection()
+    prior: PriorSection = PriorSection()
+    budget: BudgetSection
+    targets: Annotated[list[TargetSection], Field(min_length=1)]
+    proxy: ProxySection = ProxySection()
+    search: SearchSection = SearchSection()
+    confirm: ConfirmSection = ConfirmSection()
+    materialise: MaterialiseSection = MaterialiseSection()
+    evaluate: EvaluateSection = EvaluateSection()
+    run: RunSection = RunSection()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Recipe":
+        names = [t.name for t in self.targets]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"target name {twice[0]!r} is used twice; names must be distinct")
+        return self

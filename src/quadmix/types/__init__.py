@@ -1,0 +1,60 @@
+"""Values that travel between rooms: frozen, checked at construction, JSON through `quadmix.codec`.
+
+Shape letters: D documents, N criteria, M domains, K trials, P parameters.
+Scores, merged scores and ranks are **smaller = better** everywhere inside the tool.
+"""
+
+from quadmix.codec import from_json, to_json
+from quadmix.types.arrays import Copies, Floats, Ints
+from quadmix.types.corpus import Annotations, ColumnMap, Corpus, CriterionInfo, FileInfo, Split, SplitCount
+from quadmix.types.mixture import Ranks, Selection, Theta
+from quadmix.types.results import (
+    Candidate,
+    Comparison,
+    Confirmation,
+    DatasetManifest,
+    DomainTokens,
+    Ledger,
+    Loss,
+    Measured,
+    Paired,
+    Parity,
+    Proposal,
+    Score,
+    ShardInfo,
+    SurrogateReport,
+    Trial,
+)
+
+__all__ = [
+    "Annotations",
+    "Candidate",
+    "ColumnMap",
+    "Comparison",
+    "Confirmation",
+    "Copies",
+    "Corpus",
+    "CriterionInfo",
+    "DatasetManifest",
+    "DomainTokens",
+    "FileInfo",
+    "Floats",
+    "Ints",
+    "Ledger",
+    "Loss",
+    "Measured",
+    "Paired",
+    "Parity",
+    "Proposal",
+    "Ranks",
+    "Score",
+    "Selection",
+    "ShardInfo",
+    "Split",
+    "SplitCount",
+    "SurrogateReport",
+    "Theta",
+    "Trial",
+    "from_json",
+    "to_json",
+]
