@@ -1,1 +1,1 @@
-"""Room cli."""
+"""Thin commands: parse, one library call, print. Results on stdout, logs and progress on stderr."""

@@ -1,1 +1,1 @@
-"""Room evaluate."""
+"""Is it better? Baselines under the same budget, a larger model, paired statistics."""

@@ -7,7 +7,7 @@ file that is uploaded in one request.
 
 import os
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from quadmix.codec import from_json, to_json
 from quadmix.errors import InputError
@@ -58,6 +58,11 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write a small UTF-8 file atomically."""
     write_bytes(path, text.encode())
+
+
+def read_text(path: str | Path) -> str:
+    """Read a small UTF-8 file of the run folder; undecodable bytes become U+FFFD."""
+    return Path(path).read_text(encoding="utf-8", errors="replace")
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -102,6 +107,11 @@ def read_table(path: str | Path, columns: list[str] | None = None) -> pa.Table:
     return pq.ParquetFile(Path(path)).read(columns=columns)
 
 
+def table_columns(path: str | Path) -> list[str]:
+    """Return the column names of a Parquet file of the run folder without reading its rows."""
+    return list(pq.ParquetFile(Path(path)).schema_arrow.names)
+
+
 def write_array(path: str | Path, array: NDArray[Any]) -> None:
     """Write a numpy array (.npy, no pickle) atomically."""
     with replacing(path) as temporary, temporary.open("wb") as file:
@@ -125,3 +135,16 @@ def file_digest(path: str | Path) -> str:
 def value_digest(value: Any) -> str:
     """Return the xxh3-128 of a value's canonical JSON, as hex."""
     return xxhash.xxh3_128_hexdigest(orjson.dumps(to_json(value), option=orjson.OPT_SORT_KEYS))
+
+
+def join_arrays(path: str | Path, parts: Sequence[str | Path], dtype: DTypeLike) -> None:
+    """Write the one-dimensional .npy `parts` one after another as a single .npy of `dtype`, atomically.
+
+    One part is in memory at a time, so the whole may be larger than memory.
+    """
+    length = sum(len(map_array(part)) for part in parts)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
+        np.lib.format.write_array_header_2_0(file, {**header, "shape": (length,)})
+        for part in parts:
+            file.write(np.asarray(map_array(part), dtype=dtype).tobytes())

@@ -201,7 +201,11 @@ class DomainTokens:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetManifest:
-    """What the dataset folder holds; written last, so its presence means the dataset is whole."""
+    """What the dataset folder holds; written last, so its presence means the dataset is whole.
+
+    digest: over shards, counts and domains. plan: digest of what was asked for (selection, corpus, format,
+    shard size, seed), so that the same call again finds its own work.
+    """
 
     format: Literal["parquet", "jsonl.zst"]
     shards: tuple[ShardInfo, ...]
@@ -212,6 +216,7 @@ class DatasetManifest:
     theta_label: str
     seed: int
     digest: str
+    plan: str = ""
     version: int = 1
 
 

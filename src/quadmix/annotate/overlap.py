@@ -1,0 +1,79 @@
+"""Overlap of the pool with the targets: which documents share a 13-word run with a target text.
+
+In: texts. Out: 64-bit hashes of word 13-grams (lower case, punctuation dropped) and, per document, a
+bit for every target it overlaps. A target that stands in the pool makes its loss easy to lower for the
+wrong reason, so the counts go into the manifest and the report. 13 words is the span of GPT-3's
+contamination study (Brown et al. 2020, arXiv 2005.14165, appendix C). Texts of fewer words cannot match.
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+NGRAM = 13
+BITS = 31  # of an int32; with more targets the last bit stands for all the rest
+_WORD = re.compile(r"[^\W_]+")
+_PIECE = 1_000_000  # characters hashed at a time, so that one huge document cannot fill the memory
+_MARGIN = 1_000  # a piece begins this much earlier, so that no run of words is lost at a cut
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+
+Hashes = NDArray[np.uint64]
+
+
+def ngram_hashes(texts: Sequence[str], n: int = NGRAM) -> Hashes:
+    """Return the sorted distinct (H,) uint64 hashes of all word n-grams of the texts."""
+    parts = [_windows(_word_hashes(piece), n) for text in texts for piece in _pieces(text)]
+    return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
+
+
+def count_overlap(texts: Sequence[str], hashes: Hashes, n: int = NGRAM) -> NDArray[np.bool_]:
+    """Return (D,) bool: does the document contain any of the sorted n-gram `hashes`?"""
+    return overlap_bits(texts, [hashes], n) != 0
+
+
+def overlap_bits(texts: Sequence[str], targets: Sequence[Hashes], n: int = NGRAM) -> NDArray[np.int32]:
+    """Return (D,) int32, bit `target_bit(j)` set where a document overlaps target j."""
+    bits = np.zeros(len(texts), np.int32)
+    if not sum(map(len, targets)):
+        return bits
+    for i, text in enumerate(texts):
+        for piece in _pieces(text):
+            windows = _windows(_word_hashes(piece), n)
+            for j, hashes in enumerate(targets):
+                if len(hashes) and len(windows) and _meets(windows, hashes):
+                    bits[i] |= np.int32(1 << target_bit(j))
+    return bits
+
+
+def target_bit(index: int) -> int:
+    """Return the bit of target `index`; targets from the 31st on share the last."""
+    return min(index, BITS - 1)
+
+
+def _meets(windows: Hashes, hashes: Hashes) -> bool:
+    place = np.minimum(np.searchsorted(hashes, windows), len(hashes) - 1)
+    return bool((hashes[place] == windows).any())
+
+
+def _pieces(text: str) -> list[str]:
+    return [text[max(0, i - _MARGIN) : i + _PIECE] for i in range(0, max(len(text), 1), _PIECE)]
+
+
+def _word_hashes(text: str) -> Hashes:
+    words = _WORD.findall(text.lower())
+    digest = xxhash.xxh3_64_intdigest
+    return np.fromiter((digest(w.encode("utf-8", "surrogatepass")) for w in words), np.uint64, len(words))
+
+
+def _windows(words: Hashes, n: int) -> Hashes:
+    """Return the hash of every run of n words: a polynomial in the word hashes, modulo 2^64."""
+    count = len(words) - n + 1
+    if count <= 0:
+        return np.empty(0, np.uint64)
+    total = np.zeros(count, np.uint64)
+    for j in range(n):
+        total = total * _BASE + words[j : j + count]
+    return total

@@ -1,0 +1,236 @@
+"""`quadmix`: every command parses its options, makes one library call and prints the result.
+
+Heavy rooms are imported inside the commands, so that `quadmix --help` stays fast.
+Exit codes: 0 complete, 1 error, 2 usage or recipe, 3 quarantine over its limit, 4 interrupted.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from quadmix import __version__
+from quadmix.errors import Interrupted, QuadmixError
+from quadmix.recipe import Recipe, load_recipe
+
+app = typer.Typer(
+    name="quadmix",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "Choose the pretraining data of a language model: from a pool of documents and a token budget to the "
+        "dataset that trains the best model, with the proof.\n\n"
+        "Start with `quadmix demo`; for your own data: `quadmix init`, `quadmix plan`, `quadmix run`.\n\n"
+        "Exit codes: 0 complete, 1 error, 2 usage or recipe, 3 too many bad rows, 4 interrupted (run again)."
+    ),
+)
+
+RecipePath = Annotated[str, typer.Argument(help="recipe file (YAML); `quadmix init` writes one")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="override one recipe key; may be repeated"),
+]
+Workers = Annotated[int | None, typer.Option(help="worker processes; default: one per core")]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead of text")]
+Accept = Annotated[
+    bool, typer.Option("--accept-unconfirmed", help="write the dataset even if θ* did not beat the control")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
+RunFolder = Annotated[Path, typer.Argument(help="run folder, for example runs/demo")]
+
+
+@app.command()
+def demo(
+    folder: Annotated[str, typer.Option(help="where run folders are made")] = "runs",
+    workers: Workers = None,
+    overrides: Overrides = None,
+    json_: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """The whole method on a small real corpus inside the package: offline, CPU only, a few minutes."""
+    recipe = Path(__file__).parent.parent / "data" / "demo" / "recipe.yaml"
+    settings = [*(overrides or []), f"run.folder={folder}", "run.accept_unconfirmed=true"]
+    _run(_load(str(recipe), settings, workers), "report", quiet, json_)
+
+
+@app.command()
+def init(
+    paths: Annotated[list[str], typer.Argument(help="files, globs or folders with your documents")],
+    out: Annotated[Path, typer.Option(help="recipe file to write")] = Path("recipe.yaml"),
+    target: Annotated[
+        list[str] | None, typer.Option(help="target file (JSONL or Parquet); may repeat")
+    ] = None,
+    name: Annotated[str, typer.Option(help="name of the run folder")] = "my-mixture",
+) -> None:
+    """Write a commented recipe for a corpus: detects columns, criteria and domains, and prints the mapping."""
+    from quadmix.pipeline.draft import write_draft
+
+    for line in write_draft(paths, out, targets=target or [], name=name):
+        typer.echo(line)
+
+
+@app.command()
+def doctor(json_: AsJson = False) -> None:
+    """What is installed, devices, precision, disk, and what would use the network (nothing does)."""
+    from quadmix.pipeline.doctor import examine
+
+    report = examine()
+    _print(report, [f"{k:24} {v}" for k, v in report.items()], json_)
+
+
+@app.command()
+def plan(
+    recipe: RecipePath, overrides: Overrides = None, workers: Workers = None, json_: AsJson = False
+) -> None:
+    """Documents, tokens, time per stage and what will be reused, before anything is run."""
+    from quadmix.pipeline.plan import plan as make_plan
+
+    result = make_plan(_load(recipe, overrides, workers))
+    _print(result.to_json(), result.lines(), json_)
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    workers: Workers = None,
+    accept_unconfirmed: Accept = False,
+    json_: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """All stages, from files to dataset, comparison and report; the same command resumes after a stop."""
+    _run(_load(recipe, overrides, workers, accept_unconfirmed), "report", quiet, json_)
+
+
+def _stage_command(name: str, last: str, text: str) -> None:
+    def command(
+        recipe: RecipePath,
+        overrides: Overrides = None,
+        workers: Workers = None,
+        accept_unconfirmed: Accept = False,
+        json_: AsJson = False,
+        quiet: Quiet = False,
+    ) -> None:
+        _run(_load(recipe, overrides, workers, accept_unconfirmed), last, quiet, json_)
+
+    app.command(name, help=text)(command)
+
+
+_stage_command(
+    "annotate", "annotate", "Run up to the annotations: scores, domain and token count per document."
+)
+_stage_command("search", "confirm", "Run up to the confirmed θ*: swarm, surrogate, proposal, fresh proxies.")
+_stage_command("materialise", "materialise", "Run up to the dataset on disk.")
+_stage_command("evaluate", "evaluate", "Run up to the comparison with the baselines.")
+
+
+@app.command()
+def report(folder: RunFolder, json_: AsJson = False) -> None:
+    """Write report.html of a run folder again, from its files alone."""
+    from quadmix.report.write import write_report
+
+    page = write_report(str(folder))
+    _print({"report": str(page)}, [str(page)], json_)
+
+
+@app.command()
+def explain(folder: RunFolder, doc_id: str, json_: AsJson = False) -> None:
+    """Why this document got this many copies, number by number."""
+    from quadmix.codec import to_json
+    from quadmix.materialise.explain import explain as explain_document
+
+    result = explain_document(str(folder), doc_id)
+    _print(to_json(result), result.render().splitlines(), json_)
+
+
+@app.command()
+def verify(folder: RunFolder, json_: AsJson = False) -> None:
+    """Recount and re-hash everything in a run folder against its manifests; exit 1 when a check fails."""
+    from quadmix.codec import to_json
+    from quadmix.materialise.verify import verify_run
+
+    result = verify_run(str(folder))
+    lines = [f"{'ok  ' if c.ok else 'FAIL'} {c.name}: {c.detail}" for c in result.checks]
+    lines += [f"stray {name} (ignored)" for name in result.stray]
+    _print(to_json(result), lines, json_)
+    if not all(c.ok for c in result.checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def diff(folder_a: RunFolder, folder_b: RunFolder, json_: AsJson = False) -> None:
+    """Two selections: tokens moved per domain, documents only in A or only in B."""
+    from quadmix.codec import to_json
+    from quadmix.materialise.diff import diff_runs
+
+    result = diff_runs(str(folder_a), str(folder_b))
+    _print(to_json(result), result.render().splitlines(), json_)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the recipe (for editor completion)."""
+    from quadmix.recipe import json_schema
+
+    typer.echo(json_schema(), nl=False)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="print the version and leave")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _load(
+    recipe: str, overrides: list[str] | None, workers: int | None, accept_unconfirmed: bool = False
+) -> Recipe:
+    settings = list(overrides or [])
+    if workers is not None:
+        settings.append(f"run.workers={workers}")
+    if accept_unconfirmed:
+        settings.append("run.accept_unconfirmed=true")
+    return load_recipe(recipe, settings)
+
+
+def _run(recipe: Recipe, until: str, quiet: bool, json_: bool) -> None:
+    from quadmix.cli.table import result_lines
+    from quadmix.codec import to_json
+    from quadmix.pipeline.progress import Progress
+    from quadmix.pipeline.run import run as run_recipe
+
+    result = run_recipe(recipe, until=until, progress=Progress(quiet=quiet))
+    if json_:
+        _print(to_json(result), [], True)
+    else:
+        for line in result_lines(result):
+            typer.echo(line)
+
+
+def _print(value: Any, lines: list[str], as_json: bool) -> None:
+    if as_json:
+        import orjson
+
+        typer.echo(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2).decode())
+        return
+    for line in lines:
+        typer.echo(line)
+
+
+def main() -> None:
+    """Entry point: library errors become one message on stderr and an exit code."""
+    try:
+        app()
+    except Interrupted as error:
+        command = shlex.join(["quadmix", *sys.argv[1:]])
+        typer.echo(f"quadmix: {error}:\n  {command}", err=True)
+        raise SystemExit(error.exit_code) from None
+    except QuadmixError as error:
+        typer.echo(f"quadmix: {error}", err=True)
+        raise SystemExit(error.exit_code) from None

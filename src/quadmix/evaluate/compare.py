@@ -1,0 +1,104 @@
+"""The final comparison at equal training tokens, and the RegMix-style search for a domain mixture.
+
+In: trials of a larger model on every selection, several seeds. Out: a `Comparison` with intervals from
+the blocked design labels x seeds, and a verdict sentence that says what was not beaten.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from quadmix.errors import SearchError
+from quadmix.evaluate.baselines import share_features
+from quadmix.rng import stream
+from quadmix.search.confirm import measure, paired
+from quadmix.search.features import FeatureTable
+from quadmix.search.surrogate import MEMBERS, cross_blend, cross_predict, fit_surrogate, split_folds
+from quadmix.types import Comparison, Confirmation, Floats, Paired, Proposal, Trial
+
+TOP_MIXTURES = 128  # RegMix averages the 128 best of its simulated mixtures
+
+
+def compare(
+    trials: Sequence[Trial], proposal: Proposal, confirmation: Confirmation, *, parameters: int,
+    train_tokens: int,
+) -> Comparison:  # fmt: skip
+    """Summarise the comparison trials; every difference is `quadmix` minus a baseline (negative = better)."""
+    weights = proposal.target_weights
+    measured = measure(trials, weights)
+    against = tuple(
+        next(p for p in paired(trials, weights, control=m.label) if p.label == "quadmix")
+        for m in measured
+        if m.label != "quadmix"
+    )
+    return Comparison(
+        chosen="quadmix",
+        measured=measured,
+        against=against,
+        predicted=_predictions(proposal, confirmation),
+        model_parameters=parameters,
+        train_tokens=train_tokens,
+        target_weights=dict(weights),
+        verdict=verdict(against),
+    )
+
+
+def verdict(against: Sequence[Paired]) -> str:
+    """Return one sentence: which baselines θ* beats beyond the 95 % interval, ties with, or loses to."""
+    wins = [p.control for p in against if p.high < 0]
+    losses = [p.control for p in against if p.low > 0]
+    ties = [p.control for p in against if p.low <= 0 <= p.high]
+    if len(wins) == len(against) and wins:
+        return f"θ* beats every baseline ({', '.join(wins)}) beyond its 95 % interval"
+    parts = [
+        f"is worse than {', '.join(losses)}" if losses else "",
+        f"cannot be told from {', '.join(ties)}" if ties else "",
+        f"beats {', '.join(wins)}" if wins else "",
+    ]
+    return "θ* did NOT beat every baseline: it " + "; it ".join(p for p in parts if p)
+
+
+def regmix_mixture(
+    trials: Sequence[Trial], mixtures: Floats, candidates: Floats, target_weights: Mapping[str, float], *,
+    seed: int,
+) -> tuple[Floats, dict[str, Any]]:  # fmt: skip
+    """Return the domain shares (M,) that RegMix's procedure finds, and how well its surrogate does.
+
+    One surrogate per target on log shares, the mean of the best `TOP_MIXTURES` of `candidates` (n, M).
+    The published LightGBM needs hundreds of proxies; with the few of a laptop run this baseline gets the
+    same combination of surrogates as ours, so that it is not a crippled rival.
+    """
+    done = [i for i, t in enumerate(trials) if t.status == "done"]
+    if len(done) < 8:
+        raise SearchError(f"the RegMix baseline has {len(done)} successful proxies, needs at least 8")
+    table, grid = _share_table(mixtures[done]), _share_table(candidates)
+    folds = split_folds(len(done), stream(seed, "regmix-folds"))
+    predicted, out_of_fold, truth = np.zeros(len(candidates)), np.zeros(len(done)), np.zeros(len(done))
+    for target, weight in target_weights.items():
+        y = np.array([trials[i].losses[target].bits_per_byte for i in done])
+        cross = {kind: cross_predict(kind, table, y, folds) for kind in MEMBERS}
+        predicted += weight * fit_surrogate("auto", table, y, cross).predict(grid)[0]
+        out_of_fold += weight * cross_blend(cross, y, folds).mean
+        truth += weight * y
+    best = np.argsort(predicted, kind="stable")[: max(1, min(TOP_MIXTURES, len(candidates) // 100))]
+    shares = candidates[best].mean(axis=0)
+    return shares, {"trials": len(done), "spearman": float(spearmanr(truth, out_of_fold).statistic)}
+
+
+def _share_table(mixtures: Floats) -> FeatureTable:
+    count = mixtures.shape[1]
+    return FeatureTable(
+        values=share_features(mixtures),
+        names=tuple(f"share:{m}" for m in range(count)),
+        types=("share",) * count,
+        domains=tuple(range(count)),
+    )
+
+
+def _predictions(proposal: Proposal, confirmation: Confirmation) -> dict[str, float]:
+    """Return predicted objectives (proxy size) of the labels of the comparison that carry a θ."""
+    by_name = {c.name: c.predicted for c in proposal.candidates}
+    named = {"quadmix": confirmation.winner, "prior-mean": "prior-mean"}
+    return {label: by_name[name] for label, name in named.items() if name in by_name}

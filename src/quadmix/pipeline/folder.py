@@ -1,0 +1,151 @@
+"""The run folder: identity (promise P1), one writer (P9), stage summaries, resume after a kill.
+
+A run is named by what determines its result: recipe without `run` and without paths, tool version,
+digests of every input file, seed. The same folder with another identity is refused field by field.
+"""
+
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from quadmix import __version__
+from quadmix.engine.tasks import resolve_workers
+from quadmix.errors import IdentityError
+from quadmix.io.atomic import append_event, read_json, value_digest, write_json, write_text
+from quadmix.io.fs import expand, file_info
+from quadmix.io.lease import lease
+from quadmix.pipeline.progress import Progress
+from quadmix.recipe import LabelledSet, Recipe, dump_recipe
+
+STAGES = (
+    "corpus", "annotate", "mixing", "pool", "swarm", "search", "confirm", "materialise", "evaluate", "report",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """An open run: the checked recipe, its folder, and where work runs."""
+
+    recipe: Recipe
+    folder: Path
+    identity: str
+    workers: int
+    progress: Progress
+
+    def path(self, *parts: str) -> Path:
+        """Return a path inside the run folder."""
+        return self.folder.joinpath(*parts)
+
+
+@dataclass(slots=True)
+class StageNotes:
+    """What a stage has to say: facts for the report, warnings for the verdict."""
+
+    warnings: list[str] = field(default_factory=list[str])
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+def run_folder(recipe: Recipe) -> Path:
+    """Return the folder of a recipe's run."""
+    return Path(recipe.run.folder) / recipe.name
+
+
+@contextmanager
+def open_run(recipe: Recipe, progress: Progress) -> Generator[Job]:
+    """Check the identity of the run folder, take its lease, and yield the job."""
+    folder = run_folder(recipe)
+    facts = identity_facts(recipe)
+    check_identity(folder, facts)
+    folder.mkdir(parents=True, exist_ok=True)
+    with lease(folder):
+        write_json(folder / "identity.json", {**facts, "identity": value_digest(facts)})
+        write_text(folder / "recipe.resolved.yaml", dump_recipe(recipe))
+        progress.attach(folder)
+        yield Job(
+            recipe=recipe,
+            folder=folder,
+            identity=value_digest(facts),
+            workers=resolve_workers(recipe.run.workers),
+            progress=progress,
+        )
+
+
+@contextmanager
+def stage(job: Job, name: str) -> Generator[StageNotes]:
+    """Time a stage and commit its summary to stages/<name>.json when it ends well.
+
+    A stage that is met again (resume, or a later command) keeps the seconds of its longest pass, so
+    that loading finished work does not hide what it cost.
+    """
+    notes, start = StageNotes(), time.monotonic()
+    append_event(job.path("events.jsonl"), {"time": time.time(), "event": "start", "stage": name})
+    yield notes
+    file = job.path("stages", f"{name}.json")
+    before = cast(dict[str, Any], read_json(file)) if file.exists() else {}
+    seconds = max(time.monotonic() - start, before.get("seconds", 0.0))
+    write_json(
+        file, {"stage": name, "seconds": round(seconds, 2), "warnings": notes.warnings, "facts": notes.facts}
+    )
+    append_event(job.path("events.jsonl"), {"time": time.time(), "event": "end", "stage": name})
+
+
+def stage_done(folder: Path, name: str) -> bool:
+    """Has this stage been committed in the run folder?"""
+    return (folder / "stages" / f"{name}.json").exists()
+
+
+def identity_facts(recipe: Recipe) -> dict[str, Any]:
+    """Return everything that determines the result, as a flat mapping of field to value."""
+    settings = recipe.model_dump(mode="json", exclude={"run"})
+    facts: dict[str, Any] = {"tool": __version__}
+    _flatten("recipe", settings, facts)
+    pool = [file_info(p) for p in expand(recipe.corpus.paths)]
+    facts["files.corpus"] = value_digest([(i.path.rsplit("/", 1)[-1], i.bytes, i.digest) for i in pool])
+    for place, path in _side_files(recipe):
+        facts[f"files.{place}"] = file_info(path).digest
+    return facts
+
+
+def check_identity(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Refuse a folder of another run with the fields that differ."""
+    file = folder / "identity.json"
+    if not file.exists():
+        return
+    stored = cast(dict[str, Any], read_json(file))
+    stored.pop("identity", None)
+    fresh = dict(facts)
+    names = sorted(n for n in stored.keys() | fresh.keys() if stored.get(n) != fresh.get(n))
+    if names:
+        shown = "; ".join(f"{n}: folder has {stored.get(n)!r}, now {fresh.get(n)!r}" for n in names[:6])
+        more = f"; and {len(names) - 6} more fields" if len(names) > 6 else ""
+        raise IdentityError(
+            f"{folder} belongs to another run ({shown}{more}). Give this run its own name "
+            "(--set name=...) or folder (--set run.folder=...), or go back to the old settings"
+        )
+
+
+def _flatten(prefix: str, value: Any, out: dict[str, Any]) -> None:
+    if isinstance(value, dict):
+        for key, item in cast(dict[str, Any], value).items():
+            if key not in ("path", "paths"):  # their contents are digested instead
+                _flatten(f"{prefix}.{key}", item, out)
+    elif isinstance(value, list) and any(isinstance(v, dict) for v in cast(list[Any], value)):
+        for index, item in enumerate(cast(list[Any], value)):
+            _flatten(f"{prefix}.{index}", item, out)
+    else:
+        out[prefix] = value
+
+
+def _side_files(recipe: Recipe) -> list[tuple[str, str]]:
+    files = [(f"targets.{t.name}", t.path) for t in recipe.targets]
+    if recipe.tokenizer.path:
+        files.append(("tokenizer", recipe.tokenizer.path))
+    sets: list[tuple[str, LabelledSet]] = []
+    for criterion in recipe.annotate.criteria:
+        for role in ("good", "bad", "labelled"):
+            sets += [(f"{criterion.name}.{role}.{i}", s) for i, s in enumerate(getattr(criterion, role))]
+    sets += [(f"domain.labelled.{i}", s) for i, s in enumerate(recipe.annotate.domain.labelled)]
+    return files + [(f"annotate.{place}", s.path) for place, s in sets]

@@ -1,0 +1,109 @@
+"""The main job, nine calls in order; each returns what the next needs and commits what it made."""
+
+import contextlib
+import signal
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from quadmix.errors import Interrupted
+from quadmix.materialise.table import write_selection
+from quadmix.materialise.write import materialise
+from quadmix.pipeline import stages, training
+from quadmix.pipeline.folder import STAGES, Job, open_run, stage
+from quadmix.pipeline.mix import Mix
+from quadmix.pipeline.progress import Progress
+from quadmix.recipe import Recipe
+from quadmix.report.write import write_report
+from quadmix.types import Comparison, Confirmation, Corpus, DatasetManifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RunResult:
+    """What a run made; stages that were not asked for are None."""
+
+    folder: Path
+    confirmation: Confirmation | None = None
+    manifest: DatasetManifest | None = None
+    comparison: Comparison | None = None
+    report: Path | None = None
+
+
+def run(recipe: Recipe, *, until: str = "report", progress: Progress | None = None) -> RunResult:
+    """Run the stages up to and including `until`; finished work is loaded, not repeated.
+
+    Raises RefusalError when θ* is not confirmed (unless accepted), IdentityError when the run folder
+    belongs to another run, Interrupted on Ctrl-C or SIGTERM.
+    """
+    progress = progress or Progress()
+    last = STAGES.index(until)
+    with _interruptible(), open_run(recipe, progress) as job:
+        targets = stages.read_targets(job)
+        corpus = stages.open_pool(job)
+        table = stages.annotate(job, corpus, targets)
+        if last <= STAGES.index("annotate"):
+            return RunResult(folder=job.folder)
+        mix = stages.prepare_mixing(job, table)
+        pool = stages.tokenise(job, corpus, mix, targets)
+        trials = training.train_swarm(job, mix, pool)
+        proposal = training.search(job, mix, trials)
+        try:
+            confirmation = training.confirm(job, mix, pool, proposal)
+        except training.RefusalError:
+            _report(job)
+            raise
+        manifest = comparison = report = None
+        if last >= STAGES.index("materialise"):
+            manifest = _materialise(job, corpus, mix, confirmation)
+        if last >= STAGES.index("evaluate") and recipe.evaluate.enabled:
+            comparison = training.evaluate(job, mix, pool, proposal, confirmation)
+        if last >= STAGES.index("report"):
+            report = _report(job)
+        return RunResult(
+            folder=job.folder,
+            confirmation=confirmation,
+            manifest=manifest,
+            comparison=comparison,
+            report=report,
+        )
+
+
+def _materialise(job: Job, corpus: Corpus, mix: Mix, confirmation: Confirmation) -> DatasetManifest:
+    recipe = job.recipe
+    with stage(job, "materialise") as notes:
+        theta = training.final_theta(mix, confirmation)
+        write_selection(str(job.folder), mix.full, mix.excluded, mix.whole.select(theta))
+        manifest = materialise(
+            corpus, str(job.folder), theta=theta, theta_label=confirmation.winner, section=recipe.materialise,
+            budget=mix.budget, identity=job.identity, seed=recipe.seed,
+            mapper=stages.mapper(job, "materialise", "pieces"),
+        )  # fmt: skip
+        gap = abs(manifest.ledger.tokens_out - mix.budget) / mix.budget
+        notes.facts = {"digest": manifest.digest, "tokens_out": manifest.ledger.tokens_out, "gap": gap}
+    return manifest
+
+
+def _report(job: Job) -> Path:
+    with stage(job, "report"), job.progress.stage("report", 1, "page"):
+        return write_report(str(job.folder))
+
+
+@contextlib.contextmanager
+def _interruptible() -> Generator[None]:
+    """Turn Ctrl-C and SIGTERM into `Interrupted`; what is committed stays, the rest is redone."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread of the embedding program: its signals are not ours
+        before = None
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted("stopped; committed work is kept. Run the same command again to go on") from error
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)

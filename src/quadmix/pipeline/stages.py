@@ -1,0 +1,192 @@
+"""The stages up to the token pool: text is read here (scan, annotate, tokenise) and turned into numbers.
+
+Every stage commits its own files and is skipped when they are there, so that the same command after a
+kill goes on where the last one stopped.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from quadmix.annotate.overlap import ngram_hashes
+from quadmix.annotate.prepare import prepare_annotators
+from quadmix.annotate.run import AnnotateTask, annotate_split, finish_annotations, load_annotations
+from quadmix.corpus.read import read_documents
+from quadmix.corpus.scan import open_corpus
+from quadmix.corpus.targets import TargetText, read_target
+from quadmix.corpus.tokenizer import Tokenizer, train_tokenizer
+from quadmix.engine.tasks import run_tasks
+from quadmix.errors import BudgetError
+from quadmix.io.atomic import read_value, write_array, write_json, write_text
+from quadmix.mixing.normalise import Normaliser, fit_normaliser
+from quadmix.mixing.prior import prior_from
+from quadmix.mixing.quota import limits_from
+from quadmix.pipeline.folder import Job, stage
+from quadmix.pipeline.mix import Mix, whole_part
+from quadmix.proxy.pool import TokenPool, build_pool
+from quadmix.proxy.targets import encode_heldout, encode_targets
+from quadmix.rng import stream
+from quadmix.types import Corpus
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def mapper(job: Job, name: str, unit: str) -> Callable[[Callable[[T], R], Sequence[T]], list[R]]:
+    """Return a function that maps tasks over the run's workers and shows progress as stage `name`."""
+
+    def run(function: Callable[[T], R], tasks: Sequence[T]) -> list[R]:
+        with job.progress.stage(name, len(tasks), unit) as step:
+            return run_tasks(
+                function,
+                tasks,
+                executor=job.recipe.run.executor,
+                workers=job.workers,
+                on_done=lambda _index, _result: step.advance(),
+            )
+
+    return run
+
+
+def open_pool(job: Job) -> Corpus:
+    """Freeze the input files, scan them once, put bad rows into quarantine."""
+    with stage(job, "corpus") as notes:
+        corpus = open_corpus(job.recipe.corpus, str(job.folder), mapper=mapper(job, "corpus", "pieces"))
+        bad = sum(sum(c.quarantined.values()) for c in corpus.counts)
+        notes.facts = {"files": len(corpus.files), "documents": corpus.documents, "quarantined": bad}
+        if bad:
+            notes.warnings.append(f"{bad:,} bad rows are in quarantine/ with file, row and reason")
+    return corpus
+
+
+def read_targets(job: Job) -> list[TargetText]:
+    """Read and check the targets first of all: a wrong target must not cost an annotation pass."""
+    return [
+        read_target(t, seed=job.recipe.seed, accept_test=job.recipe.run.accept_test_targets)
+        for t in job.recipe.targets
+    ]
+
+
+def prepare_tokenizer(job: Job, corpus: Corpus) -> Path:
+    """Train the BPE on an even sample of the pool, or copy the user's tokenizer.json; return its path."""
+    path, section = job.path("tokenizer.json"), job.recipe.tokenizer
+    if path.exists():
+        return path
+    if section.path:
+        Tokenizer.load(section.path)
+        write_text(path, Path(section.path).read_text(encoding="utf-8"))
+        return path
+    with job.progress.stage("tokenizer", 1, "vocabulary"):
+        write_text(path, train_tokenizer(_sample_texts(job, corpus, section.train_bytes), section.vocab_size))
+    return path
+
+
+def _sample_texts(job: Job, corpus: Corpus, limit: int) -> list[str]:
+    """Return about `limit` bytes of text, every document with the same chance, whatever its split."""
+    total = max(sum(c.text_bytes for c in corpus.counts), 1)
+    share = min(1.0, limit / total)
+    texts: list[str] = []
+    for split in corpus.splits:
+        rng = stream(job.recipe.seed, "tokenizer", split.index)
+        for batch in read_documents(corpus, split, columns=()):
+            keep = rng.random(len(batch.text)) < share
+            texts += [text[:50_000] for text, kept in zip(batch.text, keep, strict=True) if kept]
+    return texts
+
+
+def annotate(job: Job, corpus: Corpus, targets: Sequence[TargetText]) -> Any:
+    """Score every document and label its domain; return the loaded table with warnings."""
+    with stage(job, "annotate") as notes:
+        tokenizer = prepare_tokenizer(job, corpus)
+        overlap = _overlap_hashes(job, targets)
+        section = job.recipe.annotate
+        annotators = prepare_annotators(section, corpus, str(job.folder), seed=job.recipe.seed)
+        tasks = [
+            AnnotateTask(folder=str(job.folder), split=split, tokenizer=str(tokenizer), overlap=overlap)
+            for split in corpus.splits
+        ]
+        done = mapper(job, "annotate", "pieces")(annotate_split, tasks)
+        finish_annotations(str(job.folder), corpus, done)
+        loaded = load_annotations(
+            str(job.folder), corpus, section,
+            holdout=job.recipe.evaluate.holdout if job.recipe.evaluate.enabled else 0.0, seed=job.recipe.seed,
+        )  # fmt: skip
+        notes.warnings += list(loaded.warnings)
+        notes.facts = annotation_facts(loaded, annotators)
+    return loaded
+
+
+def _overlap_hashes(job: Job, targets: Sequence[TargetText]) -> dict[str, str]:
+    """Store each target's 13-gram hashes for the workers; return name -> path."""
+    paths: dict[str, str] = {}
+    for target in targets:
+        path = job.path("overlap", f"{target.name}.npy")
+        if not path.exists():
+            write_array(path, ngram_hashes(target.texts()))
+        paths[target.name] = str(path)
+    return paths
+
+
+def annotation_facts(loaded: Any, annotators: Any) -> dict[str, Any]:
+    """Return what the report says about the annotation pass."""
+    return {
+        "documents": len(loaded.table),
+        "tokens": int(loaded.table.tokens.sum(dtype=np.int64)),
+        "domains": len(loaded.table.domains),
+        "coverage": loaded.coverage,
+        "overlap": loaded.overlap,
+        "cards": [annotators.cards[name] for name in sorted(annotators.cards)],
+    }
+
+
+def prepare_mixing(job: Job, loaded: Any) -> Mix:
+    """Fit (or load) the frozen normaliser, fix the budget, the limits and the prior."""
+    recipe = job.recipe
+    with stage(job, "mixing") as notes:
+        selectable = loaded.table.take(loaded.excluded == 0)
+        file = job.path("normaliser.json")
+        if not file.exists():
+            write_json(file, fit_normaliser(selectable, recipe.mixing.normaliser))
+        normaliser = read_value(file, Normaliser)
+        available = int(selectable.tokens.sum(dtype=np.int64))
+        budget = recipe.budget.tokens or round((recipe.budget.share or 0) * available)
+        if budget <= 0:
+            raise BudgetError(
+                f"budget.share {recipe.budget.share} of {available:,} tokens is less than one token"
+            )
+        train_tokens = recipe.budget.train_tokens or budget
+        limits = limits_from(recipe.mixing, selectable.domains, epochs=train_tokens / budget)
+        whole = whole_part(recipe, selectable, normaliser, float(budget), limits)
+        prior = prior_from(recipe.prior, len(selectable.domains), len(selectable.criteria))
+        if train_tokens / budget > 4:
+            notes.warnings.append(
+                f"the final training repeats the selection {train_tokens / budget:.1f} times; "
+                "beyond about 4 epochs repeated tokens are worth less"
+            )
+        notes.facts = {"tokens": available, "budget": budget, "train_tokens": train_tokens}
+    return Mix(
+        full=loaded.table, excluded=loaded.excluded, whole=whole, normaliser=normaliser,
+        prior=prior, train_tokens=train_tokens, seed=recipe.seed,
+    )  # fmt: skip
+
+
+def tokenise(job: Job, corpus: Corpus, mix: Mix, targets: Sequence[TargetText]) -> TokenPool:
+    """Tokenise once what proxies and comparison models may train on, the targets, and held-out text."""
+    recipe = job.recipe
+    with stage(job, "pool") as notes:
+        share = mix.proxy_share(recipe.proxy.training.tokens, recipe.proxy.pool)
+        if recipe.evaluate.enabled:
+            share = max(share, mix.proxy_share(recipe.evaluate.training.tokens, recipe.proxy.pool))
+        rows = np.flatnonzero(mix.excluded == 0)[mix.part(share).rows]
+        file, context = str(job.path("tokenizer.json")), recipe.proxy.model.context
+        tokenizer, run = Tokenizer.load(file), mapper(job, "pool", "pieces")
+        pool = build_pool(corpus, mix.full, file, str(job.path("pool")), rows=rows, mapper=run)
+        encode_targets(targets, tokenizer, context, str(job.path("targets")))
+        encode_heldout(
+            corpus, mix.full, tokenizer, str(job.path("heldout")),
+            context=context, max_bytes=recipe.evaluate.holdout_bytes, mapper=run,
+        )  # fmt: skip
+        notes.facts = {"documents": len(rows), "tokens": int(pool.offsets[-1]), "share": share}
+    return pool

@@ -1,0 +1,245 @@
+"""The stages that train: swarm, search, confirmation, RegMix's own swarm, the final comparison."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from quadmix.errors import RefusalError
+from quadmix.evaluate import baselines
+from quadmix.evaluate.compare import compare, regmix_mixture
+from quadmix.io.atomic import read_value, write_json
+from quadmix.mixing.prior import draw_theta, prior_mean
+from quadmix.pipeline.folder import Job, StageNotes, stage
+from quadmix.pipeline.mix import Mix, Part, scatter
+from quadmix.proxy.pool import TokenPool
+from quadmix.proxy.setting import ProxyJob, ProxySetting
+from quadmix.proxy.swarm import run_swarm
+from quadmix.recipe import ModelSection, TrainingSection
+from quadmix.rng import derived_seed, stream
+from quadmix.search.confirm import decide
+from quadmix.search.propose import SearchContext, propose
+from quadmix.types import Comparison, Confirmation, Copies, Proposal, Theta, Trial
+
+CONTROL = "prior-mean"
+
+
+def train_swarm(job: Job, mix: Mix, pool: TokenPool) -> list[Trial]:
+    """Train one proxy per random θ (Algorithm 1) and repeats of the prior mean, all on equal tokens."""
+    section = job.recipe.proxy
+    with stage(job, "swarm") as notes:
+        part = mix.part(mix.proxy_share(section.training.tokens, section.pool))
+        drawn = draw_theta(stream(job.recipe.seed, "prior"), mix.prior, section.trials)
+        jobs = [_theta_job(job, pool, mix, part, f"prior-{i:04d}", "prior", part.calibrate(t), 0)
+                for i, t in enumerate(drawn)]  # fmt: skip
+        centre = part.calibrate(prior_mean(mix.prior))
+        jobs += [_theta_job(job, pool, mix, part, f"repeat-{i:02d}", "repeat", centre, 1 + i)
+                 for i in range(section.repeats)]  # fmt: skip
+        trials = _train(job, "swarm", jobs, proxy_setting(job, mix, pool), section.group)
+        _note_failures(notes, trials)
+        notes.facts = {"trials": len(trials), "train_tokens": section.training.tokens}
+    return trials
+
+
+def search(job: Job, mix: Mix, trials: Sequence[Trial]) -> Proposal:
+    """Learn how θ moves the target losses and propose θ* (mean of the best draws, paper §3.12)."""
+    section = job.recipe.proxy
+    with stage(job, "search") as notes:
+        part = mix.part(mix.proxy_share(section.training.tokens, section.pool))
+        with job.progress.stage("search", 1, "proposal"):
+            context = SearchContext(
+                annotations=part.table,
+                normalised=part.normalised,
+                prior=mix.prior,
+                fit=part.calibrate,
+                seed=job.recipe.seed,
+                target_weights={t.name: t.weight for t in job.recipe.targets},
+                planned=section.trials,
+            )
+            proposal = propose(trials, context, job.recipe.search)
+        write_json(job.path("search", "proposal.json"), proposal)
+        notes.warnings += list(proposal.warnings)
+        notes.facts = {"trials_used": proposal.trials_used, "excluded": proposal.trials_excluded}
+    return proposal
+
+
+def confirm(job: Job, mix: Mix, pool: TokenPool, proposal: Proposal) -> Confirmation:
+    """Train the proposal, runners-up and the prior mean fresh with several seeds; the best measured wins."""
+    section = job.recipe.confirm
+    with stage(job, "confirm") as notes:
+        proxy = job.recipe.proxy
+        part = mix.part(mix.proxy_share(proxy.training.tokens, proxy.pool))
+        chosen = [c for c in proposal.candidates if c.name != CONTROL][: 1 + section.runners_up]
+        control = next(c for c in proposal.candidates if c.name == CONTROL)
+        jobs = [
+            _theta_job(
+                job,
+                pool,
+                mix,
+                part,
+                f"confirm-{c.name}-{s}",
+                "confirm",
+                part.calibrate(c.theta),
+                100 + s,
+                label=c.name,
+            )  # fmt: skip
+            for s in range(section.seeds)
+            for c in [*chosen, control]
+        ]
+        trials = _train(job, "confirm", jobs, proxy_setting(job, mix, pool), len(chosen) + 1)
+        _note_failures(notes, trials)
+        confirmation = decide(proposal, trials, control=CONTROL)
+        write_json(job.path("search", "confirm.json"), confirmation)
+        if not confirmation.confirmed:
+            notes.warnings.append(f"not confirmed: {confirmation.reason}")
+    if not confirmation.confirmed and not job.recipe.run.accept_unconfirmed:
+        raise RefusalError(
+            f"{confirmation.reason}. Nothing was written. Train longer or more proxies, or write the "
+            f"winner {confirmation.winner!r} all the same with --accept-unconfirmed"
+        )
+    return confirmation
+
+
+def final_theta(mix: Mix, confirmation: Confirmation) -> Theta:
+    """Return the winner's θ calibrated to the budget of the whole pool."""
+    return mix.whole.calibrate(confirmation.theta)
+
+
+def evaluate(
+    job: Job, mix: Mix, pool: TokenPool, proposal: Proposal, confirmation: Confirmation
+) -> Comparison:
+    """Train a larger model on the chosen data and on every baseline, equal tokens, several seeds."""
+    section = job.recipe.evaluate
+    from quadmix.proxy.model import parameter_count
+
+    with stage(job, "evaluate") as notes:
+        mixture = _regmix(job, mix, pool, notes, proposal) if "regmix" in section.baselines else None
+        part = mix.part(mix.proxy_share(section.training.tokens, job.recipe.proxy.pool))
+        jobs: list[ProxyJob] = []
+        for seed in range(section.seeds):
+            for label, theta, copies in _contestants(job, mix, part, confirmation, seed, mixture):
+                jobs.append(_copies_job(pool, mix, part, f"compare-{label}-{seed}", "compare", label, theta,
+                                        copies, 1000 + seed))  # fmt: skip
+        setting = setting_for(job, mix, pool, section.model, section.training)
+        group = len(jobs) // section.seeds
+        trials = _train(job, "evaluate", jobs, setting, group, folder="evaluate/trials")
+        _note_failures(notes, trials)
+        comparison = compare(
+            trials, proposal, confirmation, train_tokens=section.training.tokens,
+            parameters=parameter_count(section.model, setting.vocab_size),
+        )  # fmt: skip
+        write_json(job.path("evaluate", "comparison.json"), comparison)
+    return comparison
+
+
+def load_confirmation(job: Job) -> Confirmation:
+    """Read the committed confirmation of this run."""
+    return read_value(job.path("search", "confirm.json"), Confirmation)
+
+
+def load_proposal(job: Job) -> Proposal:
+    """Read the committed proposal of this run."""
+    return read_value(job.path("search", "proposal.json"), Proposal)
+
+
+def proxy_setting(job: Job, mix: Mix, pool: TokenPool) -> ProxySetting:
+    """Return how this run's proxies are trained."""
+    return setting_for(job, mix, pool, job.recipe.proxy.model, job.recipe.proxy.training)
+
+
+def setting_for(
+    job: Job, mix: Mix, pool: TokenPool, model: ModelSection, training: TrainingSection
+) -> ProxySetting:
+    """Return a training setting over this run's pool, targets and held-out text."""
+    return ProxySetting(
+        pool=str(job.path("pool")), targets=str(job.path("targets")), heldout=str(job.path("heldout")),
+        model=model, training=training, vocab_size=pool.manifest.vocab_size, domains=mix.full.domains,
+    )  # fmt: skip
+
+
+def _contestants(
+    job: Job, mix: Mix, part: Part, confirmation: Confirmation, seed: int, mixture: Sequence[float] | None
+) -> list[tuple[str, Theta | None, Copies]]:
+    wanted = set(job.recipe.evaluate.baselines)
+    draw = derived_seed(job.recipe.seed, "baseline", seed)
+    theta = part.calibrate(confirmation.theta)
+    out: list[tuple[str, Theta | None, Copies]] = [("quadmix", theta, part.select(theta, 1000 + seed).copies)]
+    if "prior-mean" in wanted:
+        centre = part.calibrate(prior_mean(mix.prior))
+        out.append((CONTROL, centre, part.select(centre, 1000 + seed).copies))
+    if "random" in wanted:
+        out.append(("random", None, baselines.random_copies(part.table, part.budget, seed=draw)))
+    if "criteria" in wanted:
+        for n, criterion in enumerate(part.table.criteria):
+            copies = baselines.top_copies(part.table, part.normalised, n, part.budget, seed=draw)
+            out.append((f"top:{criterion.name}", None, copies))
+    if mixture is not None:
+        shares = np.asarray(mixture)
+        out.append(("regmix", None, baselines.mixture_copies(shares, part.table, part.budget, seed=draw)))
+    return out
+
+
+def _regmix(job: Job, mix: Mix, pool: TokenPool, notes: StageNotes, proposal: Proposal) -> Sequence[float]:
+    """Train RegMix's own domain-only swarm at proxy size and return the shares that it finds."""
+    proxy = job.recipe.proxy
+    part = mix.part(mix.proxy_share(proxy.training.tokens, proxy.pool))
+    rng = stream(job.recipe.seed, "regmix")
+    tokens = part.table.domain_tokens()
+    mixtures = baselines.draw_mixtures(rng, tokens, part.budget, job.recipe.evaluate.regmix_trials)
+    draw = derived_seed(job.recipe.seed, "regmix-draw")
+    jobs = [
+        _copies_job(pool, mix, part, f"regmix-{i:04d}", "regmix", "regmix", None,
+                    baselines.mixture_copies(m, part.table, part.budget, seed=draw), 0)
+        for i, m in enumerate(mixtures)
+    ]  # fmt: skip
+    trials = _train(job, "regmix", jobs, proxy_setting(job, mix, pool), proxy.group)
+    _note_failures(notes, trials)
+    pool_draws = baselines.draw_mixtures(rng, tokens, part.budget, job.recipe.search.candidates)
+    shares, report = regmix_mixture(
+        trials, mixtures, pool_draws, proposal.target_weights, seed=job.recipe.seed
+    )
+    notes.facts["regmix"] = {"shares": dict(zip(part.table.domains, shares, strict=True)), **report}
+    return shares
+
+
+def _train(
+    job: Job,
+    name: str,
+    jobs: Sequence[ProxyJob],
+    setting: ProxySetting,
+    group: int,
+    *,
+    folder: str = "trials",
+) -> list[Trial]:
+    with job.progress.stage(name, len(jobs), "models") as step:
+        return run_swarm(
+            jobs, setting, folder=str(job.path(folder)), group=group,
+            executor=job.recipe.run.executor, workers=job.workers, on_trial=lambda _trial: step.advance(),
+        )  # fmt: skip
+
+
+def _theta_job(
+    job: Job, pool: TokenPool, mix: Mix, part: Part, trial_id: str, kind: str, theta: Theta, seed: int,
+    *, label: str = "",
+) -> ProxyJob:  # fmt: skip
+    copies = part.select(theta, seed).copies
+    return _copies_job(pool, mix, part, trial_id, kind, label or kind, theta, copies, seed)
+
+
+def _copies_job(
+    pool: TokenPool, mix: Mix, part: Part, trial_id: str, kind: str, label: str, theta: Theta | None,
+    copies: Copies, seed: int,
+) -> ProxyJob:  # fmt: skip
+    """Turn copies over a part of the selectable table into copies over the token pool's documents."""
+    selectable = np.flatnonzero(mix.excluded == 0)
+    over_full = np.zeros(len(mix.full), dtype=np.int32)
+    over_full[selectable] = scatter(part, copies, len(selectable))
+    return ProxyJob(
+        trial_id=trial_id, kind=kind, label=label, theta=theta,
+        seed=derived_seed(mix.seed, "model", seed), copies=over_full[pool.rows],
+    )  # fmt: skip
+
+
+def _note_failures(notes: StageNotes, trials: Sequence[Trial]) -> None:
+    for trial in trials:
+        if trial.status == "failed":
+            notes.warnings.append(f"trial {trial.trial_id} failed: {trial.reason}")

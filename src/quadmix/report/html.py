@@ -1,0 +1,92 @@
+"""Small pieces of HTML: every string that enters is escaped here, every fragment is marked `Html`."""
+
+import base64
+from collections.abc import Sequence
+from typing import NewType
+
+from quadmix.report.plots import Picture
+from quadmix.report.text import count, esc, sig
+
+Html = NewType("Html", str)
+ROWS = 200
+
+
+def join(*parts: Html) -> Html:
+    """Put fragments one after another."""
+    return Html("\n".join(p for p in parts if p))
+
+
+def tag(name: str, text: object, css: str = "") -> Html:
+    """Return an element with escaped text."""
+    start = f'{name} class="{css}"' if css else name
+    return Html(f"<{start}>{esc(text)}</{name}>")
+
+
+def note(text: str, css: str = "") -> Html:
+    """Return a paragraph."""
+    return tag("p", text, css)
+
+
+def items(texts: Sequence[str]) -> Html:
+    """Return a list."""
+    return Html(f"<ul>{''.join(tag('li', t) for t in texts)}</ul>") if texts else Html("")
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str, words: int = 1) -> Html:
+    """Return a table that scrolls sideways on small screens; the first `words` columns are text."""
+    head = "".join(f'<th scope="col"{_numeric(i, words)}>{esc(h)}</th>' for i, h in enumerate(headers))
+    body = "".join(f"<tr>{_cells(row, words)}</tr>" for row in rows[:ROWS])
+    rest = f" The first {ROWS} of {count(len(rows))} rows; all are in the CSV." if len(rows) > ROWS else ""
+    return Html(
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{esc(caption)}"><table>'
+        f"<caption>{esc(caption)}.{rest}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _numeric(column: int, words: int) -> str:
+    return "" if column < words else ' class="n"'
+
+
+def _cells(row: Sequence[object], words: int) -> str:
+    first = f'<th scope="row">{esc(row[0])}</th>' if row else ""
+    return first + "".join(f"<td{_numeric(i, words)}>{esc(c)}</td>" for i, c in enumerate(row) if i)
+
+
+def details(summary: str, *body: Html) -> Html:
+    """Return a closed fold."""
+    return Html(f"<details><summary>{esc(summary)}</summary>{join(*body)}</details>")
+
+
+def figure(picture: Picture) -> Html:
+    """Return the figure as an image (so that the page needs no inline styles) with its data behind it."""
+    data = base64.b64encode(picture.svg).decode()
+    links = " · ".join(
+        f'<a href="figures/{picture.name}.{kind}">{kind.upper()}</a>' for kind in ("svg", "png", "csv")
+    )
+    rows = [[_plain(c) for c in row] for row in picture.rows]
+    words = next((i for i, c in enumerate(picture.rows[0]) if not isinstance(c, str)), 1) if rows else 1
+    data_table = table(picture.columns, rows, caption=picture.name, words=words)
+    return Html(
+        f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{esc(picture.alt)}">'
+        f"<figcaption>{esc(picture.caption)} <span>{links}</span></figcaption>"
+        f"{details('Data of this figure', data_table)}</figure>"
+    )
+
+
+def _plain(cell: object) -> str:
+    if isinstance(cell, int) and not isinstance(cell, bool):
+        return count(cell)
+    return sig(cell, 5) if isinstance(cell, float) else str(cell)
+
+
+def section(anchor: str, title: str, *body: Html) -> Html:
+    """Return a section with a heading that the navigation links to."""
+    return Html(
+        f'<section id="{anchor}" aria-labelledby="{anchor}-h"><h2 id="{anchor}-h">{esc(title)}</h2>'
+        f"{join(*body)}</section>"
+    )
+
+
+def not_run(what: str) -> Html:
+    """Return the line that stands in for a stage without files."""
+    return note(f"Not run: {what}.", "absent")

@@ -1,0 +1,207 @@
+"""A run folder -> the values the page shows; what a stage has not written yet is None or empty.
+
+The only place of this room that touches the run folder. Shapes: D documents, N criteria, M domains.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute
+from numpy.typing import NDArray
+
+from quadmix.errors import InputError, RecipeError
+from quadmix.io.atomic import read_json, read_table, read_text, read_value, table_columns
+from quadmix.recipe import Recipe, load_recipe
+from quadmix.types import Comparison, Confirmation, DatasetManifest, Floats, Proposal, Theta, Trial
+
+T = TypeVar("T")
+pc: Any = pyarrow.compute  # its functions are made at import time, unknown to type checkers
+STAGES = ("corpus", "annotate", "mixing", "pool", "swarm", "search", "confirm", "materialise", "evaluate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What one stage said about itself."""
+
+    stage: str
+    seconds: float
+    warnings: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Table:
+    """selection.parquet: its D selectable documents (not held out, not excluded), without strings.
+
+    domain: (D,) index into `domains`. tokens, copies: (D,). scores: (D, N), smaller = better, NaN =
+    missing. low, high, expected: (D,) rank interval and expected copies. coverage: (N,) share of *all*
+    documents that have the score. declared: direction of each criterion as delivered.
+    """
+
+    domains: tuple[str, ...]
+    criteria: tuple[str, ...]
+    domain: NDArray[np.int64]
+    tokens: Floats
+    copies: Floats
+    scores: NDArray[np.float32]
+    low: Floats
+    high: Floats
+    expected: Floats
+    coverage: Floats
+    declared: dict[str, str]
+
+    @property
+    def rank(self) -> Floats:
+        return (self.low + self.high) / 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RunFiles:
+    """Everything the page reads. theta: the parameters that were applied, or else the confirmed or
+    proposed ones, whose cutoffs may have been scaled afterwards to meet the budget."""
+
+    folder: Path
+    identity: dict[str, Any]
+    recipe: Recipe | None
+    recipe_text: str
+    stages: tuple[Stage, ...]
+    trials: tuple[Trial, ...]
+    proposal: Proposal | None
+    confirmation: Confirmation | None
+    comparison: Comparison | None
+    comparison_trials: tuple[Trial, ...]
+    dataset: DatasetManifest | None
+    table: Table | None
+    samples: tuple[dict[str, Any], ...]
+    domains: tuple[str, ...]
+    theta: Theta | None
+    notes: tuple[str, ...]
+
+
+def load_run(run_folder: str | Path) -> RunFiles:
+    """Read a run folder; InputError only if the folder itself is missing or a file in it is broken."""
+    folder = Path(run_folder)
+    if not folder.is_dir():
+        raise InputError(f"run folder {str(folder)!r} does not exist; `quadmix run RECIPE` makes one")
+    recipe, notes = _recipe(folder / "recipe.resolved.yaml")
+    dataset = _value(folder / "dataset/manifest.json", DatasetManifest)
+    proposal = _value(folder / "search/proposal.json", Proposal)
+    confirmation = _value(folder / "search/confirm.json", Confirmation)
+    proposed = proposal.candidates[0].theta if proposal and proposal.candidates else None
+    domains = tuple(d.domain for d in dataset.domains) if dataset else ()
+    table = _table(folder / "selection.parquet", domains)
+    return RunFiles(
+        folder=folder,
+        identity=_mapping(folder / "identity.json"),
+        recipe=recipe,
+        recipe_text=_text(folder / "recipe.resolved.yaml"),
+        stages=_stages(folder / "stages"),
+        trials=_trials(folder / "trials"),
+        proposal=proposal,
+        confirmation=confirmation,
+        comparison=_value(folder / "evaluate/comparison.json", Comparison),
+        comparison_trials=_trials(folder / "evaluate/trials"),
+        dataset=dataset,
+        table=table,
+        samples=_samples(folder / "samples.parquet"),
+        domains=table.domains if table else domains,
+        theta=_value(folder / "theta.json", Theta) or (confirmation.theta if confirmation else proposed),
+        notes=notes,
+    )
+
+
+def _value(path: Path, cls: type[T]) -> T | None:
+    return read_value(path, cls) if path.is_file() else None
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    data = read_json(path) if path.is_file() else {}
+    return data if isinstance(data, dict) else {"value": data}
+
+
+def _text(path: Path) -> str:
+    return read_text(path) if path.is_file() else ""
+
+
+def _recipe(path: Path) -> tuple[Recipe | None, tuple[str, ...]]:
+    if not path.is_file():
+        return None, ()
+    try:
+        return load_recipe(str(path)), ()
+    except RecipeError as error:
+        return None, (f"the resolved recipe is of another version and is shown as text only: {error}",)
+
+
+def _trials(folder: Path) -> tuple[Trial, ...]:
+    return tuple(read_value(path, Trial) for path in sorted(folder.glob("[!.]*.json")))
+
+
+def _stages(folder: Path) -> tuple[Stage, ...]:
+    found: list[Stage] = []
+    for path in folder.glob("[!.]*.json"):
+        data = _mapping(path)
+        found.append(
+            Stage(
+                stage=str(data.get("stage", path.stem)),
+                seconds=float(data.get("seconds") or 0.0),
+                warnings=tuple(str(w) for w in data.get("warnings") or ()),
+                facts=dict(data.get("facts") or {}),
+            )
+        )
+    order = {name: place for place, name in enumerate(STAGES)}
+    return tuple(sorted(found, key=lambda s: (order.get(s.stage, len(order)), s.stage)))
+
+
+def _table(path: Path, known: tuple[str, ...]) -> Table | None:
+    if not path.is_file():
+        return None
+    names = table_columns(path)
+    criteria = tuple(n.removeprefix("score:") for n in names if n.startswith("score:"))
+    wanted = ["domain", "tokens", "held_out", "rank_low", "rank_high", "expected", "copies"]
+    wanted += [f"score:{c}" for c in criteria] + (["excluded"] if "excluded" in names else [])
+    full = read_table(path, columns=wanted)
+    coverage = 1.0 - np.isnan(_scores(full, criteria)).mean(axis=0) if len(full) else np.zeros(len(criteria))
+    closed = pc.is_valid(full["excluded"]) if "excluded" in names else full["held_out"]
+    table = full.filter(pc.invert(closed))
+    domains, declared = _meaning(full, known)
+    index = pc.index_in(table["domain"], value_set=pa.array(domains, type=table["domain"].type))
+    return Table(
+        domains=domains,
+        criteria=criteria,
+        domain=_array(index).astype(np.int64),
+        tokens=_array(table["tokens"]),
+        copies=_array(table["copies"]),
+        scores=_scores(table, criteria),
+        low=_array(table["rank_low"]),
+        high=_array(table["rank_high"]),
+        expected=_array(table["expected"]),
+        coverage=coverage,
+        declared=declared,
+    )
+
+
+def _meaning(table: pa.Table, known: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the domains in θ's order and the criteria's directions, which the file's schema carries."""
+    raw = (table.schema.metadata or {}).get(b"quadmix.selection")
+    info = orjson.loads(raw) if raw else {}
+    used = set(pc.unique(table["domain"]).to_pylist())
+    domains = tuple(info.get("domains", known))
+    domains = domains if used <= set(domains) else tuple(sorted(used))
+    return domains, {c["name"]: c["declared"] for c in info.get("criteria", ())}
+
+
+def _array(column: Any) -> Floats:
+    return np.asarray(pc.cast(column, pa.float64()).to_numpy(), dtype=np.float64)
+
+
+def _scores(table: pa.Table, criteria: tuple[str, ...]) -> NDArray[np.float32]:
+    columns = [_array(table[f"score:{c}"]).astype(np.float32) for c in criteria]
+    return np.stack(columns, axis=1) if columns else np.empty((table.num_rows, 0), dtype=np.float32)
+
+
+def _samples(path: Path) -> tuple[dict[str, Any], ...]:
+    return tuple(read_table(path).to_pylist()) if path.is_file() else ()

@@ -1,0 +1,343 @@
+"""The sections of the page, in the order of the questions a reader has.
+
+Each function takes the loaded run and the gallery, to which it adds the pictures it shows, and returns
+HTML; a section whose stage has written nothing says so.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from quadmix.report import figures, trials
+from quadmix.report.html import Html, details, figure, items, join, not_run, note, section, table, tag
+from quadmix.report.load import RunFiles
+from quadmix.report.plots import Picture
+from quadmix.report.text import count, esc, interval, label_name, num, percent, short, sig
+from quadmix.report.verdict import Verdict, beats, failed_trials
+from quadmix.types import Comparison, Confirmation, DatasetManifest, Measured, Paired, SurrogateReport
+
+Gallery = list[Picture]
+SYMBOLS = {"good": "✓", "bad": "✕", "warn": "!", "plain": "", "absent": "–"}
+
+
+def show(gallery: Gallery, picture: Picture | None) -> Html:
+    """Add a picture to the gallery and return its HTML."""
+    if picture is None:
+        return Html("")
+    gallery.append(picture)
+    return figure(picture)
+
+
+def strip(result: Verdict) -> Html:
+    """The tiles under the sentence; a symbol beside the colour says good, bad or absent."""
+    tiles = "".join(
+        f'<div class="tile {fact.tone}">'
+        f'<dt><b aria-hidden="true">{SYMBOLS[fact.tone]}</b> {esc(fact.name)}</dt>'
+        f'<dd class="value">{esc(fact.value)}</dd><dd>{esc(fact.note)}</dd></div>'
+        for fact in result.facts
+    )
+    broken = Html("")
+    if result.broken:
+        broken = Html(f'<div class="broken" role="note"><h3>Broken promises</h3>{items(result.broken)}</div>')
+    return join(Html(f'<dl class="strip">{tiles}</dl>'), broken)
+
+
+# --------------------------------------------------------------------------- is it better?
+def baselines(files: RunFiles, gallery: Gallery) -> Html:
+    """Comparison with every baseline, then the confirmation before it."""
+    parts: list[Html] = []
+    if files.comparison is None:
+        parts.append(not_run("the comparison with baselines"))
+    else:
+        parts += _comparison(files.comparison, gallery)
+    parts.append(tag("h3", "Confirmation with fresh proxies"))
+    if files.confirmation is None:
+        parts.append(not_run("the confirmation"))
+    else:
+        parts += _confirmation(files.confirmation)
+    return section("baselines", "Is it better?", *parts)
+
+
+def _comparison(comparison: Comparison, gallery: Gallery) -> list[Html]:
+    seeds = max((len(m.values) for m in comparison.measured), default=0)
+    intro = (
+        f"Models of {short(comparison.model_parameters)} parameters, {short(comparison.train_tokens)} "
+        f"training tokens each, {seeds} seeds; selectors differ only in which documents they took. "
+        f"{comparison.verdict}"
+    )
+    return [
+        note(intro),
+        show(gallery, trials.dots(comparison.measured, comparison.chosen, "comparison")),
+        _measured_table(comparison.measured, comparison.against, comparison.chosen, comparison.predicted),
+        _losses_table("Measured loss per target, bits per byte", comparison.measured, "losses"),
+        _losses_table("Held-out loss per domain, bits per byte", comparison.measured, "heldout"),
+    ]
+
+
+def _measured_table(
+    measured: Sequence[Measured], against: Sequence[Paired], chosen: str, predicted: dict[str, float]
+) -> Html:
+    pairs = {p.control: p for p in against if p.label == chosen}
+    rows: list[list[str]] = []
+    for m in sorted(measured, key=lambda m: m.mean):
+        pair = pairs.get(m.label)
+        rows.append(
+            [
+                label_name(m.label), count(m.selected_tokens), count(m.unique_tokens), num(m.epochs, 2),
+                num(predicted.get(m.label)), num(m.mean), interval(m.low, m.high),
+                num(pair.difference, sign=True) if pair else "–",
+                interval(pair.low, pair.high, sign=True) if pair else "–",
+                "–" if not pair else "beaten" if beats(pair) else "NOT beaten",
+            ]
+        )  # fmt: skip
+    name = label_name(chosen)
+    headers = ["selector", "selected tokens", "unique tokens", "epochs", "predicted", "measured",
+               "95 % interval", f"{name} − it", "95 % interval", f"by {name}"]  # fmt: skip
+    return table(headers, rows, caption="Selectors by measured loss (lower is better), paired differences")
+
+
+def _losses_table(caption: str, measured: Sequence[Measured], which: str) -> Html:
+    ordered = sorted(measured, key=lambda m: m.mean)
+    losses: list[dict[str, float]] = [m.losses if which == "losses" else m.heldout for m in ordered]
+    names = sorted({n for row in losses for n in row})
+    if not names:
+        return Html("")
+    rows = [[n, *(num(row.get(n)) for row in losses)] for n in names]
+    what = "target" if which == "losses" else "domain"
+    return details(caption, table([what, *(label_name(m.label) for m in ordered)], rows, caption=caption))
+
+
+def _confirmation(confirmation: Confirmation) -> list[Html]:
+    state = "Confirmed" if confirmation.confirmed else "NOT confirmed"
+    return [
+        note(f"{state}; winner: {label_name(confirmation.winner)}. {confirmation.reason}"),
+        _measured_table(confirmation.measured, confirmation.against, confirmation.winner, {}),
+        _losses_table("Fresh proxies: loss per target", confirmation.measured, "losses"),
+    ]
+
+
+# --------------------------------------------------------------------------- what changed?
+def domains(files: RunFiles, gallery: Gallery) -> Html:
+    """Tokens per domain before and after."""
+    if files.dataset is None or not files.dataset.domains:
+        return section("domains", "What changed per domain?", not_run("no dataset has been written"))
+    return section(
+        "domains",
+        "What changed per domain?",
+        show(gallery, figures.domain_tokens(files.dataset)),
+        _domain_table(files.dataset, _epochs(files, files.dataset)),
+    )
+
+
+def _epochs(files: RunFiles, dataset: DatasetManifest) -> float:
+    """Passes of the final training over the dataset: its length over the dataset's tokens."""
+    asked = files.recipe.budget.train_tokens if files.recipe else None
+    return asked / dataset.ledger.tokens_out if asked and dataset.ledger.tokens_out else 1.0
+
+
+def _domain_table(dataset: DatasetManifest, epochs: float) -> Html:
+    rows = [
+        [
+            d.domain, count(d.documents_in), count(d.tokens_in), percent(before), count(d.documents_out),
+            count(d.unique_tokens), count(d.tokens_out), percent(after), f"{num(ratio, 2)}×",
+            num(epochs * d.tokens_out / d.unique_tokens if d.unique_tokens else None, 2),
+        ]
+        for d, before, after, ratio in figures.domain_rows(dataset)
+    ]  # fmt: skip
+    headers = ["domain", "documents in", "tokens in", "share", "documents out", "unique tokens", "tokens out",
+               "share", "ratio", "epochs"]  # fmt: skip
+    caption = (
+        "Tokens per domain; epochs = times a chosen token is seen on average "
+        f"in a training of {num(epochs, 2)} passes over the dataset"
+    )
+    return table(headers, rows, caption=caption)
+
+
+def curves(files: RunFiles, gallery: Gallery) -> Html:
+    """Sampling curve per domain, expected against drawn."""
+    title = "How is each domain sampled?"
+    if files.table is None or not len(files.table.tokens):
+        return section("sampling", title, not_run("no selection has been made"))
+    picture = figures.sampling_curves(files.table, files.theta)
+    return section("sampling", title, show(gallery, picture), _theta_table(files))
+
+
+def _theta_table(files: RunFiles) -> Html:
+    theta, known = files.theta, files.table
+    if known is None or theta is None or not figures.fits(known, theta):
+        return Html("")
+    rows: list[list[str]] = []
+    for place, name in enumerate(known.domains):
+        mine = known.domain == place
+        numbers = (theta.steepness, theta.exponent, theta.floor, theta.scale)
+        means = [float(v[mine].mean()) if mine.any() else np.nan for v in (known.expected, known.copies)]
+        cut = figures.cut_of(known, theta, place)
+        rows.append([name, sig(cut), *(sig(float(p[place])) for p in numbers), *(num(v) for v in means)])
+    headers = ["domain", "cut ω", "steepness λ", "exponent η", "floor ε", "scale", "expected", "drawn"]
+    return table(headers, rows, caption="Parameters of θ* as applied, and mean copies per document")
+
+
+def criteria(files: RunFiles, gallery: Gallery) -> Html:
+    """Histograms of the criteria before and after, with quantiles."""
+    title = "How did the quality scores move?"
+    if files.table is None or not len(files.table.tokens):
+        return section("criteria", title, not_run("no selection has been made"))
+    rows = [
+        [name, direction, *(sig(float(v)) for v in before), *(sig(float(v)) for v in after)]
+        for name, direction, before, after in figures.quantile_rows(files.table)
+    ]
+    headers = ["criterion", "direction", "pool 10 %", "median", "90 %", "dataset 10 %", "median", "90 %"]
+    quantiles = table(headers, rows, caption="Quantiles over tokens, copies counted", words=2)
+    return section("criteria", title, show(gallery, figures.criterion_histograms(files.table)), quantiles)
+
+
+def weights(files: RunFiles, gallery: Gallery) -> Html:
+    """Weights of the merged score and agreement of the criteria."""
+    title = "What does quality mean in each domain?"
+    if files.table is None or not len(files.table.tokens):
+        return section("weights", title, not_run("no selection has been made"))
+    parts: list[Html] = []
+    if files.theta is not None and figures.fits(files.table, files.theta):
+        known = files.table
+        parts.append(show(gallery, figures.weights_heat(files.theta, known.domains, known.criteria)))
+    if len(files.table.criteria) > 1:
+        parts.append(show(gallery, figures.agreement(files.table)))
+    else:
+        parts.append(note("One criterion: there is nothing to weigh against each other."))
+    return section("weights", title, *parts)
+
+
+# --------------------------------------------------------------------------- can I trust the search?
+def surrogate(files: RunFiles, gallery: Gallery) -> Html:
+    """Out-of-fold parity of the surrogate next to the noise floor."""
+    title = "Can the search be trusted?"
+    if files.proposal is None:
+        return section("surrogate", title, not_run("the search"))
+    best: dict[str, SurrogateReport] = {}
+    for report in files.proposal.diagnostics:
+        if report.target not in best or report.spearman > best[report.target].spearman:
+            best[report.target] = report
+    parts = [show(gallery, trials.parity([r for r in best.values() if r.parity]))] if best else []
+    rows = [
+        [
+            r.target, r.surrogate, num(r.spearman, 2), interval(r.spearman_low, r.spearman_high, 2),
+            num(r.rmse), num(r.r2, 2), num(r.regret_at_1), percent(r.pairwise_accuracy),
+            percent(r.interval_coverage), num(r.noise_sd), num(r.spread_sd),
+        ]
+        for r in files.proposal.diagnostics
+    ]  # fmt: skip
+    headers = ["target", "surrogate", "Spearman", "interval", "RMSE", "R²", "regret@1", "pairs right",
+               "in its interval", "noise s.d.", "spread s.d."]  # fmt: skip
+    parts.append(
+        table(headers, rows, caption="Out-of-fold quality of the surrogates, bits per byte", words=2)
+    )
+    parts.append(_candidates(files))
+    return section("surrogate", title, *parts)
+
+
+def _candidates(files: RunFiles) -> Html:
+    if files.proposal is None:
+        return Html("")
+    rows = [
+        [label_name(c.name), num(c.predicted), interval(c.predicted_low, c.predicted_high)]
+        for c in files.proposal.candidates
+    ]
+    caption = f"Candidates by predicted objective, from {count(files.proposal.trials_used)} trials"
+    return details(caption, table(["candidate", "predicted", "90 % interval"], rows, caption=caption))
+
+
+def swarm(files: RunFiles, gallery: Gallery) -> Html:
+    """Losses of the swarm, failed trials by name, training curves."""
+    if not files.trials:
+        return section("swarm", "The swarm", not_run("no proxies have been trained"))
+    failed = failed_trials(files.trials)
+    own = files.confirmation.measured if files.confirmation else ()
+    winner = next((m.losses for m in own if files.confirmation and m.label == files.confirmation.winner), {})
+    excluded = files.proposal.trials_excluded if files.proposal else {}
+    rows = [[t.trial_id, t.kind, t.reason] for t in failed]
+    named = {t.trial_id for t in failed}
+    rows += [[name, "excluded", reason] for name, reason in excluded.items() if name not in named]
+    headers = ["trial", "kind", "reason"]
+    bad = table(headers, rows, caption="Failed and excluded trials", words=3) if rows else Html("")
+    done = len(files.trials) - len(failed)
+    return section(
+        "swarm",
+        "The swarm",
+        note(f"{count(done)} proxies trained, {count(len(failed))} failed."),
+        show(gallery, trials.swarm_losses(files.trials, winner)),
+        bad,
+        show(gallery, trials.loss_curves(files.trials)),
+    )
+
+
+# --------------------------------------------------------------------------- documents and run
+VIEWER = Html(
+    '<form class="filters" id="filters" role="search" aria-label="Filter documents">'
+    '<label>Sample <select id="f-stratum"></select></label>'
+    '<label>Domain <select id="f-domain"></select></label>'
+    '<label>Copies <select id="f-copies"><option value="">any</option><option value="0">0</option>'
+    '<option value="1">1</option><option value="2">2 or more</option></select></label>'
+    '<label class="wide">Text or id <input id="f-text" type="search" autocomplete="off"></label></form>'
+    '<p id="found" role="status" aria-live="polite"></p><div id="docs"></div>'
+    '<button id="more" type="button" hidden>Show more</button>'
+    "<noscript><p>The viewer needs JavaScript; samples.parquet holds the same rows.</p></noscript>"
+)
+
+
+def documents(files: RunFiles) -> Html:
+    """The viewer's frame; the documents come as data and are inserted as text."""
+    if not files.samples:
+        return section("documents", "The documents", not_run("no documents have been sampled"))
+    intro = (
+        f"{count(len(files.samples))} documents, drawn by seed in strata (not hand-picked): top, kept, near "
+        "the cut, dropped, dropped although one criterion rates them high, and those with criteria in dispute."
+    )
+    return section("documents", "The documents", note(intro), VIEWER)
+
+
+def run(files: RunFiles, result: Verdict) -> Html:
+    """Stages, warnings, ledger, identity and the recipe."""
+    stages = [[s.stage, num(s.seconds, 1), count(len(s.warnings))] for s in files.stages]
+    total = sum(s.seconds for s in files.stages)
+    parts = [
+        table(["stage", "seconds", "warnings"], stages, caption=f"Stages, {num(total, 1)} s in all")
+        if stages
+        else not_run("no stage has finished"),
+        tag("h3", "Warnings"),
+        items(result.warnings) if result.warnings else note("None."),
+        tag("h3", "Ledger"),
+        _ledger(files.dataset) if files.dataset else not_run("no dataset has been written"),
+    ]
+    facts = [[f"{s.stage}.{key}", _brief(value)] for s in files.stages for key, value in s.facts.items()]
+    if facts:
+        listed = table(["fact", "value"], facts, caption="Facts", words=2)
+        parts.append(details("Facts of the stages", listed))
+    if files.identity:
+        rows = [[key, _brief(value)] for key, value in sorted(files.identity.items())]
+        parts.append(details("Identity", table(["field", "value"], rows, caption="Identity", words=2)))
+    if files.recipe_text:
+        parts.append(details("Recipe with every default", tag("pre", files.recipe_text)))
+    return section("run", "The run", *parts)
+
+
+def _brief(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 300 else text[:299] + "…"
+
+
+def _ledger(dataset: DatasetManifest) -> Html:
+    ledger = dataset.ledger
+    rows = [["rows in", count(ledger.rows_in)], ["selected", count(ledger.selected)]]
+    rows += [[f"dropped: {reason}", count(n)] for reason, n in ledger.dropped.items()]
+    rows += [[f"quarantined: {reason}", count(n)] for reason, n in ledger.quarantined.items()]
+    rows += [
+        ["copies written", count(ledger.copies)],
+        ["tokens in", count(ledger.tokens_in)],
+        ["unique tokens", count(ledger.unique_tokens)],
+        ["tokens out", count(ledger.tokens_out)],
+        ["token budget", count(dataset.token_budget)],
+        ["shards", count(len(dataset.shards))],
+    ]
+    label = label_name(dataset.theta_label)
+    digest = note(f"Dataset digest {dataset.digest}; θ: {label}; seed {dataset.seed}.")
+    return join(table(["what", "number"], rows, caption="Rows in = selected + dropped + quarantined"), digest)

@@ -1,0 +1,113 @@
+"""Strings and numbers made safe and readable for the page, the figures and the CSV files.
+
+Document text and names come from the web: everything passes `clean` (control and bidirectional marks
+become visible) and then the escape of the place it goes to: `esc` for HTML, `json_block` for data that a
+script reads, `csv_text` for spreadsheets.
+"""
+
+import csv
+import html
+import io
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import orjson
+
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\ufffe\uffff]"
+)
+MINUS = "\u2212"
+
+
+def clean(value: object) -> str:
+    """Return text in which control, bidirectional and other invisible marks are spelt out as ⟨U+202E⟩."""
+    text = str(value).replace("\r\n", "\n")
+    return _HIDDEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
+
+
+def esc(value: object) -> str:
+    """Return `value` as text for HTML, quotes escaped too (so it may stand in an attribute)."""
+    return html.escape(clean(value), quote=True)
+
+
+def clean_json(value: Any) -> Any:
+    """Return plain JSON values with every string (and key) cleaned."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {clean(k): clean_json(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean_json(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def json_block(element_id: str, value: Any) -> str:
+    """Return a data block that no parser can mistake for markup: <, > and & are written as \\u00XX."""
+    data = orjson.dumps(clean_json(value)).decode()
+    data = data.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return f'<script type="application/json" id="{element_id}">{data}</script>'
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return CSV in which no text cell can be taken for a formula by a spreadsheet."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([_csv_cell(c) for c in columns])
+    writer.writerows([_csv_cell(c) for c in row] for row in rows)
+    return out.getvalue()
+
+
+def _csv_cell(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return "" if value is None else str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    text = clean(value)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") else text
+
+
+def count(value: float | None) -> str:
+    """Return 1234567 as 1,234,567."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:,.0f}"
+
+
+def short(value: float) -> str:
+    """Return a number of tokens with three digits and a unit: 1.23 M."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def num(value: float | None, digits: int = 4, *, sign: bool = False) -> str:
+    """Return a number with fixed decimals and a true minus sign; a missing one as a dash."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", MINUS)
+
+
+def sig(value: float | None, digits: int = 3) -> str:
+    """Return a number with that many significant digits."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.{digits}g}".replace("-", MINUS)
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Return 0.123 as 12.3 %."""
+    return "–" if value is None or not math.isfinite(value) else f"{num(100 * value, digits)} %"
+
+
+def interval(low: float, high: float, digits: int = 4, *, sign: bool = False) -> str:
+    """Return `low to high`, or that it is unknown."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "unknown"
+    return f"{num(low, digits, sign=sign)} to {num(high, digits, sign=sign)}"
+
+
+def label_name(label: str) -> str:
+    """Return a selector's label as the page says it: `theta` is θ*."""
+    return "θ*" if label in ("theta", "theta*", "theta-star") else label

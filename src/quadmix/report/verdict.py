@@ -1,0 +1,290 @@
+"""What the run shows, in one sentence and a strip of facts: the honest summary.
+
+In: the files of a run. Out: `Verdict`. The sentence compares θ* with *every* baseline and names those
+it does not beat; a promise that is not kept is named in `broken`. Gains are control minus θ* in bits
+per byte, so a positive gain is good; "beats" means that the 95 % interval lies above zero.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from quadmix.report.load import RunFiles, load_run
+from quadmix.report.text import clean, count, interval, label_name, num, percent, short
+from quadmix.types import Confirmation, DatasetManifest, Paired, SurrogateReport, Trial
+
+Tone = Literal["good", "bad", "warn", "plain", "absent"]
+MIN_SPEARMAN = 0.5
+BUDGET_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """One tile of the strip; `data` are its numbers for report.json."""
+
+    name: str
+    value: str
+    note: str
+    tone: Tone
+    data: dict[str, float | str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The sentence, its facts, all warnings of the run and the promises that were broken."""
+
+    sentence: str
+    outcome: Literal["better", "mixed", "not better", "unknown"]
+    facts: tuple[Fact, ...]
+    warnings: tuple[str, ...]
+    broken: tuple[str, ...]
+
+
+def verdict(run_folder: str | Path) -> Verdict:
+    """Return the verdict of a run folder."""
+    return judge(load_run(run_folder))
+
+
+def judge(files: RunFiles) -> Verdict:
+    """Return the verdict of a loaded run."""
+    outcome, sentence = _sentence(files)
+    facts = [_budget(files), _documents(files), _coverage(files), _surrogate(files), _confirmed(files)]
+    facts.append(_against_baselines(files))
+    broken = tuple(_broken(files, facts))
+    warnings = tuple(_warnings(files))
+    facts.append(_tile("Warnings", count(len(warnings)), "listed under Run", "warn" if warnings else "good"))
+    facts.append(
+        _tile("Broken promises", count(len(broken)), "listed below" if broken else "none found", "bad")
+        if broken
+        else _tile("Broken promises", "0", "of those this page can check", "good")
+    )
+    return Verdict(
+        sentence=clean(sentence), outcome=outcome, facts=tuple(facts), warnings=warnings, broken=broken
+    )
+
+
+def _tile(name: str, value: str, note: str, tone: Tone, **data: float | str | None) -> Fact:
+    return Fact(name=name, value=clean(value), note=clean(note), tone=tone, data=data)
+
+
+# --------------------------------------------------------------------------- the sentence
+def gain_words(pair: Paired) -> str:
+    """Return `control: gain 0.0123 bits per byte, 95 % interval 0.01 to 0.02`."""
+    low_high = interval(-pair.high, -pair.low, sign=True)
+    return f"{num(-pair.difference, sign=True)} bits per byte, 95 % interval {low_high}"
+
+
+def beats(pair: Paired) -> bool:
+    """True if the whole 95 % interval of the paired difference is on θ*'s side."""
+    return math.isfinite(pair.high) and pair.high < 0
+
+
+def _sentence(files: RunFiles) -> tuple[Literal["better", "mixed", "not better", "unknown"], str]:
+    if files.comparison:
+        pairs = [p for p in files.comparison.against if p.label == files.comparison.chosen]
+        if pairs:
+            outcome, text = _compared(label_name(files.comparison.chosen), pairs)
+            return outcome, text + _unconfirmed_note(files.confirmation)
+    if files.confirmation:
+        return _only_confirmed(files.confirmation)
+    if files.proposal:
+        return "unknown", "Not decided: θ* has been proposed, but neither confirmed nor compared."
+    return "unknown", "Not decided: this run has not yet searched for θ*."
+
+
+def _compared(name: str, pairs: Sequence[Paired]) -> tuple[Literal["better", "mixed", "not better"], str]:
+    won = sorted((p for p in pairs if beats(p)), key=lambda p: -p.difference)
+    lost = sorted((p for p in pairs if not beats(p)), key=lambda p: -p.difference)
+    n = "the only baseline" if len(pairs) == 1 else f"all {len(pairs)} baselines"
+    if not lost:
+        closest = min(won, key=lambda p: -p.difference)
+        near = closest.control if len(pairs) == 1 else f"the closest, {closest.control}"
+        return "better", f"{name} beat {n} on this corpus: {near}, by {gain_words(closest)}."
+    listed = "; ".join(f"{p.control} (gain {gain_words(p)})" for p in lost)
+    if not won:
+        scope = "the only baseline" if len(pairs) == 1 else f"any of the {len(pairs)} baselines"
+        return "not better", f"{name} did NOT beat {scope} on this corpus: {listed}."
+    others = ", ".join(f"{p.control} by {num(-p.difference)}" for p in won)
+    return (
+        "mixed",
+        f"{name} did NOT beat {len(lost)} of {len(pairs)} baselines on this corpus: {listed}. "
+        f"It beat {others}.",
+    )
+
+
+def _only_confirmed(confirmation: Confirmation) -> tuple[Literal["better", "not better"], str]:
+    pair = control_pair(confirmation)
+    gain = f": gain {gain_words(pair)} over {pair.control}" if pair else ""
+    tail = " No comparison with baselines has been run."
+    if confirmation.confirmed:
+        return "better", f"θ* beat its control in fresh proxies{gain}.{tail}"
+    return "not better", f"θ* did NOT beat its control in fresh proxies{gain}. {confirmation.reason}{tail}"
+
+
+def _unconfirmed_note(confirmation: Confirmation | None) -> str:
+    if confirmation is None:
+        return " It was never confirmed with fresh proxies."
+    if not confirmation.confirmed:
+        return f" The fresh proxies before it had NOT confirmed θ*: {confirmation.reason}"
+    return ""
+
+
+def control_pair(confirmation: Confirmation) -> Paired | None:
+    """Return the winner's paired difference, or the first candidate's if the control won."""
+    own = [p for p in confirmation.against if p.label == confirmation.winner]
+    return next(iter(own or confirmation.against), None)
+
+
+# --------------------------------------------------------------------------- the strip
+def _budget(files: RunFiles) -> Fact:
+    if not files.dataset:
+        return _tile("Tokens", "not run", "no dataset was written", "absent")
+    got, asked = files.dataset.ledger.tokens_out, files.dataset.token_budget
+    note = f"of {short(asked)} asked ({percent(got / asked - 1, 2)}); {short(got)} with copies"
+    tone: Tone = "bad" if _budget_missed(files, files.dataset) else "good"
+    return _tile("Tokens", short(got), note, tone, tokens_out=got, token_budget=asked)
+
+
+def _budget_missed(files: RunFiles, dataset: DatasetManifest) -> bool:
+    """Promise P10: within one document per domain; 1 % besides, since copies are drawn at random."""
+    slack = BUDGET_TOLERANCE * dataset.token_budget
+    if files.table is not None and len(files.table.tokens):
+        largest = np.zeros(len(files.table.domains))
+        np.maximum.at(largest, files.table.domain, files.table.tokens)
+        slack = max(slack, float(largest.sum()))
+    return abs(dataset.ledger.tokens_out - dataset.token_budget) > slack
+
+
+def _documents(files: RunFiles) -> Fact:
+    if not files.dataset:
+        return _tile("Documents kept", "not run", "no dataset was written", "absent")
+    ledger = files.dataset.ledger
+    dropped, bad = sum(ledger.dropped.values()), sum(ledger.quarantined.values())
+    note = f"of {count(ledger.rows_in)} in; {count(dropped)} dropped, {count(bad)} quarantined"
+    tone: Tone = "bad" if ledger_faults(files.dataset) else "good"
+    data = {"rows_in": ledger.rows_in, "selected": ledger.selected, "dropped": dropped, "quarantined": bad}
+    return _tile("Documents kept", count(ledger.selected), note, tone, **data)
+
+
+def _coverage(files: RunFiles) -> Fact:
+    table = files.table
+    if table is None or not len(table.coverage):
+        return _tile("Score coverage", "not run", "no selection table", "absent")
+    share = table.coverage
+    worst = int(share.argmin())
+    need = files.recipe.annotate.min_coverage if files.recipe else None
+    short_of = need is not None and share[worst] < need
+    note = f"least covered: {table.criteria[worst]}" + (f"; {percent(need, 2)} asked" if need else "")
+    return _tile(
+        "Score coverage", percent(float(share[worst]), 2), note, "bad" if short_of else "good",
+        coverage=float(share[worst]), criterion=table.criteria[worst],
+    )  # fmt: skip
+
+
+def weakest_surrogate(reports: Iterable[SurrogateReport]) -> SurrogateReport | None:
+    """Return, of the best surrogate of each target, the one with the lowest rank correlation."""
+    best: dict[str, SurrogateReport] = {}
+    for report in reports:
+        if report.target not in best or _rho(report) > _rho(best[report.target]):
+            best[report.target] = report
+    return min(best.values(), key=_rho, default=None)
+
+
+def _rho(report: SurrogateReport) -> float:
+    return report.spearman if math.isfinite(report.spearman) else -math.inf
+
+
+def _surrogate(files: RunFiles) -> Fact:
+    worst = weakest_surrogate(files.proposal.diagnostics) if files.proposal else None
+    if worst is None:
+        return _tile("Surrogate rank correlation", "not run", "no search", "absent")
+    low_high = interval(worst.spearman_low, worst.spearman_high, 2)
+    note = f"out of fold, {low_high}; weakest target: {worst.target}"
+    tone: Tone = "good" if _rho(worst) >= MIN_SPEARMAN else "bad"
+    return _tile(
+        "Surrogate rank correlation", num(worst.spearman, 2), note, tone,
+        spearman=worst.spearman, low=worst.spearman_low, high=worst.spearman_high, target=worst.target,
+    )  # fmt: skip
+
+
+def _confirmed(files: RunFiles) -> Fact:
+    if files.confirmation is None:
+        return _tile("Confirmed gain", "not run", "θ* was not confirmed with fresh proxies", "absent")
+    pair = control_pair(files.confirmation)
+    tone: Tone = "good" if files.confirmation.confirmed else "bad"
+    if pair is None:
+        return _tile("Confirmed gain", "–", files.confirmation.reason, tone)
+    verb = "over" if files.confirmation.confirmed else "NOT confirmed over"
+    note = f"bits/byte {verb} {pair.control}, {interval(-pair.high, -pair.low, sign=True)}"
+    return _pair_tile("Confirmed gain", pair, note, tone)
+
+
+def _against_baselines(files: RunFiles) -> Fact:
+    chosen = files.comparison.chosen if files.comparison else ""
+    pairs = [p for p in files.comparison.against if p.label == chosen] if files.comparison else []
+    if not pairs:
+        return _tile("Gain over best baseline", "not run", "no comparison", "absent")
+    worst = max(pairs, key=lambda p: p.difference)
+    beaten = sum(beats(p) for p in pairs)
+    note = f"bits/byte over {worst.control}, {interval(-worst.high, -worst.low, sign=True)}; "
+    note += f"beats {beaten} of {len(pairs)}"
+    tone: Tone = "good" if beaten == len(pairs) else "bad" if not beaten else "warn"
+    return _pair_tile("Gain over best baseline", worst, note, tone)
+
+
+def _pair_tile(name: str, pair: Paired, note: str, tone: Tone) -> Fact:
+    data = {"gain": -pair.difference, "low": -pair.high, "high": -pair.low, "control": pair.control}
+    return _tile(name, num(-pair.difference, sign=True), note, tone, **data)
+
+
+# --------------------------------------------------------------------------- promises and warnings
+def ledger_faults(dataset: DatasetManifest) -> list[str]:
+    """Return what does not add up in the manifest (promise P4), in words with both numbers."""
+    ledger, domains = dataset.ledger, dataset.domains
+    accounted = ledger.selected + sum(ledger.dropped.values()) + sum(ledger.quarantined.values())
+    checks = [
+        ("rows in", ledger.rows_in, "selected + dropped + quarantined", accounted),
+        ("tokens out", ledger.tokens_out, "the domains' tokens", sum(d.tokens_out for d in domains)),
+        ("unique tokens", ledger.unique_tokens, "the domains'", sum(d.unique_tokens for d in domains)),
+        ("selected documents", ledger.selected, "the domains'", sum(d.documents_out for d in domains)),
+    ]
+    return [f"P4 ledger: {a} {count(x)}, but {b} {count(y)}" for a, x, b, y in checks if x != y]
+
+
+def _broken(files: RunFiles, facts: Sequence[Fact]) -> Iterable[str]:
+    named = {fact.name: fact for fact in facts}
+    if files.dataset:
+        yield from ledger_faults(files.dataset)
+    if named["Tokens"].tone == "bad":
+        yield f"P10 budget missed: {named['Tokens'].value} tokens {named['Tokens'].note}"
+    if named["Score coverage"].tone == "bad":
+        yield f"P8 coverage {named['Score coverage'].value}, {named['Score coverage'].note}"
+    if named["Surrogate rank correlation"].tone == "bad":
+        fact = named["Surrogate rank correlation"]
+        yield f"the surrogate ranks θ poorly: Spearman {fact.value} < {MIN_SPEARMAN} ({fact.note})"
+    if files.confirmation and not files.confirmation.confirmed:
+        yield f"θ* is unconfirmed: {clean(files.confirmation.reason)}"
+    elif files.dataset and not files.confirmation:
+        yield "a dataset was written although θ* was never confirmed"
+
+
+def failed_trials(trials: Iterable[Trial]) -> list[Trial]:
+    """Return the trials that failed, in the order of their names."""
+    return sorted((t for t in trials if t.status == "failed"), key=lambda t: t.trial_id)
+
+
+def _warnings(files: RunFiles) -> Iterable[str]:
+    said: dict[str, None] = dict.fromkeys(files.notes)
+    for stage in files.stages:
+        said.update(dict.fromkeys(f"{stage.stage}: {text}" for text in stage.warnings))
+    if files.proposal:
+        said.update(dict.fromkeys(f"search: {text}" for text in files.proposal.warnings))
+    for what, trials in (("swarm", files.trials), ("comparison", files.comparison_trials)):
+        if failed := failed_trials(trials):
+            names = ", ".join(t.trial_id for t in failed[:3]) + (" …" if len(failed) > 3 else "")
+            said[f"{what}: {len(failed)} of {len(trials)} trials failed ({names})"] = None
+    return [clean(text) for text in said]

@@ -1,0 +1,184 @@
+"""How far the surrogate can be trusted: always out of fold, always beside the noise.
+
+In: measured losses of K trials, predictions by fits that did not see them, losses of repeated
+trials. Out: `SurrogateReport`s and plain-language warnings.
+
+Regret@1 (what the trial predicted best costs over the trial that was best) separates surrogates
+better than rank correlation does, so both are given. `interval_coverage` is the share of trials
+inside a 90 % interval whose width was set by the residuals of the *other* folds.
+A number that the swarm is too small for is NaN, with a warning, not a guess.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from quadmix.search.surrogate import OutOfFold
+from quadmix.types import Floats, Parity, SurrogateReport
+
+OBJECTIVE = "objective"
+LEVEL = 0.9
+_LEAST_FOR_RANKS = 10
+_LEAST_REPEATS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Case:
+    """One target: its name, measured losses (K,), and the noise of a single measurement (NaN = unknown)."""
+
+    target: str
+    measured: Floats
+    noise_sd: float
+
+
+def assess(
+    case: Case,
+    surrogate: str,
+    predicted: OutOfFold,
+    *,
+    folds: NDArray[np.int64],
+    rng: np.random.Generator,
+    trial_ids: Sequence[str] = (),
+) -> SurrogateReport:
+    """Compare out-of-fold predictions with measurements; `trial_ids` given, parity rows are kept."""
+    y, mean = case.measured, predicted.mean
+    error = mean - y
+    # constant inside every fold: what varies is only the mean of the other folds, which ranks backwards
+    ranks = any(np.ptp(mean[folds == f]) > 1e-12 for f in np.unique(folds))
+    order = mean if ranks else np.full_like(mean, np.nan)
+    low, high = spearman_interval(y, order, rng)
+    variance = float(((y - y.mean()) ** 2).sum())
+    return SurrogateReport(
+        target=case.target,
+        surrogate=surrogate,
+        spearman=spearman(y, order),
+        spearman_low=low,
+        spearman_high=high,
+        rmse=float(np.sqrt((error**2).mean())),
+        r2=1.0 - float((error**2).sum()) / variance if variance > 0 else float("nan"),
+        regret_at_1=float(y[np.argmin(mean)] - y.min()) if ranks else float("nan"),
+        pairwise_accuracy=pairwise_accuracy(y, order),
+        interval_coverage=coverage(error, folds),
+        noise_sd=case.noise_sd,
+        spread_sd=spread(y),
+        parity=tuple(
+            Parity(trial_id=t, measured=float(a), predicted=float(b), stderr=float(s))
+            for t, a, b, s in zip(trial_ids, y, mean, predicted.stderr, strict=False)
+        ),
+    )
+
+
+def spearman(y: Floats, predicted: Floats) -> float:
+    """Return the rank correlation, NaN if either side is constant or not known."""
+    if np.isnan(predicted).any():
+        return float("nan")
+    return float(_rank_correlation(y[None], predicted[None])[0])
+
+
+def spearman_interval(
+    y: Floats, predicted: Floats, rng: np.random.Generator, *, draws: int = 1000
+) -> tuple[float, float]:
+    """Return the 95 % percentile interval of the rank correlation over bootstrap resamples of trials.
+
+    NaN below 10 trials, or when the correlation itself is undefined.
+    """
+    if len(y) < _LEAST_FOR_RANKS or np.isnan(spearman(y, predicted)):
+        return float("nan"), float("nan")
+    rows = rng.integers(len(y), size=(draws, len(y)))
+    values = _rank_correlation(y[rows], predicted[rows])
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def pairwise_accuracy(y: Floats, predicted: Floats) -> float:
+    """Return the share of trial pairs put in the right order; a tied prediction counts half."""
+    i, j = np.triu_indices(len(y), 1)
+    truth, guess = np.sign(y[i] - y[j]), np.sign(predicted[i] - predicted[j])
+    decided = truth != 0
+    if not decided.any() or np.isnan(predicted).any():
+        return float("nan")
+    return float((0.5 + 0.5 * truth[decided] * guess[decided]).mean())
+
+
+def conformal_width(residuals: Floats) -> float:
+    """Return the half width of a 90 % interval: the ⌈0.9 (n + 1)⌉-th smallest |residual|.
+
+    NaN when n < 9, where no finite width has that coverage.
+    """
+    place = int(np.ceil(LEVEL * (len(residuals) + 1)))
+    if place > len(residuals):
+        return float("nan")
+    return float(np.sort(np.abs(residuals))[place - 1])
+
+
+def coverage(residuals: Floats, folds: NDArray[np.int64]) -> float:
+    """Return the share of residuals within the conformal width of the other folds, NaN if too few."""
+    inside = np.zeros(len(residuals), dtype=bool)
+    for fold in np.unique(folds):
+        width = conformal_width(residuals[folds != fold])
+        if np.isnan(width):
+            return float("nan")
+        inside[folds == fold] = np.abs(residuals[folds == fold]) <= width
+    return float(inside.mean())
+
+
+def noise(repeats: Floats) -> float:
+    """Return the standard deviation over repeated trials of one θ, NaN below 3 repeats."""
+    return float(repeats.std(ddof=1)) if len(repeats) >= _LEAST_REPEATS else float("nan")
+
+
+def spread(y: Floats) -> float:
+    """Return the standard deviation of a target over the swarm, NaN below 2 trials."""
+    return float(y.std(ddof=1)) if len(y) > 1 else float("nan")
+
+
+def warnings_about(reports: Sequence[SurrogateReport], chosen: str, trials: int) -> list[str]:
+    """Say in words what the numbers of the objective and of each target forbid to conclude."""
+    found: list[str] = []
+    if trials < _LEAST_FOR_RANKS:
+        found.append(f"only {trials} trials: no interval of the rank correlation can be given")
+    if trials < 40:
+        found.append(
+            f"only {trials} trials: the surrogate 'paper' cannot split below 40 and predicts a constant"
+        )
+    for report in reports:
+        if report.surrogate != chosen:
+            continue
+        if np.isnan(report.noise_sd):
+            found.append(f"{report.target}: the noise is unknown; at least 3 repeated trials are needed")
+        elif report.noise_sd >= report.spread_sd:
+            found.append(
+                f"{report.target}: the noise of one trial ({report.noise_sd:.4g}) is not below the spread of "
+                f"the swarm ({report.spread_sd:.4g}); longer proxies or a larger target set are needed"
+            )
+        if report.target == OBJECTIVE:
+            found.extend(_about_objective(report, reports))
+    return found
+
+
+def _about_objective(report: SurrogateReport, reports: Sequence[SurrogateReport]) -> list[str]:
+    found: list[str] = []
+    if not report.r2 > 0:
+        found.append("objective: out of fold the surrogate predicts no better than the mean of the swarm")
+    elif not report.spearman_low > 0:
+        found.append(
+            f"objective: the rank correlation {report.spearman:.2f} is not distinguishable from zero"
+        )
+    for other in reports:
+        if (other.target, other.surrogate) == (OBJECTIVE, "paper") and other.rmse < report.rmse:
+            found.append(
+                f"objective: the surrogate 'paper' has a lower error ({other.rmse:.4g}) than "
+                f"{report.surrogate!r} ({report.rmse:.4g})"
+            )
+    return found
+
+
+def _rank_correlation(a: Floats, b: Floats) -> Floats:
+    """Return the Spearman correlation of each row pair, NaN where a row is constant. a, b: (B, K)."""
+    ra, rb = rankdata(a, axis=1), rankdata(b, axis=1)
+    ra, rb = ra - ra.mean(axis=1, keepdims=True), rb - rb.mean(axis=1, keepdims=True)
+    scale = np.sqrt((ra * ra).sum(axis=1) * (rb * rb).sum(axis=1))
+    return np.where(scale > 0, (ra * rb).sum(axis=1) / np.where(scale > 0, scale, 1.0), np.nan)

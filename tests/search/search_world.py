@@ -1,0 +1,106 @@
+"""A small world with a known truth: shares, latent quality and repetition decide the losses.
+
+The loss of θ is computed from all documents by the `mixing` room, not from the search's features.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from quadmix.mixing.prior import Prior, draw_theta, prior_mean
+from quadmix.mixing.quota import fit_budget
+from quadmix.mixing.select import select
+from quadmix.rng import doc_keys
+from quadmix.search.propose import SearchContext
+from quadmix.types import Annotations, CriterionInfo, Loss, Theta, Trial
+
+
+@dataclass
+class World:
+    annotations: Annotations
+    normalised: np.ndarray
+    quality: np.ndarray
+    transfer: np.ndarray
+    prior: Prior
+    budget: int
+    noise: float
+    weights: dict[str, float]
+
+    def fit(self, theta: Theta) -> Theta:
+        return fit_budget(theta, self.annotations, self.budget)
+
+    def losses(self, theta: Theta) -> dict[str, float]:
+        """True bits per byte of each target, without noise."""
+        expected = select(theta, self.normalised, self.annotations, seed=0).expected
+        tokens, domain = self.annotations.tokens, self.annotations.domain
+        m = self.prior.num_domains
+        mass = np.bincount(domain, weights=expected * tokens, minlength=m)
+        # copies beyond the first are worth less
+        worth = np.where(expected <= 1, expected, 1 + 0.6 * (expected - 1))
+        useful = np.bincount(domain, weights=worth * tokens * np.exp(0.6 * self.quality), minlength=m)
+        effective = self.transfer @ (useful / mass.sum())
+        return {name: 0.8 + 0.5 * (0.1 + e) ** -0.4 for name, e in zip(self.weights, effective, strict=True)}
+
+    def trial(self, number: int, theta: Theta, kind: str, label: str, seed: int) -> Trial:
+        rng = np.random.default_rng([number, seed, 7])
+        noisy = {n: v + self.noise * rng.normal() for n, v in self.losses(theta).items()}
+        return make_trial(f"{kind}-{number:03d}", noisy, theta=theta, kind=kind, label=label, seed=seed)
+
+    def swarm(self, count: int, repeats: int = 4) -> list[Trial]:
+        drawn = [self.fit(t) for t in draw_theta(np.random.default_rng(11), self.prior, count)]
+        trials = [self.trial(i, t, "prior", "theta", 1) for i, t in enumerate(drawn)]
+        centre = self.fit(prior_mean(self.prior))
+        return trials + [self.trial(i, centre, "repeat", "prior-mean", 100 + i) for i in range(repeats)]
+
+    def context(self, planned: int, seed: int = 5) -> SearchContext:
+        return SearchContext(
+            annotations=self.annotations, normalised=self.normalised, prior=self.prior, fit=self.fit,
+            seed=seed, target_weights=self.weights, planned=planned,
+        )  # fmt: skip
+
+
+def make_trial(
+    trial_id, losses, *, theta=None, kind="prior", label="theta", seed=1, status="done", reason=""
+):
+    return Trial(
+        trial_id=trial_id, kind=kind, label=label, theta=theta, seed=seed, selected_tokens=1000,
+        unique_tokens=800, train_tokens=2000, epochs=2.0, status=status, reason=reason,
+        losses={n: Loss(bits_per_byte=v, stderr=0.01, rows=9, tokens=90, bytes=300) for n, v in losses.items()},
+        heldout={"a": Loss(bits_per_byte=1.5, stderr=0.01, rows=9, tokens=90, bytes=300)},
+    )  # fmt: skip
+
+
+def make_annotations(domain, tokens, scores):
+    ids = [f"doc-{i}" for i in range(len(tokens))]
+    m = int(domain.max()) + 1
+    return Annotations(
+        doc_id=pa.chunked_array([pa.array(ids)]), keys=doc_keys(ids), tokens=tokens.astype(np.int32),
+        domain=domain.astype(np.int16), scores=scores.astype(np.float32),
+        held_out=np.zeros(len(ids), dtype=bool), split=np.zeros(len(ids), dtype=np.int32),
+        criteria=tuple(
+            CriterionInfo(name=f"c{n}", declared="higher", kind="column", digest="") for n in range(scores.shape[1])
+        ),
+        domains=tuple(f"d{i}" for i in range(m)),
+    )  # fmt: skip
+
+
+def make_world(*, documents=1200, domains=5, criteria=2, noise=0.002, seed=0) -> World:
+    rng = np.random.default_rng(seed)
+    size = rng.lognormal(0, 0.6, domains)
+    domain = np.concatenate(
+        [np.arange(domains), rng.choice(domains, documents - domains, p=size / size.sum())]
+    )
+    quality = rng.normal(size=documents)
+    tokens = rng.lognormal(5, 0.7, documents).astype(int) + 10
+    # how much of the latent quality each criterion sees in each domain; some see nothing
+    sight = rng.uniform(-0.2, 0.9, (domains, criteria))[domain]
+    hidden = sight * quality[:, None] + np.sqrt(1 - sight**2) * rng.normal(size=(documents, criteria))
+    ranks = (np.argsort(np.argsort(-hidden, axis=0), axis=0) + 0.5) / documents
+    transfer = rng.gamma(0.5, 1.0, (2, domains))
+    annotations = make_annotations(domain, tokens, -hidden)
+    return World(
+        annotations=annotations, normalised=ranks.astype(np.float32), quality=quality, transfer=transfer,
+        prior=Prior(num_domains=domains, num_criteria=criteria), budget=int(0.05 * tokens.sum()), noise=noise,
+        weights={"easy": 1.0, "hard": 2.0},
+    )  # fmt: skip
