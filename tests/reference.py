@@ -5,10 +5,9 @@ They share no code with the library and are the oracles of its tests.
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from scipy.integrate import quad
-
-Number = float
 
 
 def merged_score(scores: Sequence[float], weights: Sequence[float]) -> float:
@@ -58,7 +57,7 @@ def mass_between(
     knees = [cutoff - j / steepness for j in (40.0, 10.0, 3.0, 1.0)]
     points = sorted({low, min(high, cutoff), *(k for k in knees if low < k < min(high, cutoff))})
     inside = 0.0
-    for a, b in zip(points[:-1], points[1:], strict=True):
+    for a, b in pairwise(points):
         inside += quad(
             lambda r: copies_at(r, steepness, cutoff, exponent, 0.0), a, b, epsabs=0, epsrel=1e-13, limit=200
         )[0]

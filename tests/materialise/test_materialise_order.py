@@ -1,9 +1,12 @@
 """The order of the dataset: a permutation, seeded, independent of document order, copies apart."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from quadmix.materialise.order import output_order, separate
 from quadmix.rng import clock_times, doc_keys
 
@@ -32,7 +35,7 @@ def test_every_copy_has_one_place(copies: list[int], seed: int):
 def test_copies_touch_only_when_one_document_is_more_than_half(copies: list[int], big: int, seed: int):
     ids = [f"d{i}" for i in range(len(copies) + 1)]
     placed = [d for d, _ in sequence(ids, [*copies, big], seed)]
-    touching = sum(a == b for a, b in zip(placed, placed[1:], strict=False))
+    touching = sum(a == b for a, b in pairwise(placed))
     most = max([*copies, big])
     assert touching == max(0, most - (len(placed) - most) - 1)
 
@@ -51,7 +54,7 @@ def test_without_touching_copies_the_order_is_the_clock():
     rows, times = clock_times(9, doc_keys(ids), copies)
     by_clock = [ids[rows[i]] for i in np.argsort(times)]
     got = [d for d, _ in sequence(ids, copies.tolist(), 9)]
-    touching = sum(a == b for a, b in zip(by_clock, by_clock[1:], strict=False))
+    touching = sum(a == b for a, b in pairwise(by_clock))
     assert touching == 0
     assert got == by_clock
 

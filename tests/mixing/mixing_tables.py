@@ -13,7 +13,8 @@ def make_table(
     tokens: ArrayLike, domain: ArrayLike, scores: ArrayLike, *, domains: int = 0, held_out: ArrayLike = ()
 ) -> Annotations:
     tokens, domain = np.asarray(tokens, dtype=np.int32), np.asarray(domain, dtype=np.int16)
-    scores = np.asarray(scores, dtype=np.float32).reshape(len(tokens), -1)
+    scores = np.asarray(scores, dtype=np.float32)
+    scores = scores[:, None] if scores.ndim == 1 else scores
     ids = [f"doc-{i}" for i in range(len(tokens))]
     count = domains or (int(domain.max()) + 1 if len(domain) else 1)
     held = np.asarray(held_out, dtype=np.bool_)

@@ -1,6 +1,7 @@
 """σ: mid-ranks against a loop, exact merging of shards, bounded knots, constants, missing scores, JSON."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def test_any_grouping_of_shards_freezes_to_the_same_bytes(seed, cuts, kind):
     """Merging is exact: left to right, right to left and in one go agree with fitting the whole."""
     table = random_table(seed, documents=200, ties=seed % 2 == 0)
     edges = [0, *sorted(cuts), 200]
-    shards = [sketch(table.take(np.arange(a, b))) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    shards = [sketch(table.take(np.arange(a, b))) for a, b in pairwise(edges)]
     left = shards[0]
     for shard in shards[1:]:
         left = merge_sketches([left, shard])
@@ -118,9 +119,9 @@ def test_robust_z_ignores_an_outlier_that_moves_the_zscore():
     assert fit_normaliser(table, "zscore").spread[0] > 1e4
 
 
-def test_robust_z_falls_back_to_the_deviation_when_most_tokens_are_tied():
+def test_robust_z_keeps_a_spread_when_most_tokens_are_tied():
     table = make_table([98, 1, 1], [0, 0, 0], [0.0, 1.0, 2.0])
-    assert fit_normaliser(table, "robust-z").spread[0] == fit_normaliser(table, "zscore").spread[0] > 0
+    assert fit_normaliser(table, "robust-z").spread[0] > 0.1
 
 
 def test_held_out_documents_do_not_move_the_normaliser():

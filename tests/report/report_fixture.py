@@ -34,7 +34,6 @@ DOMAINS = ("web", "books", "code", "science", "forum", "other")
 ATTACK = '</script><script>alert(1)</script><img src=x onerror="alert(2)">\x1b[31mred\x1b[0m\u202egpj.exe\x00'
 NASTY_DOMAINS = (ATTACK, "=cmd|' /C calc'!A0", "$\\frac{1}{0}$", "日本語", "-1+1", "a&amp;<b>'\"")
 TARGETS = ("arc-easy", "wiki")
-LABELS = ("theta", "prior-mean", "random", "top:edu", "regmix")
 
 
 def make_run(
@@ -200,7 +199,7 @@ def write_search(folder: Path, rng: np.random.Generator, theta: Theta, confirmed
     """Proposal with two surrogates per target, and its confirmation."""
     reports = tuple(make_diagnostics(rng, t, kind, rho) for t in TARGETS for kind, rho in SURROGATES)
     best = Candidate(
-        name="theta", theta=theta, predicted=1.97, predicted_low=1.95, predicted_high=1.99, losses={}
+        name="theta-star", theta=theta, predicted=1.97, predicted_low=1.95, predicted_high=1.99, losses={}
     )
     proposal = Proposal(
         candidates=(best,), target_weights={t: 0.5 for t in TARGETS}, diagnostics=reports, trials_used=46,
@@ -208,11 +207,13 @@ def write_search(folder: Path, rng: np.random.Generator, theta: Theta, confirmed
     )  # fmt: skip
     write_json(folder / "search/proposal.json", proposal)
     gain = 0.012 if confirmed else 0.001
-    pair = make_pair("theta", "prior-mean", gain)
+    pair = make_pair("theta-star", "prior-mean", gain)
     confirmation = Confirmation(
-        winner="theta", theta=theta, confirmed=confirmed, against=(pair,),
+        winner="theta-star", theta=theta, confirmed=confirmed, against=(pair,),
         reason="the gain is outside the noise" if confirmed else "the gain is inside the noise",
-        measured=tuple(make_measured(rng, n, 1.97 + s, ()) for n, s in (("theta", 0), ("prior-mean", gain))),
+        measured=(
+            make_measured(rng, "theta-star", 1.97, ()), make_measured(rng, "prior-mean", 1.97 + gain, ()),
+        ),
     )  # fmt: skip
     write_json(folder / "search/confirm.json", confirmation)
 
@@ -254,12 +255,12 @@ def make_comparison(
     rng: np.random.Generator, domains: tuple[str, ...], gains: dict[str, float]
 ) -> Comparison:
     """θ* against every baseline with the given gains."""
-    means = {"theta": 1.602, **{name: 1.602 + gain for name, gain in gains.items()}}
+    means = {"quadmix": 1.602, **{name: 1.602 + gain for name, gain in gains.items()}}
     return Comparison(
-        chosen="theta",
+        chosen="quadmix",
         measured=tuple(make_measured(rng, n, v, domains) for n, v in means.items()),
-        against=tuple(make_pair("theta", name, gain) for name, gain in gains.items()),
-        predicted={"theta": 1.61, "prior-mean": 1.62},
+        against=tuple(make_pair("quadmix", name, gain) for name, gain in gains.items()),
+        predicted={"quadmix": 1.61, "prior-mean": 1.62},
         model_parameters=1_100_000,
         train_tokens=2_100_000,
         target_weights={t: 0.5 for t in TARGETS},

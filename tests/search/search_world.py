@@ -60,14 +60,18 @@ class World:
         )  # fmt: skip
 
 
+def make_loss(value):
+    return Loss(bits_per_byte=value, stderr=0.01, rows=9, tokens=90, bytes=300)
+
+
 def make_trial(
     trial_id, losses, *, theta=None, kind="prior", label="theta", seed=1, status="done", reason=""
 ):
     return Trial(
         trial_id=trial_id, kind=kind, label=label, theta=theta, seed=seed, selected_tokens=1000,
         unique_tokens=800, train_tokens=2000, epochs=2.0, status=status, reason=reason,
-        losses={n: Loss(bits_per_byte=v, stderr=0.01, rows=9, tokens=90, bytes=300) for n, v in losses.items()},
-        heldout={"a": Loss(bits_per_byte=1.5, stderr=0.01, rows=9, tokens=90, bytes=300)},
+        losses={n: make_loss(v) for n, v in losses.items()},
+        heldout={"a": make_loss(1.5)},
     )  # fmt: skip
 
 
@@ -79,7 +83,8 @@ def make_annotations(domain, tokens, scores):
         domain=domain.astype(np.int16), scores=scores.astype(np.float32),
         held_out=np.zeros(len(ids), dtype=bool), split=np.zeros(len(ids), dtype=np.int32),
         criteria=tuple(
-            CriterionInfo(name=f"c{n}", declared="higher", kind="column", digest="") for n in range(scores.shape[1])
+            CriterionInfo(name=f"c{n}", declared="higher", kind="column", digest="")
+            for n in range(scores.shape[1])
         ),
         domains=tuple(f"d{i}" for i in range(m)),
     )  # fmt: skip

@@ -99,7 +99,9 @@ class ColumnAnnotator:
             return _numeric(values)
         pairs = [_number(v) for v in values.to_pylist()]
         missing = Counter(reason for _, reason in pairs if reason)
-        return Scored(values=np.array([v for v, _ in pairs], np.float32), missing=dict(sorted(missing.items())))
+        return Scored(
+            values=np.array([v for v, _ in pairs], np.float32), missing=dict(sorted(missing.items()))
+        )
 
 
 def _numeric(values: pa.Array) -> Scored:
@@ -154,7 +156,9 @@ class ColumnLabeller:
         """Return the label of every document."""
         labels = [_label(v) for v in column_of(rows, self.column).to_pylist()]
         unknown = sum(not label for label in labels)
-        return Labelled(labels=[x or UNKNOWN for x in labels], missing={"no_label": unknown} if unknown else {})
+        return Labelled(
+            labels=[x or UNKNOWN for x in labels], missing={"no_label": unknown} if unknown else {}
+        )
 
 
 def _label(value: object) -> str:

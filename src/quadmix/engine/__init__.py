@@ -1,1 +1,1 @@
-"""Room engine."""
+"""Run a function over shards or trials: serially or in local processes; the only room that knows where work runs."""

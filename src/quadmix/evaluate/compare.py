@@ -84,7 +84,8 @@ def regmix_mixture(
         truth += weight * y
     best = np.argsort(predicted, kind="stable")[: max(1, min(TOP_MIXTURES, len(candidates) // 100))]
     shares = candidates[best].mean(axis=0)
-    return shares, {"trials": len(done), "spearman": float(spearmanr(truth, out_of_fold).statistic)}
+    correlation: Any = spearmanr(truth, out_of_fold)
+    return shares, {"trials": len(done), "spearman": float(correlation.statistic)}
 
 
 def _share_table(mixtures: Floats) -> FeatureTable:

@@ -99,6 +99,4 @@ def domain_tokens(table: SelectionTable) -> tuple[DomainTokens, ...]:
 
 def manifest_digest(manifest: DatasetManifest) -> str:
     """Return the digest over shards, counts and domains; it holds no time and no path."""
-    return value_digest(
-        {"shards": manifest.shards, "ledger": manifest.ledger, "domains": manifest.domains}
-    )
+    return value_digest({"shards": manifest.shards, "ledger": manifest.ledger, "domains": manifest.domains})

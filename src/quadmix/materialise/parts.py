@@ -6,6 +6,7 @@ be there exactly once, which is conservation per shard (promise P4), before the 
 """
 
 import base64
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from quadmix.corpus.read import user_rows
 from quadmix.errors import IntegrityError
 from quadmix.io.atomic import file_digest, read_value, write_json
 from quadmix.io.faults import fault_point
@@ -57,9 +59,9 @@ def write_part(task: PartTask) -> ShardInfo:
             return done
     with disk_room(path, 2 * task.plan.text_bytes // task.plan.shards):
         table, order = _merge(task)
-        tokens = int(pc.sum(pc.struct_field(table[STRUCT], "tokens")).as_py())
+        tokens = _tokens(table)
         table = table.drop_columns([POSITION])
-        rows = _commit(path, table, order)
+        rows = _commit(path, table, order, task.plan)
         if rows != len(order):
             raise IntegrityError(f"{path} holds {rows} rows, expected {len(order)}")
         fault_point("materialise.after_part")
@@ -77,32 +79,44 @@ def _merge(task: PartTask) -> tuple[pa.Table, Ints]:
     start, stop = task.plan.bound(task.shard), task.plan.bound(task.shard + 1)
     if not np.array_equal(places[order], np.arange(start, stop)):
         raise IntegrityError(
-            f"shard {task.shard} has {len(places)} copies at {len(np.unique(places))} places, expected one at "
-            f"each of the {stop - start} places {start}..{stop - 1}; nothing was committed: remove "
+            f"shard {task.shard} has {len(places)} copies at {len(np.unique(places))} places, expected one "
+            f"at each of the {stop - start} places {start}..{stop - 1}; nothing was committed: remove "
             f"{task.folder} and run the same command again"
         )
     return table, order
 
 
-def _commit(path: Path, table: pa.Table, order: Ints) -> int:
-    if path.suffix == ".parquet":
-        return write_groups(path, table.schema, _ordered(table, order))
-    return write_jsonl_zst(path, _lines(table, order))
+def _tokens(table: pa.Table) -> int:
+    tokens = pc.call_function("struct_field", [table[STRUCT]], pc.StructFieldOptions("tokens"))
+    return int(tokens.to_numpy().sum(dtype=np.int64))
 
 
-def _ordered(table: pa.Table, order: Ints) -> Iterator[pa.Table]:
-    """Yield the rows in order, in row groups of about GROUP_BYTES that depend on the rows alone."""
-    sizes = max(1, table.nbytes // max(1, len(order)))
-    step = max(1, GROUP_BYTES // sizes)
+def _commit(path: Path, table: pa.Table, order: Ints, plan: DatasetPlan) -> int:
+    # Row groups of about GROUP_BYTES, cut by the plan and not by how the spills happened to be chunked.
+    step = max(1, GROUP_BYTES * plan.copies // max(1, plan.text_bytes))
+    if plan.format == "parquet":
+        return write_groups(path, table.schema, _ordered(table, order, step))
+    return write_jsonl_zst(path, _lines(table, order, step))
+
+
+def _ordered(table: pa.Table, order: Ints, step: int) -> Iterator[pa.Table]:
     for start in range(0, len(order), step):
         yield table.take(pa.array(order[start : start + step]))
     fault_point("materialise.before_part")
 
 
-def _lines(table: pa.Table, order: Ints) -> Iterator[bytes]:
-    for group in _ordered(table, order):
-        for row in group.to_pylist():
-            yield orjson.dumps(row, default=_plain)
+def _lines(table: pa.Table, order: Ints, step: int) -> Iterator[bytes]:
+    for group in _ordered(table, order, step):
+        for batch in group.combine_chunks().to_batches():
+            for row in user_rows(batch):
+                yield _line(row)
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(row, default=_plain)
+    except TypeError:  # an integer beyond 64 bits, which only the slow writer knows
+        return json.dumps(row, ensure_ascii=False, separators=(",", ":"), default=_plain).encode()
 
 
 def _plain(value: Any) -> str:

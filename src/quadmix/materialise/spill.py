@@ -19,7 +19,7 @@ from quadmix.errors import IntegrityError
 from quadmix.io.atomic import map_array, read_value, write_json
 from quadmix.io.faults import fault_point
 from quadmix.io.tables import read_slice, write_groups
-from quadmix.materialise.plan import POSITION, STRUCT, DatasetPlan, disk_room, output_schema, struct_type
+from quadmix.materialise.plan import POSITION, DatasetPlan, disk_room, output_schema, struct_type
 from quadmix.materialise.sample import TEXT_CHARACTERS
 from quadmix.materialise.table import SELECTION, read_info
 from quadmix.types import Copies, Corpus, Ints, Split
@@ -216,7 +216,9 @@ def _check_ids(task: SpillTask, chosen: _Chosen, batch: DocBatch, seen: int) -> 
     expected = chosen.doc_id[seen : seen + len(batch.doc_id)]
     if batch.doc_id == expected:
         return
-    row = next((i for i, (a, b) in enumerate(zip(batch.doc_id, expected, strict=False)) if a != b), len(expected))
+    row = next(
+        (i for i, (a, b) in enumerate(zip(batch.doc_id, expected, strict=False)) if a != b), len(expected)
+    )
     got = batch.doc_id[row]
     want = repr(expected[row]) if row < len(expected) else "no further document"
     raise IntegrityError(

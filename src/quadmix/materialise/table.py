@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from quadmix.codec import from_json, to_json
 from quadmix.errors import InputError, IntegrityError
 from quadmix.io.atomic import read_table, write_table
+from quadmix.mixing.rank import RankMode
 from quadmix.rng import doc_keys
 from quadmix.types import Annotations, Copies, CriterionInfo, Floats, Ranks, Selection
 
@@ -33,7 +34,7 @@ class SelectionInfo:
     criteria: tuple[CriterionInfo, ...]
     domains: tuple[str, ...]
     seed: int
-    rank_mode: str
+    rank_mode: RankMode
     version: int = VERSION
 
 
@@ -72,7 +73,7 @@ class SelectionTable:
         return int(self.tokens.astype(np.int64) @ self.copies.astype(np.int64))
 
 
-def write_selection(  # noqa: PLR0913 - the table is the meeting point of these values
+def write_selection(
     run_folder: str | Path,
     annotations: Annotations,
     *,
@@ -80,7 +81,7 @@ def write_selection(  # noqa: PLR0913 - the table is the meeting point of these 
     reasons: Sequence[str],
     selection: Selection,
     seed: int,
-    rank_mode: str = "interval",
+    rank_mode: RankMode = "interval",
 ) -> Path:
     """Write selection.parquet and return its path.
 
@@ -126,10 +127,12 @@ def _check_lengths(
     selection: Selection,
 ) -> None:
     if len(excluded) != len(annotations):
-        raise IntegrityError(f"excluded has {len(excluded)} rows, expected {len(annotations)} (one per document)")
+        raise IntegrityError(
+            f"excluded has {len(excluded)} rows, expected {len(annotations)} (one per document)"
+        )
     if len(excluded) and not (excluded.min() >= 0 and excluded.max() <= len(reasons)):
         raise IntegrityError(
-            f"excluded spans {excluded.min()}..{excluded.max()}, expected 0..{len(reasons)} for {list(reasons)}"
+            f"excluded spans {excluded.min()}..{excluded.max()}, expected 0..{len(reasons)} for {reasons}"
         )
     if len(selection.copies) != selectable:
         raise IntegrityError(
@@ -158,7 +161,9 @@ def read_info(table: pa.Table, path: str | Path) -> SelectionInfo:
         raise InputError(f"{path} is not a selection table of quadmix; expected one written by `quadmix run`")
     data = orjson.loads(raw)
     if data.get("version") != VERSION:
-        raise InputError(f"{path} has version {data.get('version')}, expected {VERSION}; run the selection again")
+        raise InputError(
+            f"{path} has version {data.get('version')}, expected {VERSION}; run the selection again"
+        )
     return from_json(SelectionInfo, data, where=str(path))
 
 

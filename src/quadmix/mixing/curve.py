@@ -8,7 +8,7 @@ Differs from the paper: documents get the mean of S over the interval of tokens 
 of S at its worst end. Then Σ tokens · copies = T_m · (G + ε) whatever the ties and the document
 lengths, so the tokens of a domain are known before any document is looked at.
 
-With u = λ(ω - r̄) the window is u >= 0 and the integrand h(u) = (2 expit(u))^η has its nearest
+With u = λ(ω - r̄) the window is u >= 0 and the integrand h(u) = (2 / (1 + e^-u))^η has its nearest
 singularity at u = ±πi. Gauss-Legendre with 10 nodes on a panel of width <= 1 is therefore exact to
 rounding (error ~ 12.6^-20), and for u > 40 the integrand is 2^η to rounding. Narrow intervals are
 averaged directly, which never divides a small difference by a small width; wide ones by
@@ -17,7 +17,6 @@ averaged directly, which never divides a small difference by a small width; wide
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
 
 from quadmix.errors import ScoreError
 from quadmix.types import Floats, Ranks, Theta
@@ -69,7 +68,7 @@ def curve_mass(theta: Theta) -> Floats:
 
 
 def window_table(exponent: Floats) -> Floats:
-    """Return (M, 41), Φ(u) = ∫_0^u (2 expit(v))^η dv at u = 0, 1, ..., 40 for every exponent."""
+    """Return (M, 41), Φ(u) = ∫_0^u h at u = 0, 1, ..., 40 for every exponent."""
     left = np.arange(_FLAT, dtype=np.float64)
     panels = _panel_mean(left[None, :], left[None, :] + 1.0, exponent[:, None])
     return np.concatenate([np.zeros((len(exponent), 1)), np.cumsum(panels, axis=1)], axis=1)
@@ -82,7 +81,8 @@ def window_mass(cutoff: Floats, theta: Theta, table: Floats) -> Floats:
 
 
 def _height(u: Floats, exponent: Floats) -> Floats:
-    return np.power(2.0 * expit(u), exponent)
+    # u >= 0 inside the window, so e^-u cannot overflow, whatever λ.
+    return np.power(2.0 / (1.0 + np.exp(-u)), exponent)
 
 
 def _panel_mean(left: Floats, right: Floats, exponent: Floats) -> Floats:

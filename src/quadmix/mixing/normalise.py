@@ -168,11 +168,10 @@ def _moments(counts: Counts, *, robust: bool) -> tuple[float, float]:
     values, tokens = distinct(counts)
     if len(values) < 2:
         return (float(values[0]) if len(values) else 0.0), 0.0
+    if robust:
+        # Quantiles between mid-ranks, so the IQR is > 0 even where one value holds most tokens.
+        low, median, high = np.interp([0.25, 0.5, 0.75], _mid_ranks(tokens), values)
+        return float(median), float(high - low) / _IQR_OF_NORMAL
     share = tokens / tokens.sum()
     mean = float((share * values).sum())
-    deviation = float(np.sqrt((share * (values - mean) ** 2).sum()))
-    if not robust:
-        return mean, deviation
-    low, median, high = np.interp([0.25, 0.5, 0.75], _mid_ranks(tokens), values)
-    # More than half of the tokens on one value leave no IQR; the standard deviation still spreads.
-    return float(median), float(high - low) / _IQR_OF_NORMAL or deviation
+    return mean, float(np.sqrt((share * (values - mean) ** 2).sum()))

@@ -23,7 +23,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 from quadmix.errors import BudgetError, RecipeError, ScoreError
 from quadmix.mixing.curve import expected_copies, window_mass, window_table
@@ -36,6 +35,7 @@ from quadmix.types import Annotations, Floats, Theta
 Supply = Callable[[Floats], Floats]  # cutoffs (M,) -> expected tokens (M,), all else as in one θ
 Method = Literal["cutoff", "thin"]
 _EXACT = 1e-10
+_CLOSED = 1e-12  # a cutoff below this is not worth opening to 1: k stays a sane number
 
 
 def fit_budget(
@@ -182,7 +182,7 @@ def _path(
         given = weights * supply(theta.cutoff)
         return lambda t: t * given, 0.0, 1.0
     floor = weights * supply(np.zeros(theta.num_domains))
-    open_cutoffs = theta.cutoff[theta.cutoff > 0]
+    open_cutoffs = theta.cutoff[theta.cutoff > _CLOSED]
     stop = 1.0 / float(open_cutoffs.min()) if len(open_cutoffs) else 0.0
 
     def tokens(k: float) -> Floats:
@@ -195,6 +195,8 @@ def _solve(
     excess: Callable[[float], float], start: float, stop: float, rank_mode: RankMode
 ) -> tuple[float, float]:
     """Return the positions just below and just above the root of a rising function (equal if exact)."""
+    from scipy.optimize import brentq  # here, because it takes longer to import than the rest of quadmix
+
     if excess(start) >= 0:
         return start, start
     if excess(stop) <= 0:

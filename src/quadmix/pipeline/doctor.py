@@ -42,10 +42,10 @@ def _version(package: str, extra: str) -> str:
 def _torch_facts() -> dict[str, Any]:
     import torch
 
-    from quadmix.proxy.setting import fast_bfloat16
+    from quadmix.proxy.train import choose_device, choose_dtype
 
     return {
         "CUDA devices": torch.cuda.device_count(),
         "CPU capability": torch.backends.cpu.get_cpu_capability(),
-        "precision (auto)": "bfloat16" if fast_bfloat16() else "float32",
+        "precision (auto)": str(choose_dtype("auto", choose_device())).removeprefix("torch."),
     }

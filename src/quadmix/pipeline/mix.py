@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.errors import BudgetError
+from quadmix.mixing.limits import Limits
 from quadmix.mixing.normalise import Normaliser, normalise
 from quadmix.mixing.prior import Prior
-from quadmix.mixing.quota import Limits, fit_budget
+from quadmix.mixing.quota import fit_budget
 from quadmix.mixing.rank import Grouped
 from quadmix.mixing.select import group, select
 from quadmix.recipe import Recipe
@@ -48,22 +49,27 @@ class Part:
 
     def select(self, theta: Theta, draw: int = 0) -> Selection:
         """Apply a calibrated θ; `draw` numbers independent draws (0 is the run's own)."""
-        seed = derived_seed(self.seed, "draw", draw)
         return select(
-            theta, self.normalised, self.table, seed=seed, rank_mode=self.rank_mode, grouped=self.grouped
-        )
+            theta, self.normalised, self.table,
+            seed=self.draw_seed(draw), rank_mode=self.rank_mode, grouped=self.grouped,
+        )  # fmt: skip
+
+    def draw_seed(self, draw: int) -> int:
+        """Return the seed of one draw of copies."""
+        return derived_seed(self.seed, "draw", draw)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Mix:
     """The method's inputs for one run.
 
-    full: all documents of the corpus in order. selectable: (S,) rows of `full` that may be chosen.
-    excluded: (D,) int8 code of why a document may not be chosen, 0 = it may.
+    full: all D documents of the corpus in order. excluded: (D,) int8, 0 = may be chosen, k = may not
+    for reasons[k - 1].
     """
 
     full: Annotations
     excluded: NDArray[np.int8]
+    reasons: tuple[str, ...]
     whole: Part
     normaliser: Normaliser
     prior: Prior

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import FrameType
 
 from quadmix.errors import Interrupted
+from quadmix.io.atomic import write_json
 from quadmix.materialise.table import write_selection
 from quadmix.materialise.write import materialise
 from quadmix.pipeline import stages, training
@@ -39,6 +40,7 @@ def run(recipe: Recipe, *, until: str = "report", progress: Progress | None = No
     progress = progress or Progress()
     last = STAGES.index(until)
     with _interruptible(), open_run(recipe, progress) as job:
+        stages.plan_progress(job)
         targets = stages.read_targets(job)
         corpus = stages.open_pool(job)
         table = stages.annotate(job, corpus, targets)
@@ -73,10 +75,14 @@ def _materialise(job: Job, corpus: Corpus, mix: Mix, confirmation: Confirmation)
     recipe = job.recipe
     with stage(job, "materialise") as notes:
         theta = training.final_theta(mix, confirmation)
-        write_selection(str(job.folder), mix.full, mix.excluded, mix.whole.select(theta))
+        write_json(job.path("theta.json"), theta)
+        write_selection(
+            job.folder, mix.full, excluded=mix.excluded, reasons=mix.reasons,
+            selection=mix.whole.select(theta), seed=mix.whole.draw_seed(0), rank_mode=recipe.mixing.rank_mode,
+        )  # fmt: skip
         manifest = materialise(
-            corpus, str(job.folder), theta=theta, theta_label=confirmation.winner, section=recipe.materialise,
-            budget=mix.budget, identity=job.identity, seed=recipe.seed,
+            corpus, job.folder, section=recipe.materialise, seed=recipe.seed, budget=mix.budget,
+            identity=job.identity, theta_label=confirmation.winner,
             mapper=stages.mapper(job, "materialise", "pieces"),
         )  # fmt: skip
         gap = abs(manifest.ledger.tokens_out - mix.budget) / mix.budget

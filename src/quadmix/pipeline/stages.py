@@ -20,11 +20,12 @@ from quadmix.corpus.tokenizer import Tokenizer, train_tokenizer
 from quadmix.engine.tasks import run_tasks
 from quadmix.errors import BudgetError
 from quadmix.io.atomic import read_value, write_array, write_json, write_text
+from quadmix.mixing.limits import limits_from
 from quadmix.mixing.normalise import Normaliser, fit_normaliser
 from quadmix.mixing.prior import prior_from
-from quadmix.mixing.quota import limits_from
 from quadmix.pipeline.folder import Job, stage
 from quadmix.pipeline.mix import Mix, whole_part
+from quadmix.pipeline.plan import BYTES_PER_TOKEN, progress_weights, stage_seconds, text_bytes
 from quadmix.proxy.pool import TokenPool, build_pool
 from quadmix.proxy.targets import encode_heldout, encode_targets
 from quadmix.rng import stream
@@ -48,6 +49,14 @@ def mapper(job: Job, name: str, unit: str) -> Callable[[Callable[[T], R], Sequen
             )
 
     return run
+
+
+def plan_progress(job: Job) -> None:
+    """Give the progress display the planned seconds of every stage, so that its ETA covers the whole run."""
+    recipe = job.recipe
+    text = text_bytes(recipe)
+    budget = recipe.budget.tokens or round((recipe.budget.share or 0) * text / BYTES_PER_TOKEN)
+    job.progress.plan(progress_weights(stage_seconds(recipe, text, budget, job.workers)))
 
 
 def open_pool(job: Job) -> Corpus:
@@ -167,8 +176,8 @@ def prepare_mixing(job: Job, loaded: Any) -> Mix:
             )
         notes.facts = {"tokens": available, "budget": budget, "train_tokens": train_tokens}
     return Mix(
-        full=loaded.table, excluded=loaded.excluded, whole=whole, normaliser=normaliser,
-        prior=prior, train_tokens=train_tokens, seed=recipe.seed,
+        full=loaded.table, excluded=loaded.excluded, reasons=loaded.reasons, whole=whole,
+        normaliser=normaliser, prior=prior, train_tokens=train_tokens, seed=recipe.seed,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from quadmix.recipe import ModelSection, TrainingSection
 from quadmix.rng import derived_seed, stream
 from quadmix.search.confirm import decide
 from quadmix.search.propose import SearchContext, propose
-from quadmix.types import Comparison, Confirmation, Copies, Proposal, Theta, Trial
+from quadmix.types import Comparison, Confirmation, Copies, Floats, Proposal, Theta, Trial
 
 CONTROL = "prior-mean"
 
@@ -29,10 +29,10 @@ def train_swarm(job: Job, mix: Mix, pool: TokenPool) -> list[Trial]:
     with stage(job, "swarm") as notes:
         part = mix.part(mix.proxy_share(section.training.tokens, section.pool))
         drawn = draw_theta(stream(job.recipe.seed, "prior"), mix.prior, section.trials)
-        jobs = [_theta_job(job, pool, mix, part, f"prior-{i:04d}", "prior", part.calibrate(t), 0)
+        jobs = [_theta_job(pool, mix, part, f"prior-{i:04d}", "prior", "prior", part.calibrate(t), 0)
                 for i, t in enumerate(drawn)]  # fmt: skip
         centre = part.calibrate(prior_mean(mix.prior))
-        jobs += [_theta_job(job, pool, mix, part, f"repeat-{i:02d}", "repeat", centre, 1 + i)
+        jobs += [_theta_job(pool, mix, part, f"repeat-{i:02d}", "repeat", "repeat", centre, 1 + i)
                  for i in range(section.repeats)]  # fmt: skip
         trials = _train(job, "swarm", jobs, proxy_setting(job, mix, pool), section.group)
         _note_failures(notes, trials)
@@ -72,16 +72,8 @@ def confirm(job: Job, mix: Mix, pool: TokenPool, proposal: Proposal) -> Confirma
         control = next(c for c in proposal.candidates if c.name == CONTROL)
         jobs = [
             _theta_job(
-                job,
-                pool,
-                mix,
-                part,
-                f"confirm-{c.name}-{s}",
-                "confirm",
-                part.calibrate(c.theta),
-                100 + s,
-                label=c.name,
-            )  # fmt: skip
+                pool, mix, part, f"confirm-{c.name}-{s}", "confirm", c.name, part.calibrate(c.theta), 100 + s
+            )
             for s in range(section.seeds)
             for c in [*chosen, control]
         ]
@@ -157,7 +149,7 @@ def setting_for(
 
 
 def _contestants(
-    job: Job, mix: Mix, part: Part, confirmation: Confirmation, seed: int, mixture: Sequence[float] | None
+    job: Job, mix: Mix, part: Part, confirmation: Confirmation, seed: int, mixture: Floats | None
 ) -> list[tuple[str, Theta | None, Copies]]:
     wanted = set(job.recipe.evaluate.baselines)
     draw = derived_seed(job.recipe.seed, "baseline", seed)
@@ -173,12 +165,11 @@ def _contestants(
             copies = baselines.top_copies(part.table, part.normalised, n, part.budget, seed=draw)
             out.append((f"top:{criterion.name}", None, copies))
     if mixture is not None:
-        shares = np.asarray(mixture)
-        out.append(("regmix", None, baselines.mixture_copies(shares, part.table, part.budget, seed=draw)))
+        out.append(("regmix", None, baselines.mixture_copies(mixture, part.table, part.budget, seed=draw)))
     return out
 
 
-def _regmix(job: Job, mix: Mix, pool: TokenPool, notes: StageNotes, proposal: Proposal) -> Sequence[float]:
+def _regmix(job: Job, mix: Mix, pool: TokenPool, notes: StageNotes, proposal: Proposal) -> Floats:
     """Train RegMix's own domain-only swarm at proxy size and return the shares that it finds."""
     proxy = job.recipe.proxy
     part = mix.part(mix.proxy_share(proxy.training.tokens, proxy.pool))
@@ -218,11 +209,10 @@ def _train(
 
 
 def _theta_job(
-    job: Job, pool: TokenPool, mix: Mix, part: Part, trial_id: str, kind: str, theta: Theta, seed: int,
-    *, label: str = "",
-) -> ProxyJob:  # fmt: skip
+    pool: TokenPool, mix: Mix, part: Part, trial_id: str, kind: str, label: str, theta: Theta, seed: int
+) -> ProxyJob:
     copies = part.select(theta, seed).copies
-    return _copies_job(pool, mix, part, trial_id, kind, label or kind, theta, copies, seed)
+    return _copies_job(pool, mix, part, trial_id, kind, label, theta, copies, seed)
 
 
 def _copies_job(

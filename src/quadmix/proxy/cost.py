@@ -46,7 +46,9 @@ def measure_speed(setting: ProxySetting, *, group: int = 8, seconds: float = 3.0
                 float(weights.embedding.detach()[0, 0, 0])
                 started = time.perf_counter()
         float(weights.embedding.detach()[0, 0, 0])  # waits for a GPU
-        return steps * group * setting.training.batch * setting.model.context / (time.perf_counter() - started)
+        return (
+            steps * group * setting.training.batch * setting.model.context / (time.perf_counter() - started)
+        )
     finally:
         torch.set_num_threads(threads)
 

@@ -23,6 +23,7 @@ from quadmix.rng import derived_seed
 HEAD_ROWS = 256  # rows of logits alive at a time: 256 x 4,096 bf16 = 2 MB
 _PLAIN_CONTEXT = 512  # up to here explicit scores beat the CPU flash kernel (its backward is 5x slower)
 _INIT_EMBEDDING = 0.02
+_LEAST = 1e-38  # a probability below is rounded to 0 and would make a huge loss an infinite one
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,12 +76,18 @@ def _draw(model: ModelSection, vocab: int, seed: int) -> tuple[Tensor, Tensor, T
     return embedding, square, wide
 
 
-def rotary(context: int, head_width: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines (T, head_width / 2) of rotary position embedding, base 10,000."""
-    half = head_width // 2
+def rotary(
+    context: int, width: int, heads: int, *, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return the tables (T, d) of rotary position embedding, base 10,000, repeated for every head:
+    x * cos + swap(x) * sin turns the pair (i, i + half) of a head by its position's angle."""
+    half = width // heads // 2
     rate = 10_000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
     angle = torch.arange(context, dtype=torch.float64)[:, None] * rate
-    return angle.cos().to(device, dtype), angle.sin().to(device, dtype)
+    cos, sin = angle.cos(), angle.sin()
+    tables = torch.cat((cos, cos), dim=1), torch.cat((-sin, sin), dim=1)
+    first, second = (table.repeat(1, heads).to(device, dtype) for table in tables)
+    return first, second
 
 
 def hidden_states(weights: Weights, tokens: Tensor, heads: int, dtype: torch.dtype) -> Tensor:
@@ -94,11 +101,11 @@ def hidden_states(weights: Weights, tokens: Tensor, heads: int, dtype: torch.dty
     flat = F.embedding((tokens.flatten(1) + shift).view(-1), weights.embedding.view(-1, width))
     x = _norm(flat.view(models, batch * context, width).to(dtype))
     squares, wides = weights.square.to(dtype).unbind(1), weights.wide.to(dtype).unbind(1)
-    cos, sin = rotary(context, width // heads, dtype, tokens.device)
+    cos, sin = rotary(context, width, heads, dtype=dtype, device=tokens.device)
     for layer in range(len(squares) // 4):
         query, key, value, out = squares[4 * layer : 4 * layer + 4]
         y = _norm(x)
-        y = attention(torch.bmm(y, query), torch.bmm(y, key), torch.bmm(y, value), cos, sin)
+        y = attention(torch.bmm(y, query), torch.bmm(y, key), torch.bmm(y, value), cos, sin, heads)
         x = x + torch.bmm(y, out)
         gate, up, down = wides[3 * layer : 3 * layer + 3]
         y = _norm(x)
@@ -110,65 +117,65 @@ def _norm(x: Tensor) -> Tensor:
     return F.rms_norm(x, x.shape[-1:], eps=1e-6)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Return causal self-attention (K, B*T, d) of projections (K, B*T, d); cos, sin: (T, head_width / 2)."""
+def attention(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
+    """Return rotary causal self-attention (K, B*T, d) of projections (K, B*T, d); cos, sin: (T, d)."""
     if q.device.type == "cpu" and len(cos) <= _PLAIN_CONTEXT:
-        return _PlainAttention.apply(q, k, v, cos, sin)  # pyright: ignore[reportReturnType]
-    q, k = _rotate(_heads(q, cos), cos, sin), _rotate(_heads(k, cos), cos, sin)
-    mixed = F.scaled_dot_product_attention(q, k, _heads(v, cos), is_causal=True)
+        return _PlainAttention.apply(q, k, v, cos, sin, heads)  # pyright: ignore[reportReturnType]
+    q, k = (
+        _heads(_rotate(q, cos, sin, heads), len(cos), heads),
+        _heads(_rotate(k, cos, sin, heads), len(cos), heads),
+    )
+    mixed = F.scaled_dot_product_attention(q, k, _heads(v, len(cos), heads), is_causal=True)
     return _join(mixed, v.shape)
 
 
-def _heads(x: Tensor, cos: Tensor) -> Tensor:
-    """(K, B*T, d) -> (K*B, H, T, head_width), a view."""
-    context, half = cos.shape
-    return x.view(-1, context, x.shape[-1] // (2 * half), 2 * half).transpose(1, 2)
+def _heads(x: Tensor, context: int, heads: int) -> Tensor:
+    """(K, B*T, d) -> (K*B, H, T, head width), a view."""
+    return x.view(-1, context, heads, x.shape[-1] // heads).transpose(1, 2)
 
 
 def _join(x: Tensor, shape: torch.Size) -> Tensor:
     return x.transpose(1, 2).reshape(shape)
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate pairs (i, i + half) by their position's angle; with -sin it is its own inverse."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
+    """Turn (K, B*T, d) by the tables; with -sin it turns back."""
+    head = x.shape[-1] // heads
+    swapped = x.view(-1, head).roll(head // 2, dims=-1)
+    rows = x.view(-1, *cos.shape)
+    return torch.addcmul(rows * cos, swapped.view(rows.shape), sin).view(x.shape)
 
 
 class _PlainAttention(torch.autograd.Function):
     """Rotary causal attention with explicit (T, T) scores, forward and backward by batched products."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
-        q, k, v, cos, sin = inputs
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        q, k, v, cos, sin, heads = inputs
         shape, context = v.shape, len(cos)
-        q = _rotate(_heads(q, cos), cos, sin).flatten(0, 1)
-        k = _rotate(_heads(k, cos), cos, sin).flatten(0, 1)
-        v = _heads(v, cos).flatten(0, 1)
+        q = _heads(_rotate(q, cos, sin, heads), context, heads).flatten(0, 1)
+        k = _heads(_rotate(k, cos, sin, heads), context, heads).flatten(0, 1)
+        v = _heads(v, context, heads).flatten(0, 1)
         mask = torch.full((context, context), -torch.inf, dtype=q.dtype, device=q.device).triu(1)
         scores = torch.baddbmm(mask, q, k.mT, alpha=q.shape[-1] ** -0.5)
         share = torch.softmax(scores, dim=-1)
         ctx.save_for_backward(q, k, v, share, cos, sin)
-        ctx.shape = shape
-        return _join(torch.bmm(share, v).view(-1, shape[-1] // q.shape[-1], context, q.shape[-1]), shape)
+        ctx.shape, ctx.heads = shape, heads
+        return _join(torch.bmm(share, v).unflatten(0, (-1, heads)), shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, share, cos, sin = ctx.saved_tensors
-        out = _heads(grads[0], cos).flatten(0, 1)
-        grad_v = torch.bmm(share.mT, out)
-        # softmax backward: share * (g - sum(g * share)); one fused kernel
+        heads, shape = ctx.heads, ctx.shape
+        out = _heads(grads[0], len(cos), heads).flatten(0, 1)
+        # softmax backward, share * (g - sum(g * share)), is one fused kernel
         inner = torch.ops.aten._softmax_backward_data(torch.bmm(out, v.mT), share, -1, share.dtype)
-        scale = q.shape[-1] ** -0.5
-        grad_q, grad_k = torch.bmm(inner, k).mul_(scale), torch.bmm(inner.mT, q).mul_(scale)
-        split = (-1, ctx.shape[-1] // q.shape[-1], len(cos), q.shape[-1])
-        return (
-            _join(_rotate(grad_q.view(split), cos, -sin), ctx.shape),
-            _join(_rotate(grad_k.view(split), cos, -sin), ctx.shape),
-            _join(grad_v.view(split), ctx.shape),
-            None,
-            None,
+        inner.mul_(q.shape[-1] ** -0.5)
+        grad_q, grad_k, grad_v = (
+            _join(g.unflatten(0, (-1, heads)), shape)
+            for g in (torch.bmm(inner, k), torch.bmm(inner.mT, q), torch.bmm(share.mT, out))
         )
+        return _rotate(grad_q, cos, -sin, heads), _rotate(grad_k, cos, -sin, heads), grad_v, None, None, None
 
 
 def head_loss(hidden: Tensor, embedding: Tensor, labels: Tensor) -> Tensor:
@@ -195,7 +202,7 @@ class _HeadLoss(torch.autograd.Function):
                 states, label = hidden[k, part], labels[k, part, None]
                 share = torch.softmax(states @ table.T, dim=-1)
                 right = share.gather(1, label)
-                losses[k] -= right.float().log().sum()
+                losses[k] -= right.float().clamp_min(_LEAST).log().sum()
                 share.scatter_(1, label, right - 1)
                 torch.mm(share, table, out=grad_hidden[k, part])
                 grad_table[k] += share.T @ states
@@ -218,6 +225,6 @@ def token_losses(hidden: Tensor, embedding: Tensor, labels: Tensor) -> Tensor:
         table = embedding[k].to(hidden.dtype)
         for start in range(0, rows, HEAD_ROWS):
             part = slice(start, min(start + HEAD_ROWS, rows))
-            logits = (hidden[k, part] @ table.T).float()
-            out[k, part] = F.cross_entropy(logits, labels[part], reduction="none")
+            share = torch.softmax(hidden[k, part] @ table.T, dim=-1)
+            out[k, part] = -share.gather(1, labels[part, None])[:, 0].float().clamp_min(_LEAST).log()
     return out

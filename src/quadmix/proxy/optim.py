@@ -13,7 +13,7 @@ from torch import Tensor
 from quadmix.proxy.model import Weights
 from quadmix.recipe import TrainingSection
 
-EMBEDDING_RATE = 0.3  # AdamW rate of the embedding under Muon, as a multiple of peak_lr
+EMBEDDING_RATE = 1.0  # AdamW rate of the embedding under Muon, as a multiple of peak_lr
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _STEPS = 5
 _MOMENTUM = 0.95

@@ -24,7 +24,9 @@ class ClockStream:
         if len(copies) != len(pool):
             raise ProxyError(f"copies has {len(copies)} entries, the pool has {len(pool)} documents")
         if (copies < 0).any() or not (copies > 0).any():
-            raise ProxyError("the mixture selects no document of the pool; loosen its cutoff or raise its floor")
+            raise ProxyError(
+                "the mixture selects no document of the pool; loosen its cutoff or raise its floor"
+            )
         self._pool, self._copies, self._seed = pool, copies, seed
         self._lengths = pool.lengths
         self.selected_tokens = int((self._lengths * copies).sum())

@@ -143,7 +143,9 @@ def open_targets(folder: str | Path) -> list[TargetSet]:
     """Memory-map the sets of a folder, in their order."""
     path = Path(folder)
     if not (path / "manifest.json").exists():
-        raise InputError(f"target folder {str(folder)!r} has no manifest.json; run the proxy stage to build it")
+        raise InputError(
+            f"target folder {str(folder)!r} has no manifest.json; run the proxy stage to build it"
+        )
     manifest = read_value(path / "manifest.json", TargetManifest)
     return [
         TargetSet(
@@ -157,14 +159,12 @@ def open_targets(folder: str | Path) -> list[TargetSet]:
 
 def _joined(prompt: str, answer: str) -> str:
     """The answer as it stands after its prompt: one space between, unless one is there already."""
-    if prompt and not prompt[-1].isspace() and not answer[:1].isspace():
+    if prompt and answer and not prompt[-1].isspace() and not answer[0].isspace():
         return " " + answer
     return answer
 
 
-def _windows(
-    name: str, kind: Literal["target", "heldout"], rows: Sequence[_Row], context: int
-) -> TargetSet:
+def _windows(name: str, kind: Literal["target", "heldout"], rows: Sequence[_Row], context: int) -> TargetSet:
     """Cut rows into windows in which every scored token is a label exactly once."""
     inputs: list[NDArray[np.int32]] = []
     labels: list[NDArray[np.int32]] = []
@@ -251,11 +251,11 @@ def _heldout_texts(corpus: Corpus, held: Annotations, max_bytes: int, mapper: Ma
         mine = rows[held.split[rows] == split.index]
         if len(mine):
             places.append(mine)
-            tasks.append(
-                _HeldoutTask(corpus=corpus, split=split, keys=held.keys[mine], max_bytes=max_bytes)
-            )
+            tasks.append(_HeldoutTask(corpus=corpus, split=split, keys=held.keys[mine], max_bytes=max_bytes))
     found = mapper(_read_split, tasks)
-    return {int(r): t for mine, texts in zip(places, found, strict=True) for r, t in zip(mine, texts, strict=True)}
+    return {
+        int(r): t for mine, texts in zip(places, found, strict=True) for r, t in zip(mine, texts, strict=True)
+    }
 
 
 def _read_split(task: _HeldoutTask) -> list[str]:

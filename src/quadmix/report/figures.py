@@ -123,7 +123,7 @@ def sampling_curves(table: Table, theta: Theta | None) -> Picture:
         axis.set_zorder(back.get_zorder() + 1)
         axis.patch.set_visible(False)
         axis.axvline(cut_of(table, theta, place), color=RED, lw=0.9, ls=(0, (4, 3)))
-        axis.plot(middle, wanted, color=ACCENT, lw=1.8)
+        axis.plot(middle[docs > 0], wanted[docs > 0], color=ACCENT, lw=1.8)
         axis.plot(middle, drawn, "o", color=INK, ms=2.6, mew=0)
         axis.set_xlim(0, high[-1])
         axis.set_ylim(-0.06, max(2.15, float(np.nanmax([*wanted, *drawn, 0])) * 1.1))

@@ -13,8 +13,8 @@ from quadmix.report.html import Html, details, figure, items, join, not_run, not
 from quadmix.report.load import RunFiles
 from quadmix.report.plots import Picture
 from quadmix.report.text import count, esc, interval, label_name, num, percent, short, sig
-from quadmix.report.verdict import Verdict, beats, failed_trials
-from quadmix.types import Comparison, Confirmation, DatasetManifest, Measured, Paired, SurrogateReport
+from quadmix.report.verdict import Verdict, beats, failed_trials, shown_surrogates
+from quadmix.types import Comparison, Confirmation, DatasetManifest, Measured, Paired
 
 Gallery = list[Picture]
 SYMBOLS = {"good": "✓", "bad": "✕", "warn": "!", "plain": "", "absent": "–"}
@@ -108,10 +108,31 @@ def _losses_table(caption: str, measured: Sequence[Measured], which: str) -> Htm
 
 
 def _confirmation(confirmation: Confirmation) -> list[Html]:
+    pairs = {p.label: p for p in confirmation.against}
+    rows: list[list[str]] = []
+    for m in sorted(confirmation.measured, key=lambda m: m.mean):
+        pair = pairs.get(m.label)
+        rows.append(
+            [
+                m.label, num(m.mean), interval(m.low, m.high),
+                num(pair.difference, sign=True) if pair else "–",
+                interval(pair.low, pair.high, sign=True) if pair else "–",
+                "–" if not pair else "better" if beats(pair) else "NOT better",
+            ]
+        )  # fmt: skip
+    control = confirmation.against[0].control if confirmation.against else "control"
+    headers = [
+        "candidate",
+        "measured",
+        "95 % interval",
+        f"it − {control}",
+        "95 % interval",
+        f"than {control}",
+    ]
     state = "Confirmed" if confirmation.confirmed else "NOT confirmed"
     return [
-        note(f"{state}; winner: {label_name(confirmation.winner)}. {confirmation.reason}"),
-        _measured_table(confirmation.measured, confirmation.against, confirmation.winner, {}),
+        note(f"{state}; best measured: {confirmation.winner}. {confirmation.reason}"),
+        table(headers, rows, caption="Fresh proxies by measured loss, bits per byte (lower is better)"),
         _losses_table("Fresh proxies: loss per target", confirmation.measured, "losses"),
     ]
 
@@ -213,11 +234,8 @@ def surrogate(files: RunFiles, gallery: Gallery) -> Html:
     title = "Can the search be trusted?"
     if files.proposal is None:
         return section("surrogate", title, not_run("the search"))
-    best: dict[str, SurrogateReport] = {}
-    for report in files.proposal.diagnostics:
-        if report.target not in best or report.spearman > best[report.target].spearman:
-            best[report.target] = report
-    parts = [show(gallery, trials.parity([r for r in best.values() if r.parity]))] if best else []
+    shown = [r for r in shown_surrogates(files.proposal.diagnostics).values() if r.parity]
+    parts = [show(gallery, trials.parity(shown))] if shown else []
     rows = [
         [
             r.target, r.surrogate, num(r.spearman, 2), interval(r.spearman_low, r.spearman_high, 2),
@@ -290,7 +308,7 @@ def documents(files: RunFiles) -> Html:
         return section("documents", "The documents", not_run("no documents have been sampled"))
     intro = (
         f"{count(len(files.samples))} documents, drawn by seed in strata (not hand-picked): top, kept, near "
-        "the cut, dropped, dropped although one criterion rates them high, and those with criteria in dispute."
+        "the cut, dropped, dropped although a criterion rates them high, and those with criteria in dispute."
     )
     return section("documents", "The documents", note(intro), VIEWER)
 

@@ -66,7 +66,7 @@ def _csv_cell(value: object) -> str:
     if isinstance(value, int | float):
         return repr(value)
     text = clean(value)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") else text
+    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") else text
 
 
 def count(value: float | None) -> str:
@@ -109,5 +109,5 @@ def interval(low: float, high: float, digits: int = 4, *, sign: bool = False) ->
 
 
 def label_name(label: str) -> str:
-    """Return a selector's label as the page says it: `theta` is θ*."""
-    return "θ*" if label in ("theta", "theta*", "theta-star") else label
+    """Return a selector's label as the page says it: `quadmix`, the confirmed choice, is θ*."""
+    return "θ*" if label in ("quadmix", "theta") else label

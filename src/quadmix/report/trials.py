@@ -11,6 +11,7 @@ from quadmix.types import Measured, SurrogateReport, Trial
 
 SHOWN_TARGETS = 9
 SHOWN_CURVES = 200
+SHOWN_POINTS = 500  # more would only make the page heavy; the CSV has them all
 
 
 def dots(measured: Sequence[Measured], chosen: str, name: str) -> Picture:
@@ -52,9 +53,10 @@ def parity(reports: Sequence[SurrogateReport]) -> Picture:
     shown = reports[:SHOWN_TARGETS]
 
     def panel(axis: Any, report: SurrogateReport) -> None:
-        measured = np.array([p.measured for p in report.parity])
-        predicted = np.array([p.predicted for p in report.parity])
-        error = np.nan_to_num(np.array([p.stderr for p in report.parity]))
+        points = report.parity[:: 1 + len(report.parity) // SHOWN_POINTS]
+        measured = np.array([p.measured for p in points])
+        predicted = np.array([p.predicted for p in points])
+        error = np.nan_to_num(np.array([p.stderr for p in points]))
         both = np.concatenate([measured, predicted])
         pad = 0.06 * (float(np.ptp(both)) or 1.0)
         ends = np.array([both.min() - pad, both.max() + pad])
@@ -145,8 +147,15 @@ def loss_curves(trials: Sequence[Trial]) -> Picture | None:
         for trial in curves[::every]:
             steps, loss = zip(*trial.curve, strict=True)
             failed = trial.status == "failed"
-            axis.plot(steps, loss, color=RED if failed else ACCENT, lw=0.7, alpha=0.9 if failed else 0.3)
-        axis.set_xlabel("step")
+            axis.plot(
+                np.maximum(steps, 1),
+                loss,
+                color=RED if failed else ACCENT,
+                lw=0.7,
+                alpha=0.9 if failed else 0.25,
+            )
+        axis.set_xscale("log")
+        axis.set_xlabel("step (log)")
         axis.set_ylabel("training loss, bits per token")
 
     words = Words(

@@ -20,6 +20,7 @@ from quadmix.types import Confirmation, DatasetManifest, Paired, SurrogateReport
 Tone = Literal["good", "bad", "warn", "plain", "absent"]
 MIN_SPEARMAN = 0.5
 BUDGET_TOLERANCE = 0.01
+CONTROL, OBJECTIVE, PAPER = "prior-mean", "objective", "paper"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +88,22 @@ def _sentence(files: RunFiles) -> tuple[Literal["better", "mixed", "not better",
     if files.comparison:
         pairs = [p for p in files.comparison.against if p.label == files.comparison.chosen]
         if pairs:
-            outcome, text = _compared(label_name(files.comparison.chosen), pairs)
+            outcome, text = _compared(_chosen_name(files), pairs)
             return outcome, text + _unconfirmed_note(files.confirmation)
     if files.confirmation:
         return _only_confirmed(files.confirmation)
     if files.proposal:
         return "unknown", "Not decided: θ* has been proposed, but neither confirmed nor compared."
     return "unknown", "Not decided: this run has not yet searched for θ*."
+
+
+def _chosen_name(files: RunFiles) -> str:
+    """Return θ*, unless the control itself won the confirmation or another label was compared."""
+    name = label_name(files.comparison.chosen) if files.comparison else ""
+    won = files.confirmation.winner if files.confirmation else ""
+    if won == CONTROL:
+        return f"The chosen mixture, {CONTROL} itself,"
+    return name if name == "θ*" else f"The chosen mixture {name}"
 
 
 def _compared(name: str, pairs: Sequence[Paired]) -> tuple[Literal["better", "mixed", "not better"], str]:
@@ -122,21 +132,28 @@ def _only_confirmed(confirmation: Confirmation) -> tuple[Literal["better", "not 
     tail = " No comparison with baselines has been run."
     if confirmation.confirmed:
         return "better", f"θ* beat its control in fresh proxies{gain}.{tail}"
-    return "not better", f"θ* did NOT beat its control in fresh proxies{gain}. {confirmation.reason}{tail}"
+    return (
+        "not better",
+        f"θ* did NOT beat its control in fresh proxies{gain}; {_stop(confirmation.reason)}{tail}",
+    )
+
+
+def _stop(text: str) -> str:
+    return text if text.endswith(".") else f"{text}."
 
 
 def _unconfirmed_note(confirmation: Confirmation | None) -> str:
     if confirmation is None:
         return " It was never confirmed with fresh proxies."
     if not confirmation.confirmed:
-        return f" The fresh proxies before it had NOT confirmed θ*: {confirmation.reason}"
+        return f" The fresh proxies before it had NOT confirmed θ*: {_stop(confirmation.reason)}"
     return ""
 
 
 def control_pair(confirmation: Confirmation) -> Paired | None:
-    """Return the winner's paired difference, or the first candidate's if the control won."""
+    """Return the winner's paired difference, or the best candidate's if the control won."""
     own = [p for p in confirmation.against if p.label == confirmation.winner]
-    return next(iter(own or confirmation.against), None)
+    return min(own or confirmation.against, key=lambda p: p.difference, default=None)
 
 
 # --------------------------------------------------------------------------- the strip
@@ -144,7 +161,8 @@ def _budget(files: RunFiles) -> Fact:
     if not files.dataset:
         return _tile("Tokens", "not run", "no dataset was written", "absent")
     got, asked = files.dataset.ledger.tokens_out, files.dataset.token_budget
-    note = f"of {short(asked)} asked ({percent(got / asked - 1, 2)}); {short(got)} with copies"
+    note = f"of {short(asked)} asked ({percent(got / asked - 1, 2)}), copies counted; "
+    note += f"{short(files.dataset.ledger.unique_tokens)} unique"
     tone: Tone = "bad" if _budget_missed(files, files.dataset) else "good"
     return _tile("Tokens", short(got), note, tone, tokens_out=got, token_budget=asked)
 
@@ -185,13 +203,18 @@ def _coverage(files: RunFiles) -> Fact:
     )  # fmt: skip
 
 
-def weakest_surrogate(reports: Iterable[SurrogateReport]) -> SurrogateReport | None:
-    """Return, of the best surrogate of each target, the one with the lowest rank correlation."""
-    best: dict[str, SurrogateReport] = {}
+def shown_surrogates(reports: Iterable[SurrogateReport]) -> dict[str, SurrogateReport]:
+    """Return per target the surrogate that steered the search: stored with its parity, not `paper`'s
+    unless that is the only one; among several the best by rank correlation."""
+    found: dict[str, SurrogateReport] = {}
     for report in reports:
-        if report.target not in best or _rho(report) > _rho(best[report.target]):
-            best[report.target] = report
-    return min(best.values(), key=_rho, default=None)
+        if report.target not in found or _order(report) > _order(found[report.target]):
+            found[report.target] = report
+    return found
+
+
+def _order(report: SurrogateReport) -> tuple[bool, bool, float]:
+    return bool(report.parity), report.surrogate != PAPER, _rho(report)
 
 
 def _rho(report: SurrogateReport) -> float:
@@ -199,11 +222,12 @@ def _rho(report: SurrogateReport) -> float:
 
 
 def _surrogate(files: RunFiles) -> Fact:
-    worst = weakest_surrogate(files.proposal.diagnostics) if files.proposal else None
+    shown = shown_surrogates(files.proposal.diagnostics) if files.proposal else {}
+    worst = shown.get(OBJECTIVE) or min(shown.values(), key=_rho, default=None)
     if worst is None:
         return _tile("Surrogate rank correlation", "not run", "no search", "absent")
     low_high = interval(worst.spearman_low, worst.spearman_high, 2)
-    note = f"out of fold, {low_high}; weakest target: {worst.target}"
+    note = f"out of fold, {low_high}; {'' if worst.target == OBJECTIVE else 'weakest target: '}{worst.target}"
     tone: Tone = "good" if _rho(worst) >= MIN_SPEARMAN else "bad"
     return _tile(
         "Surrogate rank correlation", num(worst.spearman, 2), note, tone,

@@ -15,6 +15,7 @@ picked after looking.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy.optimize import brentq
@@ -160,6 +161,7 @@ def complete_block(trials: Sequence[Trial], target_weights: Mapping[str, float])
     )
 
 
+@cache
 def dunnett_critical(labels: int, freedom: float, confidence: float = CONFIDENCE) -> float:
     """Return c with P(all |T_i| <= c) = confidence for `labels` comparisons with one control.
 
@@ -174,7 +176,7 @@ def dunnett_critical(labels: int, freedom: float, confidence: float = CONFIDENCE
         inside = ndtr(x + c * scale * 2**0.5) - ndtr(x - c * scale * 2**0.5)
         return float((inside**labels @ w).mean() / w.sum()) - confidence
 
-    return float(brentq(missing, 0.1, 1e3, xtol=1e-6))
+    return float(brentq(missing, 0.1, 1e3, xtol=1e-6))  # pyright: ignore[reportArgumentType]
 
 
 def _finished(
@@ -248,8 +250,8 @@ def _reason(best: Paired, winner: str, *, confirmed: bool, compared: int) -> str
             "estimated. At least 2 common seeds are needed."
         )
     numbers = (
-        f"{best.label} minus {best.control}: {best.difference:+.5f} bits per byte, simultaneous 95 % interval "
-        f"[{best.low:+.5f}, {best.high:+.5f}], {best.pairs} seeds, {among}."
+        f"{best.label} minus {best.control}: {best.difference:+.5f} bits per byte, "
+        f"simultaneous 95 % interval [{best.low:+.5f}, {best.high:+.5f}], {best.pairs} seeds, {among}."
     )
     if confirmed:
         return f"Confirmed: {numbers}"

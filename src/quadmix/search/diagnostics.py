@@ -140,9 +140,9 @@ def warnings_about(reports: Sequence[SurrogateReport], chosen: str, trials: int)
     found: list[str] = []
     if trials < _LEAST_FOR_RANKS:
         found.append(f"only {trials} trials: no interval of the rank correlation can be given")
-    if trials < 40:
+    if trials < 50:
         found.append(
-            f"only {trials} trials: the surrogate 'paper' cannot split below 40 and predicts a constant"
+            f"only {trials} trials: out of fold the surrogate 'paper' has fewer than 40 and is constant"
         )
     for report in reports:
         if report.surrogate != chosen:

@@ -8,8 +8,11 @@ Raw θ in unit coordinates is kept beside them. The mean rank of the selected to
 it made ridge and the Gaussian process slightly worse in simulation. Copies per domain token are
 not one either: at a fixed budget they are the share over again.
 
-Shares and totals are exact integrals of Eq. 3 (interval ranks). Scores and repetition come `per_domain` documents per domain, chosen by a hash and weighted by tokens; with fewer documents
+Shares and totals are exact integrals of Eq. 3 (interval ranks). Scores and repetition come from up to
+`per_domain` documents per domain, chosen by a hash and weighted by tokens; with fewer documents
 than that they are exact too. Trials and candidates use the same sample, so its error is shared.
+The integral is written for many θ at once, where `mixing.curve` takes many documents of one θ; a
+test holds the two together.
 
 Differs from Eq. 2 where the recipe asks for `paper` ranks: features use interval ranks always.
 """
@@ -28,7 +31,7 @@ from quadmix.types import Annotations, Floats, Theta
 
 SHARE_EPSILON = 1e-3
 _CHUNK = 256
-_DEGREE = 12
+_DEGREE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -143,7 +146,7 @@ def window_integral(rank: Floats, steepness: Floats, cutoff: Floats, exponent: F
 
     rank: (K, J) in [0, 1]; the parameters: (K,). With u = e^{-λ(ω-x)} the integral is
     2^η (r + (h(u(r)) - h(u(0))) / λ), where h(u) = ∫_0^u ((1+v)^-η - 1)/v dv is smooth on [0, 1]:
-    a Chebyshev series of degree 12 per curve gives it to about 1e-10, for any λ.
+    a Chebyshev series of degree 16 per curve gives it to about 1e-10.
     """
     inside = np.minimum(rank, cutoff[:, None])
     series = (_shape_series(exponent)).T[:, :, None]
@@ -155,7 +158,7 @@ def window_integral(rank: Floats, steepness: Floats, cutoff: Floats, exponent: F
 
 
 def _shape_series(exponent: Floats) -> Floats:
-    """Return (K, 13), the Chebyshev coefficients on [0, 1] of h(u) for each η."""
+    """Return (K, 17), the Chebyshev coefficients on [0, 1] of h(u) for each η."""
     nodes = 0.5 + 0.5 * chebyshev.chebpts1(_DEGREE + 1)
     x, w = np.polynomial.legendre.leggauss(_DEGREE)
     points = nodes[:, None] * (0.5 + 0.5 * x)
@@ -236,12 +239,7 @@ def _intervals(documents: DomainSample, weights: Floats) -> tuple[NDArray[np.int
 
     Documents with equal merged scores (Eq. 1) share one interval, as in `rank_within_domain`.
     """
-    merged = np.zeros((len(weights), len(documents.weights)))
-    for column, values in zip(weights.T, documents.scores, strict=True):
-        merged += column[:, None] * values
-    if documents.present is not None:
-        seen = weights @ documents.present
-        merged = np.where(seen > 0, merged / np.where(seen > 0, seen, 1.0), np.inf)
+    merged = _merged(documents, weights)
     order = np.argsort(merged, axis=1)
     high = np.cumsum(documents.weights[order], axis=1)
     low = np.concatenate([np.zeros((len(weights), 1)), high[:, :-1]], axis=1)
@@ -253,6 +251,26 @@ def _intervals(documents: DomainSample, weights: Floats) -> tuple[NDArray[np.int
         low = np.maximum.accumulate(np.where(first, low, 0.0), axis=1)
         high = np.minimum.accumulate(np.where(last, high, np.inf)[:, ::-1], axis=1)[:, ::-1]
     return order, low, high
+
+
+def _merged(documents: DomainSample, weights: Floats) -> Floats:
+    """Return (K, n) merged scores (Eq. 1), to the bit as `merge_scores` gives them, or ties would part.
+
+    weights: (K, N). Missing scores are left out and the weights that remain rescaled.
+    """
+    merged = np.zeros((len(weights), len(documents.weights)))
+    for column, values in zip(weights.T, documents.scores, strict=True):
+        merged += column[:, None] * values
+    if documents.present is None:
+        return merged
+    lacking = np.flatnonzero((documents.present == 0).any(axis=0))
+    has, values = documents.present[:, lacking], documents.scores[:, lacking]
+    seen = np.zeros((len(weights), len(lacking)))
+    for column, known in zip(weights.T, has, strict=True):
+        seen += column[:, None] * known
+    plain = values.sum(axis=0) / np.maximum(has.sum(axis=0), 1.0)
+    merged[:, lacking] = np.where(seen > 0, merged[:, lacking] / np.where(seen > 0, seen, 1.0), plain)
+    return merged
 
 
 def _integral_between(low: Floats, high: Floats, curve: _Batch) -> Floats:

@@ -72,7 +72,7 @@ def fit_gp(
     signal, linear, noise = (float(v) for v in np.exp(found.x[:3]))
     scales = _scales(found.x, groups)
     kernel = _kernel(z, z, scales, signal, linear)[0] + noise * np.eye(len(y))
-    lower = np.linalg.cholesky(kernel)
+    lower = np.asarray(np.linalg.cholesky(kernel), dtype=np.float64)
     return GaussianProcess(
         centre, spread, z, scales, signal, linear, noise, lower,
         np.asarray(cho_solve((lower, True), target)), level, unit,

@@ -142,8 +142,8 @@ def usable_trials(
     if len(used) < needed:
         first = next((f"; {name}: {why}" for name, why in excluded.items()), "")
         raise SearchError(
-            f"{len(used)} of {context.planned} planned trials can be used, expected at least {needed}{first}. "
-            "Resume the swarm to retry failed trials, or lower search.min_success"
+            f"{len(used)} of {context.planned} planned trials can be used, expected at least {needed}{first}"
+            ". Resume the swarm to retry failed trials, or lower search.min_success"
         )
     return tuple(used), excluded
 
@@ -263,8 +263,8 @@ def _search(
     predicted = model.predict(table)[0]
     if not np.ptp(predicted) > 1e-12:
         raise SearchError(
-            f"surrogate {section.surrogate!r} predicts the same for every candidate after {len(swarm.trials)} "
-            "trials ('paper' needs at least 40); run more trials or use search.surrogate: auto"
+            f"surrogate {section.surrogate!r} predicts the same for every candidate after "
+            f"{len(swarm.trials)} trials ('paper' needs at least 40); run more or set search.surrogate: auto"
         )
     best = np.argsort(predicted, kind="stable")
     objective = weighted(swarm.losses, weights)

@@ -12,7 +12,7 @@ Everything runs on one thread: these fits are small, and thread pools make them 
 sums order-dependent.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -182,10 +182,10 @@ def split_folds(count: int, rng: np.random.Generator, folds: int = 5) -> NDArray
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def one_thread() -> Generator[None]:
     """Run BLAS on one thread inside the block."""
     try:
-        from threadpoolctl import threadpool_limits  # noqa: PLC0415
+        from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise MissingExtraError("threadpoolctl", "search", "the surrogate") from error
     with threadpool_limits(limits=1):
@@ -227,7 +227,7 @@ def _fit_ridge(table: FeatureTable, y: Floats) -> _Ridge:
 def _fit_trees(table: FeatureTable, y: Floats, *, paper: bool) -> _Trees:
     """Fit LightGBM; `residual` is the training error, a lower bound used for weighting plots only."""
     try:
-        import lightgbm  # noqa: PLC0415
+        import lightgbm
     except ImportError as error:
         raise MissingExtraError(
             "lightgbm", "search", f"surrogate {'paper' if paper else 'lightgbm'!r}"

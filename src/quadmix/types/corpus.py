@@ -66,6 +66,7 @@ class Corpus:
     """The frozen input: files with digests, splits in order, the column map, counts per split.
 
     schema: the Arrow schema of the user's columns, united over all splits (IPC message, base64).
+    max_row_bytes: longer rows are in quarantine. warnings: what uniting the columns could not keep as it was.
     """
 
     files: tuple[FileInfo, ...]
@@ -74,6 +75,8 @@ class Corpus:
     counts: tuple[SplitCount, ...]
     schema: str
     digest: str
+    max_row_bytes: int = 64_000_000
+    warnings: tuple[str, ...] = ()
 
     @property
     def documents(self) -> int:

@@ -1,0 +1,224 @@
+"""Worker processes with one pipe each, so that a death is known at once and blames exactly one task.
+
+The standard pools either hang on a killed worker or fail all tasks without saying which one it held.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from typing import Any, cast
+
+from quadmix.errors import QuadmixError
+
+MAX_RETRIES = 2
+_GRACE_SECONDS = 3.0
+# one thread per worker: sums of floats, and so results, must not depend on the machine's cores
+_ENVIRONMENT = {
+    **dict.fromkeys(
+        (
+            "OMP_NUM_THREADS",
+            "OPENBLAS_NUM_THREADS",
+            "MKL_NUM_THREADS",
+            "VECLIB_MAXIMUM_THREADS",
+            "NUMEXPR_NUM_THREADS",
+            "RAYON_NUM_THREADS",
+            "ARROW_IO_THREADS",
+        ),
+        "1",
+    ),
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@dataclass(slots=True)
+class _Worker:
+    process: Any
+    pipe: Connection
+    task: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """An exception on its way to the parent, in parts: not every class can be rebuilt by calling it."""
+
+    kind: type[Exception]
+    args: tuple[Any, ...]
+    notes: tuple[str, ...]
+
+
+def run_in_processes(
+    function: Callable[[Any], Any],
+    tasks: Sequence[Any],
+    *,
+    workers: int,
+    on_done: Callable[[int, Any], None] | None = None,
+) -> list[Any]:
+    """Return the results in task order; see `tasks.run_tasks`."""
+    waiting = deque(range(len(tasks)))
+    results: dict[int, Any] = {}
+    deaths = [0] * len(tasks)
+    pool: list[_Worker] = []
+    try:
+        for _ in range(min(workers, len(tasks))):
+            _start(pool, function)
+        while len(results) < len(tasks):
+            for worker in pool:
+                if worker.task is None and waiting:
+                    worker.task = waiting.popleft()
+                    _send(worker, tasks[worker.task])
+            for worker in _ready(pool):
+                index = cast(int, worker.task)
+                answer, alive = _receive(worker)
+                if not alive:
+                    deaths[index] += 1
+                    _check_deaths(function, index, tasks, deaths[index], _bury(pool, worker))
+                    waiting.appendleft(index)
+                    _start(pool, function)
+                    continue
+                worker.task = None
+                if isinstance(answer, _Failure):
+                    raise _rebuilt(answer)
+                results[index] = answer
+                if on_done:
+                    on_done(index, answer)
+    finally:
+        _stop(pool)
+    return [results[i] for i in range(len(tasks))]
+
+
+def _start(pool: list[_Worker], function: Callable[[Any], Any]) -> None:
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, function), daemon=True)
+    with _one_thread():
+        process.start()
+    theirs.close()  # so that the death of the worker closes the pipe
+    pool.append(_Worker(process, ours))
+
+
+@contextmanager
+def _one_thread() -> Generator[None]:
+    """Give the children their environment; it must be there before they import numpy."""
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update(_ENVIRONMENT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _send(worker: _Worker, task: Any) -> None:
+    # if it died, the closed pipe is found by `_ready` and the task given out again
+    with suppress(BrokenPipeError, ConnectionResetError):
+        worker.pipe.send(task)
+
+
+def _ready(pool: list[_Worker]) -> list[_Worker]:
+    """Wait until a busy worker has answered or died."""
+    busy = {id(w.pipe): w for w in pool if w.task is not None}
+    return [busy[id(pipe)] for pipe in wait([w.pipe for w in busy.values()])]
+
+
+def _receive(worker: _Worker) -> tuple[Any, bool]:
+    try:
+        return worker.pipe.recv(), True
+    except (EOFError, OSError):
+        return None, False
+
+
+def _bury(pool: list[_Worker], worker: _Worker) -> int | None:
+    """Remove a dead worker and return its exit code."""
+    pool.remove(worker)
+    worker.pipe.close()
+    worker.process.join(_GRACE_SECONDS)
+    if worker.process.is_alive():
+        worker.process.kill()
+        worker.process.join()
+    return worker.process.exitcode
+
+
+def _check_deaths(
+    function: Callable[..., Any], index: int, tasks: Sequence[Any], deaths: int, exit_code: int | None
+) -> None:
+    if deaths <= MAX_RETRIES:
+        return
+    how = f"signal {-exit_code}" if exit_code and exit_code < 0 else f"exit code {exit_code}"
+    hint = (
+        "it ran out of memory, probably: use fewer workers (--set run.workers=1)"
+        if exit_code == -signal.SIGKILL
+        else "its own message is above; a script that calls quadmix needs `if __name__ == '__main__':`"
+    )
+    raise QuadmixError(
+        f"task {index} of {len(tasks)} of {function.__name__} ended its worker process {deaths} times "
+        f"(last: {how}): {repr(tasks[index])[:300]}; {hint}"
+    )
+
+
+def _rebuilt(failure: _Failure) -> Exception:
+    error = failure.kind.__new__(failure.kind)
+    error.args = failure.args
+    for note in failure.notes:
+        error.add_note(note)
+    return error
+
+
+def _stop(pool: list[_Worker]) -> None:
+    """End all workers: ask with SIGTERM (they remove their temporary files), then SIGKILL."""
+    for worker in pool:
+        worker.process.terminate()
+    deadline = time.monotonic() + _GRACE_SECONDS
+    for worker in pool:
+        worker.process.join(max(0.0, deadline - time.monotonic()))
+        worker.process.kill()
+        worker.process.join()
+        worker.pipe.close()
+
+
+def _work(pipe: Connection, function: Callable[[Any], Any]) -> None:
+    """Body of a worker: answer tasks until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(128 + signal.SIGTERM))
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    while True:
+        try:
+            task = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send(function(task))
+        except BrokenPipeError:
+            return
+        except Exception as error:  # the border between processes: whatever it is, the parent raises it
+            pipe.send(_packed(error))
+
+
+def _leave_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+    os._exit(1)
+
+
+def _packed(error: Exception) -> _Failure:
+    """Take an exception apart: ours as they are, others with the worker's trace, odd ones as RuntimeError."""
+    notes = tuple(getattr(error, "__notes__", ()))
+    if isinstance(error, QuadmixError) and "<" not in type(error).__qualname__:
+        return _Failure(type(error), tuple(map(str, error.args)), notes)
+    notes += ("in a worker process:\n" + "".join(traceback.format_exception(error)),)
+    same = _Failure(type(error), tuple(map(str, error.args)), notes)
+    if type(error).__module__ == "builtins" and str(_rebuilt(same)) == str(error):
+        return same
+    return _Failure(RuntimeError, (f"{type(error).__name__}: {error}",), notes)

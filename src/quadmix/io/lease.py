@@ -1,0 +1,137 @@
+"""One writer per run folder (promise P9): lease.json names the process, a heartbeat says that it lives.
+
+A lease is stale after 60 s without heartbeat, or at once when its process is dead on the same host; then the
+next run takes it over. A process that finds its lease taken (it was suspended, say) stops with a LeaseError.
+"""
+
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import orjson
+
+from quadmix.codec import to_json
+from quadmix.errors import InputError, LeaseError
+from quadmix.io.atomic import read_value, write_json
+
+HEARTBEAT_SECONDS = 10.0
+STALE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """Who writes to the folder; `token` tells two leases of one process apart."""
+
+    pid: int
+    host: str
+    started: float
+    heartbeat: float
+    token: str
+
+
+@contextmanager
+def lease(
+    folder: str | Path, *, heartbeat_seconds: float = HEARTBEAT_SECONDS, stale_seconds: float = STALE_SECONDS
+) -> Generator[Lease]:
+    """Hold the folder for the length of the block; LeaseError if another living process holds it."""
+    path = Path(folder, "lease.json")
+    mine = _acquire(path, stale_seconds)
+    stop, lost = threading.Event(), threading.Event()
+    beat = threading.Thread(target=_beat, args=(path, mine, heartbeat_seconds, stop, lost), daemon=True)
+    beat.start()
+    try:
+        yield mine
+    except KeyboardInterrupt:
+        if not lost.is_set():
+            raise
+    finally:
+        stop.set()
+        beat.join()
+        if (holder := _holder(path)) and holder.token == mine.token:
+            path.unlink(missing_ok=True)
+    if lost.is_set():
+        raise LeaseError(
+            f"{folder} was taken over by another process, while this one was silent (suspended?) for more than "
+            f"{stale_seconds:g} s, or lease.json was removed; this one stopped. Let the other finish, or stop it and run the same command again"
+        )
+
+
+def _acquire(path: Path, stale_seconds: float) -> Lease:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    now, host = time.time(), socket.gethostname()
+    mine = Lease(pid=os.getpid(), host=host, started=now, heartbeat=now, token=uuid.uuid4().hex)
+    for _ in range(5):
+        try:
+            with path.open("xb") as file:  # fails if the lease exists: only one of two processes gets it
+                file.write(orjson.dumps(to_json(mine)))
+            return mine
+        except FileExistsError:
+            _remove_stale(path, stale_seconds)
+    raise LeaseError(f"{path} is contended by other processes; run the same command again in a minute")
+
+
+def _remove_stale(path: Path, stale_seconds: float) -> None:
+    """Move a stale lease out of the way, or raise LeaseError if its holder lives."""
+    try:
+        holder, written = _holder(path), path.stat().st_mtime
+    except FileNotFoundError:
+        return  # its holder has just released it
+    age = max(0.0, time.time() - (holder.heartbeat if holder else written))
+    if age <= stale_seconds and not (holder and _is_dead(holder)):
+        who = f"process {holder.pid} on {holder.host}" if holder else "a process that is just starting"
+        raise LeaseError(
+            f"{path.parent} is in use by {who} (last sign of life {age:.0f} s ago); wait for it or stop it. "
+            f"If it is dead, run again after {stale_seconds:g} s, or remove {path}"
+        )
+    aside = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return  # another process was faster
+    moved = _holder(aside)
+    if moved and (holder is None or moved.token != holder.token):
+        os.rename(aside, path)  # between look and move a new holder came: give it back
+    else:
+        aside.unlink()
+
+
+def _holder(path: Path) -> Lease | None:
+    """Return who holds the lease; None if nobody does or the file cannot be read."""
+    try:
+        return read_value(path, Lease)
+    except (FileNotFoundError, InputError):
+        return None
+
+
+def _is_dead(holder: Lease) -> bool:
+    """Is the holder a process of this host that has ended? (Of another host nothing is known.)"""
+    if holder.host != socket.gethostname():
+        return False
+    try:
+        os.kill(holder.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _beat(path: Path, mine: Lease, seconds: float, stop: threading.Event, lost: threading.Event) -> None:
+    while not stop.wait(seconds):
+        try:
+            holder = _holder(path)
+            if holder is not None and holder.token == mine.token:
+                write_json(path, replace(mine, heartbeat=time.time()))
+                continue
+        except OSError:
+            continue  # a full or absent disk passes, or fails the run elsewhere; the lease merely ages
+        lost.set()
+        os.kill(os.getpid(), signal.SIGINT)
+        return

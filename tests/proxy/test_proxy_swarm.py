@@ -1,0 +1,90 @@
+"""The swarm: trials on disk, resume, worker count, crashes of torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from proxy_world import make_job, make_setting, some_copies
+
+from quadmix.codec import to_json
+from quadmix.errors import InputError
+from quadmix.io.atomic import read_json
+from quadmix.proxy import train as train_room
+from quadmix.proxy.setting import ProxyJob, ProxySetting
+from quadmix.proxy.swarm import run_swarm
+from quadmix.types import Trial
+
+
+def jobs_of(count: int) -> list[ProxyJob]:
+    return [make_job(f"t{i}", some_copies(i), seed=i % 2) for i in range(count)]
+
+
+def without_time(trials: Sequence[Trial]) -> list[object]:
+    return [{k: v for k, v in to_json(t).items() if k != "seconds"} for t in trials]
+
+
+def test_workers_and_executor_change_nothing(tmp_path: Path) -> None:
+    """Two processes, one process and no process give the same trials, returned and on disk, in job order."""
+    setting, jobs = make_setting(tmp_path), jobs_of(5)
+    results = {}
+    for name, executor, workers in (("none", "serial", 1), ("two", "processes", 2)):
+        folder = tmp_path / name
+        trials = run_swarm(jobs, setting, folder=folder, group=2, executor=executor, workers=workers)
+        assert [t.trial_id for t in trials] == [j.trial_id for j in jobs]
+        stored = [read_json(folder / f"{j.trial_id}.json") for j in jobs]
+        assert stored == [to_json(t) for t in trials]
+        results[name] = without_time(trials)
+    assert results["none"] == results["two"]
+
+
+def test_resume_trains_only_incomplete_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole groups are read back; a group that misses one trial is trained again to the same losses."""
+    setting, jobs = make_setting(tmp_path), jobs_of(5)
+    seen: list[str] = []
+    first = run_swarm(jobs, setting, folder=tmp_path / "trials", group=2, executor="serial")
+    (tmp_path / "trials" / "t3.json").unlink()
+    trained: list[str] = []
+    real = train_room.train_group
+
+    def counting(part: Sequence[ProxyJob], setting: ProxySetting) -> list[Trial]:
+        trained.extend(j.trial_id for j in part)
+        return real(part, setting)
+
+    monkeypatch.setattr(train_room, "train_group", counting)
+    again = run_swarm(
+        jobs,
+        setting,
+        folder=tmp_path / "trials",
+        group=2,
+        executor="serial",
+        on_trial=lambda t: seen.append(t.trial_id),
+    )
+    assert trained == ["t2", "t3"]
+    assert sorted(seen) == ["t0", "t1", "t2", "t3", "t4"]
+    assert without_time(again) == without_time(first)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("DefaultCPUAllocator: not enough memory"), MemoryError()])
+def test_torch_out_of_memory_is_a_failed_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The group's trials fail with the reason, on disk too; the next group is trained."""
+    setting, jobs = make_setting(tmp_path), jobs_of(4)
+    real = train_room.train_group
+
+    def broken(part: Sequence[ProxyJob], setting: ProxySetting) -> list[Trial]:
+        if part[0].trial_id == "t0":
+            raise error
+        return real(part, setting)
+
+    monkeypatch.setattr(train_room, "train_group", broken)
+    trials = run_swarm(jobs, setting, folder=tmp_path / "trials", group=2, executor="serial")
+    assert [t.status for t in trials] == ["failed", "failed", "done", "done"]
+    assert type(error).__name__ in trials[0].reason
+    assert read_json(tmp_path / "trials" / "t1.json")["status"] == "failed"
+
+
+def test_two_jobs_of_one_name_are_refused(tmp_path: Path) -> None:
+    """A trial id names a file, so it must be used once."""
+    with pytest.raises(InputError, match="'t0' is used by two jobs"):
+        run_swarm([*jobs_of(1), *jobs_of(1)], make_setting(tmp_path), folder=tmp_path, group=2)
