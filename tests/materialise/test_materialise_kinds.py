@@ -35,7 +35,7 @@ def parquet_run(tmp_path: Path) -> tuple[Run, pa.Table]:
             "when": pa.array([WHEN] * 120, pa.timestamp("us")),
             "raw": pa.array([b"\x00\xff"] * 120, pa.binary()),
             "price": pa.array([decimal.Decimal("1.50")] * 120, pa.decimal128(10, 2)),
-            "nested": pa.array([{"a": [{"b": i}], "c": None} for i in range(120)]),
+            "nested": pa.array([{"a": [{"b": i}], "c": "x"} for i in range(120)]),
             "large": pa.array([2**63 + i for i in range(120)], pa.uint64()),
         }
     ).replace_schema_metadata({"huggingface": "{}"})

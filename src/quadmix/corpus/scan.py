@@ -1,8 +1,8 @@
 """The first reading of the files: count, check, unite the columns, and freeze the result as a `Corpus`.
 
 In: the recipe's corpus section. Out: corpus/manifest.json, and quarantine/part-*.parquet with every row
-that is no document. Each split is scanned by itself and leaves its result on disk, so a scan that was killed goes
-on; rows = documents + quarantined holds for every split (promise P4).
+that is no document. Each split is scanned by itself and leaves its result on disk, so a scan that was killed
+goes on; rows = documents + quarantined holds for every split (promise P4).
 """
 
 from collections.abc import Callable, Sequence

@@ -5,6 +5,7 @@ In: files, globs, folders, URLs. Out: sorted paths; local ones are absolute, rem
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
@@ -53,9 +54,17 @@ def _matches(pattern: str) -> list[str]:
     elif fs.isdir(root):
         names = [n for n in fs.find(root) if _belongs(n[len(root) :])]
     else:
-        names = [n for n in fs.glob(root) if fs.isfile(n)] if any(c in root for c in "*?[") else []
+        names = _glob(fs, root)
     local = "file" in _protocols(fs)
     return [name if local else fs.unstrip_protocol(name) for name in names]
+
+
+def _glob(fs: Any, pattern: str) -> list[str]:
+    """Return the files a glob matches; as in a shell, hidden ones only where the pattern says so."""
+    fixed, _, magic = pattern.partition(re.findall(r"[*?\[]", pattern + "*")[0])
+    start = len(fixed.rpartition("/")[0])
+    names = [n for n in fs.glob(pattern) if fs.isfile(n)] if magic or pattern != fixed else []
+    return [n for n in names if "/." in pattern[start:] or "/." not in n[start:]]
 
 
 def _belongs(inside: str) -> bool:

@@ -58,8 +58,8 @@ def lease(
             path.unlink(missing_ok=True)
     if lost.is_set():
         raise LeaseError(
-            f"{folder} was taken over by another process, while this one was silent (suspended?) for more than "
-            f"{stale_seconds:g} s, or lease.json was removed; this one stopped. Let the other finish, or stop it and run the same command again"
+            f"{folder} was taken over by another process after {stale_seconds:g} s of silence (suspended?), "
+            "or its lease.json was removed; this process stopped. Let the other finish, then run again"
         )
 
 

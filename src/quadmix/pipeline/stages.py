@@ -6,20 +6,21 @@ kill goes on where the last one stopped.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from quadmix.annotate.overlap import ngram_hashes
 from quadmix.annotate.prepare import prepare_annotators
-from quadmix.annotate.run import AnnotateTask, annotate_split, finish_annotations, load_annotations
+from quadmix.annotate.run import annotate_split, annotate_tasks, finish_annotations, prepare_overlap
+from quadmix.annotate.table import EXCLUDED_REASONS, LoadedAnnotations, load_annotations
+from quadmix.codec import to_json
 from quadmix.corpus.read import read_documents
 from quadmix.corpus.scan import open_corpus
 from quadmix.corpus.targets import TargetText, read_target
 from quadmix.corpus.tokenizer import Tokenizer, train_tokenizer
 from quadmix.engine.tasks import run_tasks
 from quadmix.errors import BudgetError
-from quadmix.io.atomic import read_value, write_array, write_json, write_text
+from quadmix.io.atomic import read_value, write_json, write_text
 from quadmix.mixing.limits import limits_from
 from quadmix.mixing.normalise import Normaliser, fit_normaliser
 from quadmix.mixing.prior import prior_from
@@ -105,52 +106,41 @@ def _sample_texts(job: Job, corpus: Corpus, limit: int) -> list[str]:
     return texts
 
 
-def annotate(job: Job, corpus: Corpus, targets: Sequence[TargetText]) -> Any:
+def annotate(job: Job, corpus: Corpus, targets: Sequence[TargetText]) -> LoadedAnnotations:
     """Score every document and label its domain; return the loaded table with warnings."""
+    section, folder = job.recipe.annotate, job.folder
     with stage(job, "annotate") as notes:
-        tokenizer = prepare_tokenizer(job, corpus)
-        overlap = _overlap_hashes(job, targets)
-        section = job.recipe.annotate
-        annotators = prepare_annotators(section, corpus, str(job.folder), seed=job.recipe.seed)
-        tasks = [
-            AnnotateTask(folder=str(job.folder), split=split, tokenizer=str(tokenizer), overlap=overlap)
-            for split in corpus.splits
-        ]
+        prepare_tokenizer(job, corpus)
+        with job.progress.stage("train raters", 1, "set"):
+            overlap = prepare_overlap({t.name: t.texts() for t in targets}, folder)
+            annotators = prepare_annotators(section, corpus, folder, seed=job.recipe.seed)
+        tasks = annotate_tasks(corpus, annotators, folder, overlap=overlap)
         done = mapper(job, "annotate", "pieces")(annotate_split, tasks)
-        finish_annotations(str(job.folder), corpus, done)
-        loaded = load_annotations(
-            str(job.folder), corpus, section,
-            holdout=job.recipe.evaluate.holdout if job.recipe.evaluate.enabled else 0.0, seed=job.recipe.seed,
-        )  # fmt: skip
-        notes.warnings += list(loaded.warnings)
-        notes.facts = annotation_facts(loaded, annotators)
+        manifest = finish_annotations(corpus, annotators, folder, done, overlap=overlap)
+        holdout = job.recipe.evaluate.holdout if job.recipe.evaluate.enabled else 0.0
+        loaded = load_annotations(folder, corpus, section, holdout=holdout, seed=job.recipe.seed)
+        notes.warnings += list(dict.fromkeys([*manifest.warnings, *loaded.warnings]))
+        notes.facts = {
+            "documents": manifest.documents,
+            "tokens": manifest.tokens,
+            "domains": len(loaded.table.domains),
+            "merged_domains": loaded.merged_domains,
+            "coverage": {name: _mean_coverage(loaded, name) for name in loaded.coverage},
+            "length_bias": loaded.length_bias,
+            "overlap": manifest.overlap,
+            "missing": manifest.missing,
+            "cards": [to_json(card) for card in manifest.criteria],
+        }
     return loaded
 
 
-def _overlap_hashes(job: Job, targets: Sequence[TargetText]) -> dict[str, str]:
-    """Store each target's 13-gram hashes for the workers; return name -> path."""
-    paths: dict[str, str] = {}
-    for target in targets:
-        path = job.path("overlap", f"{target.name}.npy")
-        if not path.exists():
-            write_array(path, ngram_hashes(target.texts()))
-        paths[target.name] = str(path)
-    return paths
+def _mean_coverage(loaded: LoadedAnnotations, name: str) -> float:
+    """Return the share of all documents that have a score of one criterion."""
+    column = [c.name for c in loaded.table.criteria].index(name)
+    return float(np.isfinite(loaded.table.scores[:, column]).mean())
 
 
-def annotation_facts(loaded: Any, annotators: Any) -> dict[str, Any]:
-    """Return what the report says about the annotation pass."""
-    return {
-        "documents": len(loaded.table),
-        "tokens": int(loaded.table.tokens.sum(dtype=np.int64)),
-        "domains": len(loaded.table.domains),
-        "coverage": loaded.coverage,
-        "overlap": loaded.overlap,
-        "cards": [annotators.cards[name] for name in sorted(annotators.cards)],
-    }
-
-
-def prepare_mixing(job: Job, loaded: Any) -> Mix:
+def prepare_mixing(job: Job, loaded: LoadedAnnotations) -> Mix:
     """Fit (or load) the frozen normaliser, fix the budget, the limits and the prior."""
     recipe = job.recipe
     with stage(job, "mixing") as notes:
@@ -176,7 +166,7 @@ def prepare_mixing(job: Job, loaded: Any) -> Mix:
             )
         notes.facts = {"tokens": available, "budget": budget, "train_tokens": train_tokens}
     return Mix(
-        full=loaded.table, excluded=loaded.excluded, reasons=loaded.reasons, whole=whole,
+        full=loaded.table, excluded=loaded.excluded, reasons=EXCLUDED_REASONS[1:], whole=whole,
         normaliser=normaliser, prior=prior, train_tokens=train_tokens, seed=recipe.seed,
     )  # fmt: skip
 
