@@ -108,7 +108,7 @@ def test_an_error_in_on_done_ends_the_workers(tmp_path: Path) -> None:
 def test_resolve_workers() -> None:
     assert resolve_workers(3) == 3
     assert 1 <= resolve_workers(0) <= (os.cpu_count() or 1)
-    with pytest.raises(QuadmixError, match="run.workers is -1"):
+    with pytest.raises(QuadmixError, match=r"run\.workers is -1"):
         resolve_workers(-1)
 
 
@@ -134,7 +134,7 @@ def test_stopping_the_parent_ends_all_workers_promptly(tmp_path: Path, number: s
     marks = [tmp_path / "a.pid", tmp_path / "b.pid"]
     run = subprocess.Popen(
         [sys.executable, str(tmp_path / "script.py"), *map(str, marks)],
-        env={**os.environ, "PYTHONPATH": str(Path(work.__file__).parent)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(work.__file__).parent), *sys.path[1:]])},
     )
     until(lambda: all(m.with_suffix(".tmp").exists() for m in marks), 30)
     pids = [int(m.read_text()) for m in marks]

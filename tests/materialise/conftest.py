@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from materialise_run import THETA, Run, build_run, documents, write_inputs
+from materialise_run import SIZE, THETA, Run, build_run, documents, write_inputs
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    docs = documents(300)
+    docs = documents(SIZE)
     return build_run(tmp_path / "run", write_inputs(tmp_path / "in", docs), docs)
 
 

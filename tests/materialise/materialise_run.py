@@ -20,6 +20,7 @@ from quadmix.recipe import CorpusSection, MaterialiseSection
 from quadmix.rng import doc_keys
 from quadmix.types import Annotations, Confirmation, Corpus, CriterionInfo, DatasetManifest, Theta
 
+SIZE = 150
 DOMAINS = ("arts", "code", "law")
 CRITERIA = (
     CriterionInfo(name="edu", declared="higher", kind="column", digest="aa"),

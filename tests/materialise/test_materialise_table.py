@@ -61,17 +61,17 @@ def blank(size: int) -> Selection:
 
 
 def test_lengths_and_codes_must_fit(run: Run):
-    codes = np.zeros(300, dtype=np.int8)
-    with pytest.raises(IntegrityError, match="covers 299 documents, expected the 300"):
+    codes = np.zeros(150, dtype=np.int8)
+    with pytest.raises(IntegrityError, match="covers 149 documents, expected the 150"):
         write_selection(
-            run.folder, run.annotations, excluded=codes, reasons=("a",), selection=blank(299), seed=0
+            run.folder, run.annotations, excluded=codes, reasons=("a",), selection=blank(149), seed=0
         )
     with pytest.raises(IntegrityError, match=r"excluded spans 0..2, expected 0..1"):
         write_selection(
-            run.folder, run.annotations, excluded=codes + (np.arange(300) == 1).astype(np.int8) * 2,
-            reasons=("a",), selection=blank(299), seed=0,
+            run.folder, run.annotations, excluded=codes + (np.arange(150) == 1).astype(np.int8) * 2,
+            reasons=("a",), selection=blank(149), seed=0,
         )  # fmt: skip
-    with pytest.raises(IntegrityError, match="excluded has 5 rows, expected 300"):
+    with pytest.raises(IntegrityError, match="excluded has 5 rows, expected 150"):
         write_selection(
             run.folder, run.annotations, excluded=codes[:5], reasons=("a",), selection=blank(5), seed=0
         )

@@ -19,6 +19,7 @@ from quadmix.codec import from_json
 from quadmix.errors import BudgetError, IdentityError, InputError, IntegrityError, QuadmixError
 from quadmix.io.atomic import file_digest, read_json, write_table
 from quadmix.materialise import parts
+from quadmix.materialise.spill import spill_split
 from quadmix.materialise.table import read_selection
 from quadmix.recipe import MaterialiseSection
 from quadmix.types import DatasetManifest
@@ -80,17 +81,17 @@ def test_no_held_out_or_excluded_document_is_written(run: Run):
     written = {r["id"] for r in rows_of(run.folder)}
     table = read_selection(run.folder)
     kept_back = set(table.doc_id.filter(pa.array(~table.selectable)).to_pylist())
-    assert len(kept_back) == 31
+    assert len(kept_back) == 16
     assert not written & kept_back
 
 
 def test_ledger_counts_every_row_of_the_input(run: Run):
     manifest = run.write()
     ledger = manifest.ledger
-    assert ledger.rows_in == 301
+    assert ledger.rows_in == 151
     assert ledger.quarantined == {"invalid_json": 1}
-    assert (ledger.dropped["held_out"], ledger.dropped["missing_score"]) == (30, 1)
-    assert ledger.selected + sum(ledger.dropped.values()) + 1 == 301
+    assert (ledger.dropped["held_out"], ledger.dropped["missing_score"]) == (15, 1)
+    assert ledger.selected + sum(ledger.dropped.values()) + 1 == 151
     rows = rows_of(run.folder)
     assert ledger.copies == len(rows)
     assert ledger.tokens_out == sum(r["quadmix"]["tokens"] for r in rows)
@@ -130,7 +131,7 @@ def test_task_order_and_retries_change_no_byte(run: Run, tmp_path: Path):
 
 def test_split_size_and_file_order_change_no_byte(run: Run, tmp_path: Path):
     run.write()
-    swapped = run.docs[150:] + run.docs[:150]
+    swapped = run.docs[70:] + run.docs[:70]
     inputs = write_inputs(tmp_path / "swapped", swapped)
     other = build_run(tmp_path / "other", inputs, swapped, split_bytes=900_000)
     other.write()
@@ -200,8 +201,8 @@ def test_a_column_named_quadmix_is_refused(tmp_path: Path):
 
 def test_changed_input_stops_the_commit(run: Run):
     path = Path(run.corpus.files[1].path)
-    path.write_bytes(path.read_bytes().replace(b"doc-299", b"doc-999"))
-    with pytest.raises(IntegrityError, match=r"is 'doc-999', but selection.parquet has 'doc-299'"):
+    path.write_bytes(path.read_bytes().replace(b"doc-149", b"doc-999"))
+    with pytest.raises(IntegrityError, match=r"is 'doc-999', but selection.parquet has 'doc-149'"):
         run.write()
     assert not (run.folder / "dataset" / "manifest.json").exists()
 
@@ -209,7 +210,7 @@ def test_changed_input_stops_the_commit(run: Run):
 def test_a_lost_row_breaks_conservation(run: Run):
     counts = (dataclasses.replace(run.corpus.counts[0], rows=run.corpus.counts[0].rows + 1),)
     broken = dataclasses.replace(run.corpus, counts=counts + run.corpus.counts[1:])
-    with pytest.raises(IntegrityError, match="rows are not conserved: 302 came in"):
+    with pytest.raises(IntegrityError, match="rows are not conserved: 152 came in"):
         dataclasses.replace(run, corpus=broken).write()
     assert not (run.folder / "dataset").exists()
 
@@ -250,3 +251,53 @@ def test_a_full_disk_is_named_and_the_same_call_continues(
     assert not list(run.folder.rglob(".tmp-*"))
     manifest = run.write()
     assert sum(s.rows for s in manifest.shards) == manifest.ledger.copies
+
+
+def test_a_split_of_several_batches_keeps_texts_with_their_documents(tmp_path: Path):
+    docs = documents(2300)
+    run = build_run(tmp_path / "run", write_inputs(tmp_path / "in", docs), docs, split_bytes=10**9)
+    run.write(section=MaterialiseSection(shard_bytes=50_000))
+    assert [c.documents for c in run.corpus.counts] == [1150, 1150]
+    text = {d["id"]: d["text"] for d in docs}
+    rows = rows_of(run.folder)
+    assert sum(int(r["id"][4:]) % 1150 >= 1000 for r in rows) > 100
+    for row in rows:
+        assert row["text"] == text[row["id"]]
+        assert row["quadmix"]["doc_id"] == row["id"]
+
+
+def test_a_shard_damaged_before_the_manifest_is_written_again(run: Run, tmp_path: Path):
+    def damaging(function: Any, tasks: Any) -> list[Any]:
+        results = serial(function, tasks)
+        if function is parts.write_part:
+            (run.folder / "dataset" / "part-00001.parquet").write_bytes(b"damaged")
+            raise KeyboardInterrupt
+        return results
+
+    with pytest.raises(KeyboardInterrupt):
+        run.write(mapper=damaging)
+    run.write()
+    other = build_run(tmp_path / "other", [f.path for f in run.corpus.files], run.docs)
+    other.write()
+    assert part_digests(run.folder) == part_digests(other.folder)
+
+
+@pytest.mark.parametrize(
+    ("target", "field", "what"),
+    [
+        (parts.write_part, "tokens", "tokens written"),
+        (parts.write_part, "rows", "rows written"),
+        (spill_split, "selected", "documents spilled"),
+        (spill_split, "tokens", "tokens spilled"),
+    ],
+)
+def test_counts_that_do_not_add_up_leave_no_manifest(run: Run, target: Any, field: str, what: str):
+    def lying(function: Any, tasks: Any) -> list[Any]:
+        first, *rest = serial(function, tasks)
+        if function is target:
+            first = dataclasses.replace(first, **{field: getattr(first, field) + 1})
+        return [first, *rest]
+
+    with pytest.raises(IntegrityError, match=f"{what}: .* the manifest was not written"):
+        run.write(mapper=lying)
+    assert not (run.folder / "dataset" / "manifest.json").exists()

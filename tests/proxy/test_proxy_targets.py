@@ -44,7 +44,7 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
 def test_scored_tokens_are_the_scored_text(
     tokenizer: Tokenizer, pairs: list[tuple[str, str]], whole: bool
 ) -> None:
-    """Whatever the lengths, the labels of a row decode to exactly the scored text, and bytes are its bytes."""
+    """Whatever the lengths, the labels of a row are exactly the tokens scored, and bytes are its bytes."""
     made = target_set(target(pairs, score_prompt=whole), tokenizer, 16)
     for row, (prompt, answer) in enumerate(pairs):
         space = " " if prompt and not prompt[-1].isspace() and not answer[0].isspace() else ""

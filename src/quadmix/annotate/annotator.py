@@ -9,15 +9,14 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from quadmix.errors import InputError
+from quadmix.corpus.columns import column_values
 from quadmix.io.atomic import value_digest
 
 MAX_CHARS = 50_000  # of a text are scored: a 5 MB line must not cost more than a long article
@@ -94,14 +93,17 @@ class ColumnAnnotator:
 
     def score(self, texts: Sequence[str], rows: pa.RecordBatch) -> Scored:
         """Return the column as (D,) float32."""
-        values = column_of(rows, self.column)
-        if pa.types.is_floating(values.type) or pa.types.is_integer(values.type):
-            return _numeric(values)
-        pairs = [_number(v) for v in values.to_pylist()]
+        if self.column in rows.schema.names and _is_number(rows.schema.field(self.column).type):
+            return _numeric(rows.column(self.column))
+        pairs = [_number(v) for v in column_values(rows, self.column)]
         missing = Counter(reason for _, reason in pairs if reason)
         return Scored(
             values=np.array([v for v, _ in pairs], np.float32), missing=dict(sorted(missing.items()))
         )
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_floating(kind) or pa.types.is_integer(kind)
 
 
 def _numeric(values: pa.Array) -> Scored:
@@ -122,8 +124,7 @@ def _numeric(values: pa.Array) -> Scored:
 
 
 def _number(value: object) -> tuple[float, str]:
-    """Return (number, "") or (NaN, reason). Text that spells a number counts as that number, because
-    columns of mixed type arrive as JSON text."""
+    """Return (number, "") or (NaN, reason); text that spells a number counts as that number."""
     if value is None:
         return math.nan, "null"
     if not isinstance(value, bool | int | float | str):
@@ -131,7 +132,7 @@ def _number(value: object) -> tuple[float, str]:
     try:
         number = float(value)
     except (ValueError, OverflowError):
-        return math.nan, "null" if value == "null" else "not_a_number"
+        return math.nan, "not_a_number"
     if math.isnan(number):
         return math.nan, "nan"
     if math.isinf(number):
@@ -154,7 +155,7 @@ class ColumnLabeller:
 
     def label(self, texts: Sequence[str], rows: pa.RecordBatch) -> Labelled:
         """Return the label of every document."""
-        labels = [_label(v) for v in column_of(rows, self.column).to_pylist()]
+        labels = [_label(v) for v in column_values(rows, self.column)]
         unknown = sum(not label for label in labels)
         return Labelled(
             labels=[x or UNKNOWN for x in labels], missing={"no_label": unknown} if unknown else {}
@@ -162,7 +163,7 @@ class ColumnLabeller:
 
 
 def _label(value: object) -> str:
-    if value is None or value == "null":
+    if value is None:
         return ""
     return value.strip() if isinstance(value, str) else orjson.dumps(value, default=str).decode()
 
@@ -184,45 +185,3 @@ class SingleLabeller:
 
 def _domain_card(kind: str, digest: str, description: str) -> AnnotatorCard:
     return AnnotatorCard(name="domain", kind=kind, direction="none", digest=digest, description=description)
-
-
-def top_column(schema: pa.Schema, name: str) -> str:
-    """Return the top-level column that holds the (possibly dotted) `name`; InputError if there is none."""
-    if name in schema.names:
-        return name
-    head, *path = name.split(".")
-    if head in schema.names and path and _reaches(schema.field(head).type, path):
-        return head
-    known = ", ".join(sorted(schema.names))
-    raise InputError(f"column {name!r} is not in the corpus; it has {known}. Nested fields are written a.b")
-
-
-def _reaches(kind: pa.DataType, path: Sequence[str]) -> bool:
-    if not path or pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return True  # a text column may hold JSON; its rows decide
-    if not pa.types.is_struct(kind) or kind.get_field_index(path[0]) < 0:
-        return False
-    return _reaches(kind.field(path[0]).type, path[1:])
-
-
-def column_of(rows: pa.RecordBatch, name: str) -> pa.Array:
-    """Return the (D,) Arrow array of a column, following dots into structs and JSON text."""
-    head = top_column(rows.schema, name)
-    values: Any = rows.column(head)
-    path = name[len(head) + 1 :].split(".") if name != head else []
-    for depth, key in enumerate(path):
-        if not pa.types.is_struct(values.type):
-            texts = [_inside(v, path[depth:]) for v in values.to_pylist()]
-            return pa.array([None if t is None else orjson.dumps(t).decode() for t in texts], pa.string())
-        values = pc.struct_field(values, key)
-    return values
-
-
-def _inside(text: str | None, path: Sequence[str]) -> object:
-    try:
-        value: Any = None if text is None else orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value

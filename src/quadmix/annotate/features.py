@@ -7,7 +7,7 @@ fit by a solver without randomness, so that the same data give the same weights.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def hashed_features(texts: Sequence[str], features: int = QUALITY_FEATURES) -> A
         from sklearn.preprocessing import normalize
     except ImportError as error:
         raise MissingExtraError("scikit-learn", "annotate", "training and using text classifiers") from error
-    vectorizer: Any = HashingVectorizer(
+    vectorizer = cast(Any, HashingVectorizer)(
         n_features=features, ngram_range=(1, 2), token_pattern=_TOKEN, norm=None, alternate_sign=False,
         dtype=np.float32,
     )  # fmt: skip

@@ -45,9 +45,9 @@ RAMPS = (
     Ramp("duplicate_paragraphs", 0.2, 0.0, 0.3, "Gopher: characters in repeated paragraphs, 0.2"),
     Ramp("duplicate_5grams", 0.15, 0.02, 1.0, "Gopher: words in repeated 5-grams, 0.15"),
     Ramp("short_lines", 0.8, 0.2, 0.7, "FineWeb: lines under 30 characters, at most 0.67"),
-    Ramp("sentence_lines", 0.05, 0.6, 1.0, "C4 and FineWeb: lines ending in . ! ? or a quote, 0.12 at least"),
+    Ramp("sentence_lines", 0.05, 0.6, 1.0, "C4, FineWeb: 0.12 of the lines end as sentences do"),
     Ramp("braces", 0.01, 0.0, 0.5, "C4: no page with a curly brace; here braces per character"),
-    Ramp("boilerplate", 1.0, 0.0, 0.7, "C4: no 'javascript', 'lorem ipsum' or cookie notices; marks per 100 words"),
+    Ramp("boilerplate", 1.0, 0.0, 0.7, "C4: no javascript, lorem ipsum, policy notices; per 100 words"),
 )  # fmt: skip
 _BAD = np.array([r.bad for r in RAMPS])
 _GOOD = np.array([r.good for r in RAMPS])
@@ -59,8 +59,8 @@ _ENDS = (".", "!", "?", '"', "”", "’", ".)", "。", "！", "？")
 _ELLIPSES = ("...", "…")
 _HAS_LETTER = re.compile(r"\S*?[^\W\d_]\S*")
 _MARKS = re.compile(
-    r"javascript|lorem ipsum|terms of use|privacy policy|cookie policy|uses? (?:of )?cookies|all rights reserved"
-    r"|click here|log ?in to|sign up|subscribe"
+    r"javascript|lorem ipsum|terms of use|privacy policy|cookie policy|uses? (?:of )?cookies"
+    r"|all rights reserved|click here|log ?in to|sign up|subscribe"
 )
 
 
@@ -75,7 +75,7 @@ def heuristic_scores(texts: Sequence[str]) -> NDArray[np.float32]:
         return np.empty(0, np.float32)
     signals = np.array([_signals(t) for t in texts])
     place = (signals - _BAD) / (_GOOD - _BAD)
-    log_ramp = -np.logaddexp(0.0, -np.log(9.0) * (2.0 * np.clip(place, -2.0, 3.0) - 1.0))
+    log_ramp = -np.logaddexp(0.0, -np.log(9.0) * (2.0 * np.clip(place, -1.0, 3.0) - 1.0))
     # one document at a time: the order of a sum must not depend on the batch
     return np.array([np.exp(np.sum(row * _WEIGHT)) for row in log_ramp], np.float32)
 

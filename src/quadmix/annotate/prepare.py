@@ -20,7 +20,6 @@ from quadmix.annotate.annotator import (
     ColumnLabeller,
     DomainLabeller,
     SingleLabeller,
-    top_column,
 )
 from quadmix.annotate.heuristic import HeuristicAnnotator
 from quadmix.annotate.trained import (
@@ -31,6 +30,7 @@ from quadmix.annotate.trained import (
     train_linear,
     train_regression,
 )
+from quadmix.corpus.columns import has_column
 from quadmix.corpus.read import read_documents, schema_of
 from quadmix.errors import InputError
 from quadmix.io.atomic import map_array, read_value, value_digest, write_array, write_json
@@ -48,7 +48,7 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnnotatorManifest:
-    """annotators/manifest.json. request: digest of all that training depends on. columns: user columns read."""
+    """annotators/manifest.json. request: digest of its inputs; columns: the user's columns that are read."""
 
     request: str
     section: dict[str, Any]
@@ -138,12 +138,17 @@ def _request(section: AnnotateSection, corpus: Corpus, seed: int) -> str:
 
 def _columns(section: AnnotateSection, corpus: Corpus) -> tuple[str, ...]:
     schema: pa.Schema = schema_of(corpus)
-    names = [c.column for c in section.criteria if c.kind == "column" and c.column]
+    asked = {f"criterion {c.name!r}": c.column for c in section.criteria if c.kind == "column" and c.column}
     if section.domain.kind == "column" and section.domain.column:
-        names.append(section.domain.column)
-    if corpus.columns.tokens:
-        names.append(corpus.columns.tokens)
-    return tuple(sorted({top_column(schema, n) for n in names}))
+        asked["annotate.domain"] = section.domain.column
+    for what, name in asked.items():
+        if not has_column(schema, name):
+            raise InputError(
+                f"{what}: the files have no column {name!r}, only {', '.join(map(repr, schema.names[:40]))}; "
+                "name one of these (nested fields are written a.b)"
+            )
+    tokens = [corpus.columns.tokens] if corpus.columns.tokens else []
+    return tuple(sorted({*asked.values(), *tokens}))
 
 
 def _make_criterion(section: CriterionSection, sample: Sequence[str], home: Path) -> Annotator:
@@ -237,8 +242,8 @@ def _finite(label: object, labelled: LabelledSet, name: str) -> float:
     if isinstance(label, bool | int | float) and np.isfinite(label):
         return float(label)
     raise InputError(
-        f"criterion {name!r}: {labelled.path} has the label {label!r} in column {labelled.label!r}, expected a "
-        "finite number; remove or mend such rows"
+        f"criterion {name!r}: {labelled.path} has the label {label!r} in column {labelled.label!r}, "
+        "expected a finite number; remove or mend such rows"
     )
 
 

@@ -18,9 +18,10 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from quadmix.annotate.annotator import AnnotatorCard, column_of
-from quadmix.annotate.overlap import BITS, Hashes, ngram_hashes, overlap_bits, target_bit
+from quadmix.annotate.annotator import AnnotatorCard
+from quadmix.annotate.overlap import BITS, Hashes, ngram_hashes, overlap_bits
 from quadmix.annotate.prepare import AnnotatorSet
+from quadmix.corpus.columns import column_values
 from quadmix.corpus.read import DocBatch, read_documents
 from quadmix.corpus.tokenizer import Tokenizer
 from quadmix.errors import IntegrityError
@@ -209,7 +210,7 @@ def _count_tokens(
     replaced by the run tokenizer's, a text the tokenizer finds nothing in counts as one token."""
     counts = np.zeros(len(batch.text), np.int64)
     if column is not None:
-        for i, value in enumerate(column_of(batch.rows, column).to_pylist()):
+        for i, value in enumerate(column_values(batch.rows, column)):
             whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
             counts[i] = int(value) if whole and 0 < value <= _MAX_TOKENS else 0
     todo = np.flatnonzero(counts == 0)

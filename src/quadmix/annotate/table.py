@@ -20,7 +20,7 @@ from quadmix.errors import IntegrityError, ScoreError
 from quadmix.io.atomic import file_digest, read_table, read_value
 from quadmix.recipe import AnnotateSection, DomainSection
 from quadmix.rng import doc_keys, keyed_uniform
-from quadmix.types import Annotations, Corpus, CriterionInfo, Floats
+from quadmix.types import Annotations, Corpus, CriterionInfo
 
 SELECTABLE, HELD_OUT, MISSING_SCORE = 0, 1, 2
 EXCLUDED_REASONS = ("selectable", "held_out", "missing_score")
@@ -169,7 +169,8 @@ def _oriented(raw: pa.Table, criteria: Sequence[CriterionInfo]) -> NDArray[np.fl
 
 
 def _coverage(
-    scores: NDArray[np.float32], domain: NDArray[np.int16], criteria: Sequence[CriterionInfo], domains: Sequence[str]
+    scores: NDArray[np.float32], domain: NDArray[np.int16],
+    criteria: Sequence[CriterionInfo], domains: Sequence[str],
 ) -> dict[str, dict[str, float]]:  # fmt: skip
     size = np.bincount(domain, minlength=len(domains))
     shares = {
@@ -210,7 +211,8 @@ def _missing_warnings(manifest: AnnotationManifest) -> list[str]:
 
 
 def _constant(
-    scores: NDArray[np.float32], domain: NDArray[np.int16], criteria: Sequence[CriterionInfo], domains: Sequence[str]
+    scores: NDArray[np.float32], domain: NDArray[np.int16],
+    criteria: Sequence[CriterionInfo], domains: Sequence[str],
 ) -> list[str]:  # fmt: skip
     """Name criteria that order nothing, in all documents or inside a domain."""
     warnings: list[str] = []
@@ -247,7 +249,8 @@ def _domain_warnings(
 
 
 def _filled(
-    scores: NDArray[np.float32], domain: NDArray[np.int16], criteria: Sequence[CriterionInfo], domains: Sequence[str]
+    scores: NDArray[np.float32], domain: NDArray[np.int16],
+    criteria: Sequence[CriterionInfo], domains: Sequence[str],
 ) -> NDArray[np.float32]:  # fmt: skip
     """Return the scores with every missing one replaced by the median of its criterion in its domain."""
     filled = scores.copy()
@@ -273,13 +276,3 @@ def _length_warning(name: str, rho: float) -> str:
         f"criterion {name!r} follows document length (Spearman {rho:+.2f} of goodness with tokens); "
         "selecting by it is selecting by length"
     )
-
-
-def length_bias_by_domain(loaded: LoadedAnnotations) -> dict[str, Floats]:
-    """Return criterion -> (M,) Spearman correlation of goodness with tokens inside each domain."""
-    table = loaded.table
-    inside = [np.flatnonzero(table.domain == m) for m in range(len(table.domains))]
-    return {
-        c.name: np.array([_length_bias(table.scores[rows, j], table.tokens[rows]) for rows in inside])
-        for j, c in enumerate(table.criteria)
-    }

@@ -80,8 +80,8 @@ def train_linear(name: str, examples: Examples, *, direction: Direction, pool: i
     counts = [int((examples.labels == c).sum()) for c in (0, 1)]
     if min(counts) < MIN_EXAMPLES:
         raise InputError(
-            f"criterion {name!r}: {counts[1]} good and {counts[0]} bad texts, expected at least {MIN_EXAMPLES} "
-            "of each; name more text under `good` or `bad`"
+            f"criterion {name!r}: {counts[1]} good and {counts[0]} bad texts, expected at least "
+            f"{MIN_EXAMPLES} of each; name more text under `good` or `bad`"
         )
     weights = _cross_fit(name, examples, _fit_logistic)
     truth, scores = examples.labels, _cross_scores(weights, examples.texts)
@@ -122,7 +122,7 @@ def train_labeller(texts: Sequence[str], labels: Sequence[str], *, confidence: f
     classes, index = np.unique(np.asarray(labels, dtype=object).astype(str), return_inverse=True)
     counts = np.bincount(index)
     if len(classes) < 2 or counts.min() < MIN_EXAMPLES:
-        few = f"{classes[counts.argmin()]!r} has {counts.min()}"
+        few = f"{str(classes[counts.argmin()])!r} has {counts.min()}"
         raise InputError(
             f"domain classifier: {len(classes)} labels, {few} texts; expected at least 2 labels with "
             f"{MIN_EXAMPLES} texts each. Add labelled text or rename rare labels"
@@ -212,12 +212,11 @@ def _classify(weights: Weights, texts: Sequence[str]) -> tuple[NDArray[np.int64]
 def _fit_domains(matrix: Any, labels: NDArray[Any]) -> Weights:
     """Return (F + 1, C + 1) weights on rows rescaled by inverse document frequency (0.08 more accuracy
     on 23 topics of 3,000 web pages than without)."""
-    from scipy.sparse import diags_array
     from sklearn.preprocessing import normalize
 
     seen = np.bincount(matrix.indices, minlength=matrix.shape[1])
     idf = np.log((1.0 + matrix.shape[0]) / (1.0 + seen)) + 1.0
-    weights = _fit_logistic(normalize(matrix @ diags_array(idf)).tocsr(), labels, 1e-4)
+    weights = _fit_logistic(normalize(matrix.multiply(idf[None, :]).tocsr()), labels, 1e-4)
     if weights.shape[1] == 1:  # two classes share one column; softmax wants one each
         weights = np.hstack([-weights / 2, weights / 2])
     scale = np.append(idf, 1.0)[:, None]

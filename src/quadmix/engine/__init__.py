@@ -1,1 +1,1 @@
-"""Run a function over shards or trials: serially or in local processes; the only room that knows where work runs."""
+"""Run a function over shards or trials, here or in worker processes; no other room knows where work runs."""

@@ -61,9 +61,11 @@ def _matches(pattern: str) -> list[str]:
 
 def _glob(fs: Any, pattern: str) -> list[str]:
     """Return the files a glob matches; as in a shell, hidden ones only where the pattern says so."""
-    fixed, _, magic = pattern.partition(re.findall(r"[*?\[]", pattern + "*")[0])
-    start = len(fixed.rpartition("/")[0])
-    names = [n for n in fs.glob(pattern) if fs.isfile(n)] if magic or pattern != fixed else []
+    magic = re.search(r"[*?\[]", pattern)
+    if magic is None:
+        return []
+    start = pattern.rfind("/", 0, magic.start())
+    names = [n for n in fs.glob(pattern) if fs.isfile(n)]
     return [n for n in names if "/." in pattern[start:] or "/." not in n[start:]]
 
 

@@ -98,10 +98,16 @@ class Explanation:
             f"curve (Eq. 3): steepness λ {c.steepness:.6g}, cutoff ω {c.cutoff:.6g}, exponent η "
             f"{c.exponent:.6g}, floor ε {c.floor:.6g}, scale {c.scale:.6g}",
             f"expected copies: {d.expected:.6f}",
-            f"draw: {int(d.expected)} + 1 if {d.uniform:.6f} < {d.expected - int(d.expected):.6f}",
+            _draw_line(d),
             f"copies: {d.copies}",
         ]
         return "\n".join(lines)
+
+
+def _draw_line(d: Draw) -> str:
+    whole = int(d.expected)
+    more, sign = ("one more", "<") if d.copies > whole else ("no more", ">=")
+    return f"draw: {whole} and {more}, as the document's hash {d.uniform:.6f} {sign} {d.expected - whole:.6f}"
 
 
 def _criterion_line(c: CriterionStep) -> str:

@@ -187,7 +187,7 @@ def head_loss(hidden: Tensor, embedding: Tensor, labels: Tensor) -> Tensor:
 
 
 class _HeadLoss(torch.autograd.Function):
-    """Chunked linear cross-entropy; d logits = softmax - onehot, so both gradients are ready in the forward."""
+    """Chunked linear cross-entropy: d logits = softmax - onehot, so the forward pass has both gradients."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
@@ -218,7 +218,7 @@ class _HeadLoss(torch.autograd.Function):
 
 @torch.no_grad()
 def token_losses(hidden: Tensor, embedding: Tensor, labels: Tensor) -> Tensor:
-    """Return the loss (K, S) in nats of every position; hidden: (K, S, d), labels: (S,) shared by all models."""
+    """Return the loss (K, S) in nats of every position; hidden: (K, S, d), labels: (S,) for all models."""
     models, rows, _ = hidden.shape
     out = torch.empty(models, rows, device=hidden.device)
     for k in range(models):

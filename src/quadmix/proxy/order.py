@@ -39,7 +39,7 @@ class ClockStream:
 
     @property
     def unique_tokens(self) -> int:
-        """Return the tokens of the distinct documents that have begun, less what of the last is still to come."""
+        """Return the tokens of the distinct documents begun, less what of the last is still to come."""
         first_time = self._next and not (self._rows[: self._next - 1] == self._rows[self._next - 1]).any()
         rest = len(self._rest) if self._epoch == 0 and first_time else 0
         return int(self._lengths[self._seen].sum()) - rest

@@ -17,7 +17,6 @@ from quadmix.corpus.read import read_documents
 from quadmix.corpus.tokenizer import Tokenizer
 from quadmix.errors import InputError, IntegrityError
 from quadmix.io.atomic import (
-    file_digest,
     join_arrays,
     map_array,
     read_value,
@@ -93,7 +92,9 @@ def build_pool(
     """
     tokenizer = Tokenizer.load(tokenizer_path)
     _check_rows(annotations, rows)
-    source = value_digest([corpus.digest, tokenizer.digest, rows, annotations.keys[rows].tolist()])
+    source = value_digest(
+        [corpus.digest, tokenizer.digest, rows, annotations.keys[rows], annotations.domain[rows]]
+    )
     manifest = Path(folder, "manifest.json")
     if manifest.exists() and read_value(manifest, PoolManifest).source == source:
         return open_pool(folder)
@@ -143,11 +144,6 @@ def open_pool(folder: str | Path) -> TokenPool:
             f"the manifest says {manifest.documents} and {manifest.tokens}; remove the folder and run again"
         )
     return pool
-
-
-def pool_digest(folder: str | Path) -> str:
-    """Return a digest of the pool's bytes."""
-    return value_digest([file_digest(Path(folder, f"{name}.npy")) for name in _FILES])
 
 
 def wanted_documents(

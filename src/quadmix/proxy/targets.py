@@ -122,7 +122,9 @@ def encode_heldout(
     Documents come in the order of their hash; domains without held-out text are left out.
     """
     held = annotations.take(annotations.held_out)
-    source = value_digest([corpus.digest, tokenizer.digest, context, max_bytes, held.keys, held.domain])
+    source = value_digest(
+        [corpus.digest, tokenizer.digest, context, max_bytes, held.keys, held.domain, held.domains]
+    )
     if _whole(folder, source):
         return open_targets(folder)
     texts = _heldout_texts(corpus, held, max_bytes, mapper)
@@ -182,7 +184,8 @@ def _windows(name: str, kind: Literal["target", "heldout"], rows: Sequence[_Row]
             owner.append(index)
     if not kept:
         raise InputError(
-            f"target {name!r}: none of its {len(rows)} rows has a token to score; check its text or answer column"
+            f"target {name!r}: none of its {len(rows)} rows has a token to score; "
+            "check its text or answer column"
         )
     return TargetSet(
         name=name,

@@ -29,7 +29,7 @@ _CURVE_POINTS = 20
 @dataclass(slots=True, kw_only=True)
 class Progress:
     """What happened to each model. alive: (K,) bool. died_at, loss, norm: (K,) the step of death and the
-    values met there. total: (K,) nats since the last point of the curve. points: (step, (K,) bits per token)."""
+    values met there. total: (K,) nats since the last point of the curve. points: (step, K bits per token)."""
 
     alive: Tensor
     died_at: Tensor
@@ -119,8 +119,9 @@ def _watch(progress: Progress, step: int, loss: Tensor, norm: Tensor, steps: int
     """Mark models whose loss or gradient is not finite; note the curve. No value leaves the device here
     except at a point of the curve."""
     dies = progress.alive & ~(loss.isfinite() & norm.isfinite())
-    progress.died_at[dies] = step
-    progress.loss[dies], progress.norm[dies] = loss[dies], norm[dies]
+    progress.died_at.masked_fill_(dies, step)
+    progress.loss = torch.where(dies, loss, progress.loss)
+    progress.norm = torch.where(dies, norm, progress.norm)
     progress.alive &= ~dies
     progress.total += loss
     every = max(1, steps // _CURVE_POINTS)
