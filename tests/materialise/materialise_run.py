@@ -73,8 +73,8 @@ def annotate(corpus: Corpus, docs: list[dict[str, Any]], folder: Path) -> Annota
                 "doc_id": ids[rows],
                 "tokens": tokens[rows],
                 "domain": [d["label"] for d in order[rows]],
-                "edu": edu[rows],
-                "noise": noise[rows],
+                "score:edu": edu[rows],
+                "score:noise": noise[rows],
             }
         )
         write_table(folder / "annotations" / f"part-{split:05d}.parquet", part)

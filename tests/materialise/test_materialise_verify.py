@@ -159,6 +159,12 @@ def test_explain_refuses_another_theta(run: Run):
     write_json(path, dataclasses.replace(confirmation, theta=theta))
     with pytest.raises(IntegrityError, match="expected copies is"):
         explain(run.folder, "doc-1")
+    write_json(run.folder / "theta.json", THETA)  # the calibrated θ of the run goes before the confirmed one
+    assert explain(run.folder, "doc-1").curve.floor == THETA.floor[read_selection(run.folder).domain[1]]
+    (run.folder / "theta.json").unlink()
+    path.unlink()
+    with pytest.raises(InputError, match="there is no θ to explain with"):
+        explain(run.folder, "doc-1")
 
 
 def test_diff_counts_as_sets_do(run: Run, double: Run):

@@ -11,6 +11,7 @@ other, and the quality on the card is that of the very scores the tool uses.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -83,8 +84,8 @@ def train_linear(name: str, examples: Examples, *, direction: Direction, pool: i
             f"criterion {name!r}: {counts[1]} good and {counts[0]} bad texts, expected at least "
             f"{MIN_EXAMPLES} of each; name more text under `good` or `bad`"
         )
-    weights = _cross_fit(name, examples, _fit_logistic)
-    truth, scores = examples.labels, _cross_scores(weights, examples.texts)
+    weights, scores = _cross_fit(name, examples, _fit_logistic)
+    truth = examples.labels
     length = auc(truth, _lengths(examples.texts))
     metrics = {"heldout_auc": auc(truth, scores), "length_auc": max(length, 1.0 - length)}
     facts = {"good": counts[1], "bad": counts[0] - pool, "bad_from_pool": pool}
@@ -99,8 +100,8 @@ def train_regression(name: str, examples: Examples, *, direction: Direction) -> 
             f"criterion {name!r}: {len(examples.texts)} labelled texts, expected at least {2 * MIN_EXAMPLES}"
         )
     standard = _standardised(name, examples)
-    weights = _cross_fit(name, standard, _fit_ridge)
-    scores, lengths = _cross_scores(weights, examples.texts), _lengths(examples.texts)
+    weights, scores = _cross_fit(name, standard, _fit_ridge)
+    lengths = _lengths(examples.texts)
     sets = [examples.groups == g for g in np.unique(examples.groups)]
     found = [spearman(examples.labels[s], scores[s]) for s in sets]
     base = [abs(spearman(examples.labels[s], lengths[s])) for s in sets]
@@ -180,7 +181,8 @@ def _folds(texts: Sequence[str]) -> NDArray[np.int64]:
     return (keyed_uniform(0, doc_keys(texts), "fold") * FOLDS).astype(np.int64)
 
 
-def _cross_fit(name: str, examples: Examples, fit: Any) -> Weights:
+def _cross_fit(name: str, examples: Examples, fit: Any) -> tuple[Weights, NDArray[np.float32]]:
+    """Return the (F + 1, FOLDS) weights and the (E,) scores of the examples, each by the model without it."""
     matrix, folds = hashed_features(examples.texts, QUALITY_FEATURES), _folds(examples.texts)
     columns: list[Weights] = []
     for fold in range(FOLDS):
@@ -190,15 +192,26 @@ def _cross_fit(name: str, examples: Examples, fit: Any) -> Weights:
                 f"criterion {name!r}: without one fold of five all labels are equal; add texts that differ"
             )
         columns.append(fit(matrix[kept], examples.labels[kept]))
-    return np.concatenate(columns, axis=1)
+    weights = np.concatenate(columns, axis=1)
+    return weights, _own_column(matrix, weights, folds)
 
 
 def _cross_scores(weights: Weights, texts: Sequence[str]) -> NDArray[np.float32]:
     """Return (D,) float32, each text's product with the column of its own fold."""
     if not texts:
         return np.empty(0, np.float32)
-    products = hashed_features(texts, len(weights) - 1) @ weights[:-1] + weights[-1]
-    return products[np.arange(len(texts)), _folds(texts)].astype(np.float32)
+    return _own_column(_batch_features(tuple(texts), len(weights) - 1), weights, _folds(texts))
+
+
+def _own_column(matrix: Any, weights: Weights, folds: NDArray[np.int64]) -> NDArray[np.float32]:
+    products = matrix @ weights[:-1] + weights[-1]
+    return products[np.arange(len(folds)), folds].astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _batch_features(texts: tuple[str, ...], features: int) -> Any:
+    """Features of the batch at hand, hashed once for all criteria."""
+    return hashed_features(texts, features)
 
 
 def _classify(weights: Weights, texts: Sequence[str]) -> tuple[NDArray[np.int64], Floats]:

@@ -18,7 +18,10 @@ _SIZES = tuple(
 
 
 def read_theta(run_folder: str | Path) -> Theta | None:
-    """Return the θ that was chosen, None if the run has no confirmation."""
+    """Return the θ behind the selection (theta.json, else the confirmed one), None if there is neither."""
+    final = Path(run_folder) / "theta.json"
+    if final.is_file():
+        return read_value(final, Theta)
     path = Path(run_folder) / "search" / "confirm.json"
     return read_value(path, Confirmation).theta if path.is_file() else None
 

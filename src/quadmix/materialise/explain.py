@@ -129,7 +129,7 @@ def explain(run_folder: str | Path, doc_id: str) -> Explanation:
     theta = read_theta(folder)
     if theta is None:
         raise InputError(
-            f"{folder / 'search' / 'confirm.json'} does not exist, so there is no θ to explain with"
+            f"{folder / 'theta.json'} does not exist, so there is no θ to explain with; finish the run"
         )
     m = int(table.domain[row])
     delivered, label = _annotation(folder, table, row)
@@ -198,7 +198,7 @@ def _annotation(folder: Path, table: SelectionTable, row: int) -> tuple[list[flo
     _same(table, row, "tokens", found["tokens"], int(table.tokens[row]))
     delivered: list[float] = []
     for n, criterion in enumerate(table.info.criteria):
-        raw = found[criterion.name]
+        raw = found[f"score:{criterion.name}"]
         value = float("nan") if raw is None else float(raw)
         score = -value if criterion.declared == "higher" else value
         if not np.isnan(score):

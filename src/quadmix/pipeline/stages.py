@@ -65,6 +65,7 @@ def open_pool(job: Job) -> Corpus:
     with stage(job, "corpus") as notes:
         corpus = open_corpus(job.recipe.corpus, str(job.folder), mapper=mapper(job, "corpus", "pieces"))
         bad = sum(sum(c.quarantined.values()) for c in corpus.counts)
+        notes.warnings += list(corpus.warnings)
         notes.facts = {"files": len(corpus.files), "documents": corpus.documents, "quarantined": bad}
         if bad:
             notes.warnings.append(f"{bad:,} bad rows are in quarantine/ with file, row and reason")

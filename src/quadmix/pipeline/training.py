@@ -77,7 +77,7 @@ def confirm(job: Job, mix: Mix, pool: TokenPool, proposal: Proposal) -> Confirma
             for s in range(section.seeds)
             for c in [*chosen, control]
         ]
-        trials = _train(job, "confirm", jobs, proxy_setting(job, mix, pool), len(chosen) + 1)
+        trials = _train(job, "confirm", jobs, proxy_setting(job, mix, pool), proxy.group)
         _note_failures(notes, trials)
         confirmation = decide(proposal, trials, control=CONTROL)
         write_json(job.path("search", "confirm.json"), confirmation)
@@ -111,9 +111,8 @@ def evaluate(
             for label, theta, copies in _contestants(job, mix, part, confirmation, seed, mixture):
                 jobs.append(_copies_job(pool, mix, part, f"compare-{label}-{seed}", "compare", label, theta,
                                         copies, 1000 + seed))  # fmt: skip
-        setting = setting_for(job, mix, pool, section.model, section.training)
-        group = len(jobs) // section.seeds
-        trials = _train(job, "evaluate", jobs, setting, group, folder="evaluate/trials")
+        setting = setting_for(job, mix, pool, section.model, section.training, heldout=True)
+        trials = _train(job, "evaluate", jobs, setting, job.recipe.proxy.group, folder="evaluate/trials")
         _note_failures(notes, trials)
         comparison = compare(
             trials, proposal, confirmation, train_tokens=section.training.tokens,
@@ -139,13 +138,24 @@ def proxy_setting(job: Job, mix: Mix, pool: TokenPool) -> ProxySetting:
 
 
 def setting_for(
-    job: Job, mix: Mix, pool: TokenPool, model: ModelSection, training: TrainingSection
+    job: Job,
+    mix: Mix,
+    pool: TokenPool,
+    model: ModelSection,
+    training: TrainingSection,
+    *,
+    heldout: bool = False,
 ) -> ProxySetting:
-    """Return a training setting over this run's pool, targets and held-out text."""
+    """Return a training setting over this run's pool and targets; `heldout` adds the held-out losses."""
     return ProxySetting(
-        pool=str(job.path("pool")), targets=str(job.path("targets")), heldout=str(job.path("heldout")),
-        model=model, training=training, vocab_size=pool.manifest.vocab_size, domains=mix.full.domains,
-    )  # fmt: skip
+        pool=str(job.path("pool")),
+        targets=str(job.path("targets")),
+        heldout=str(job.path("heldout")) if heldout else None,
+        model=model,
+        training=training,
+        vocab_size=pool.manifest.vocab_size,
+        domains=mix.full.domains,
+    )
 
 
 def _contestants(
@@ -203,9 +213,16 @@ def _train(
 ) -> list[Trial]:
     with job.progress.stage(name, len(jobs), "models") as step:
         return run_swarm(
-            jobs, setting, folder=str(job.path(folder)), group=group,
+            jobs, setting, folder=str(job.path(folder)), group=even_group(len(jobs), group),
             executor=job.recipe.run.executor, workers=job.workers, on_trial=lambda _trial: step.advance(),
         )  # fmt: skip
+
+
+def even_group(models: int, group: int) -> int:
+    """Return a group size of at most `group` that makes an even number of groups, so that two workers end
+    together. It must not depend on the workers: a model's last bits depend on its group."""
+    groups = -(-models // group)
+    return -(-models // (groups + groups % 2))
 
 
 def _theta_job(

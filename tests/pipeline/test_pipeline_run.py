@@ -1,0 +1,233 @@
+"""The main job end to end on real text: every stage's files, the report, refusals, identity, bad input."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow.parquet as pq
+import pytest
+from tiny_run import demo_rows, tiny_recipe, tiny_settings, write_rows
+
+from quadmix.cli.table import result_lines
+from quadmix.errors import (
+    BudgetError,
+    IdentityError,
+    InputError,
+    QuadmixError,
+    RecipeError,
+    RefusalError,
+    ScoreError,
+)
+from quadmix.io.atomic import read_json, read_value
+from quadmix.materialise.explain import explain
+from quadmix.materialise.verify import verify_run
+from quadmix.pipeline.plan import plan
+from quadmix.pipeline.progress import Progress
+from quadmix.pipeline.run import RunResult, run
+from quadmix.recipe import Recipe, check_recipe
+from quadmix.types import Comparison, Proposal
+
+
+def quiet_run(recipe: Recipe, until: str = "report") -> RunResult:
+    return run(recipe, until=until, progress=Progress(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe, RunResult]:
+    folder = tmp_path_factory.mktemp("whole")
+    recipe = tiny_recipe(folder)
+    return folder, recipe, quiet_run(recipe)
+
+
+def test_the_dataset_meets_the_budget_and_conserves_every_document(done: tuple[Path, Recipe, RunResult]) -> None:
+    _, _, result = done
+    assert result.manifest is not None
+    ledger = result.manifest.ledger
+    assert ledger.rows_in == 360 == ledger.selected + sum(ledger.dropped.values())
+    assert abs(ledger.tokens_out / result.manifest.token_budget - 1) < 0.2  # 360 documents, one draw
+    rows = [r for f in sorted((result.folder / "dataset").glob("part-*")) for r in pq.read_table(f).to_pylist()]
+    assert len(rows) == ledger.copies
+    texts = {r["id"]: r["text"][:1500] for r in demo_rows("pool.jsonl.zst", 360)}
+    assert all(texts[r["id"]] == r["text"] for r in rows)
+    assert all(r["quadmix"]["copies"] >= 1 for r in rows)
+
+
+def test_the_run_verifies_and_a_changed_byte_is_found(done: tuple[Path, Recipe, RunResult], tmp_path: Path) -> None:
+    _, _, result = done
+    assert all(check.ok for check in verify_run(str(result.folder)).checks)
+    copy = tmp_path / "copy"
+    shutil.copytree(result.folder, copy)
+    part = next((copy / "dataset").glob("part-*"))
+    part.write_bytes(part.read_bytes()[:-1] + b"x")
+    assert not all(check.ok for check in verify_run(str(copy)).checks)
+
+
+def test_every_document_can_be_explained(done: tuple[Path, Recipe, RunResult]) -> None:
+    _, _, result = done
+    table = pq.read_table(result.folder / "selection.parquet")
+    copies = table["copies"].to_numpy()
+    for row in (int(copies.argmax()), int(copies.argmin())):
+        text = explain(str(result.folder), table["doc_id"][row].as_py()).render()
+        assert str(copies[row]) in text
+
+
+def test_every_selector_was_compared_at_equal_tokens(done: tuple[Path, Recipe, RunResult]) -> None:
+    _, _, result = done
+    comparison = read_value(result.folder / "evaluate" / "comparison.json", Comparison)
+    labels = {m.label for m in comparison.measured}
+    assert labels == {"quadmix", "prior-mean", "random", "top:rules", "top:length", "regmix"}
+    trials = [read_json(f) for f in (result.folder / "evaluate" / "trials").glob("*.json")]
+    assert len({t["train_tokens"] for t in trials}) == 1
+    assert len(trials) == 2 * len(labels)
+    budget = np.array([m.selected_tokens for m in comparison.measured])
+    assert budget.max() / budget.min() < 1.5
+    table = "\n".join(result_lines(result))
+    assert all(label in table for label in labels)
+    assert comparison.verdict in table
+
+
+def test_the_proposal_names_controls_and_out_of_fold_quality(done: tuple[Path, Recipe, RunResult]) -> None:
+    _, _, result = done
+    proposal = read_value(result.folder / "search" / "proposal.json", Proposal)
+    names = [c.name for c in proposal.candidates]
+    assert names[0] == "theta-star"
+    assert "prior-mean" in names
+    assert proposal.trials_used == 12
+    assert sum(proposal.target_weights.values()) == pytest.approx(1)
+    assert {r.surrogate for r in proposal.diagnostics} >= {"auto", "paper"}
+
+
+def test_the_report_is_one_file_without_foreign_resources(done: tuple[Path, Recipe, RunResult]) -> None:
+    _, _, result = done
+    assert result.report is not None
+    page = result.report.read_text(encoding="utf-8")
+    assert "default-src 'none'" in page
+    assert "<script src" not in page
+    assert "<link" not in page
+    assert len(page) < 15_000_000
+
+
+def test_the_same_command_again_loads_everything(done: tuple[Path, Recipe, RunResult]) -> None:
+    _, recipe, result = done
+    before = {f: f.stat().st_mtime_ns for f in result.folder.glob("**/trials/*.json")}
+    again = quiet_run(recipe)
+    assert again.manifest is not None
+    assert result.manifest is not None
+    assert again.manifest.digest == result.manifest.digest
+    assert {f: f.stat().st_mtime_ns for f in before} == before
+
+
+def test_another_recipe_in_the_same_folder_is_refused_field_by_field(
+    done: tuple[Path, Recipe, RunResult],
+) -> None:
+    folder, _, _ = done
+    with pytest.raises(IdentityError, match=r"recipe\.proxy\.trials: folder has 12, now 13"):
+        quiet_run(tiny_recipe(folder, proxy__trials=13))
+    with pytest.raises(IdentityError, match=r"recipe\.seed: folder has 0, now 1"):
+        plan(tiny_recipe(folder, seed=1))
+
+
+def test_another_corpus_in_the_same_folder_is_refused(done: tuple[Path, Recipe, RunResult], tmp_path: Path) -> None:
+    folder, _, _ = done
+    other = tiny_settings(tmp_path)
+    other["run"]["folder"] = str(folder / "runs")
+    write_rows(tmp_path / "pool-a.jsonl", demo_rows("pool.jsonl.zst", 50))
+    with pytest.raises(IdentityError, match=r"files\.corpus"):
+        quiet_run(check_recipe(other))
+
+
+def test_the_run_settings_are_not_part_of_the_identity(done: tuple[Path, Recipe, RunResult]) -> None:
+    folder, _, result = done
+    again = quiet_run(tiny_recipe(folder, run__workers=2), until="materialise")
+    assert again.manifest is not None
+    assert result.manifest is not None
+    assert again.manifest.digest == result.manifest.digest
+
+
+def test_the_plan_says_what_is_reused(done: tuple[Path, Recipe, RunResult], tmp_path: Path) -> None:
+    _, recipe, _ = done
+    assert all(s.reused for s in plan(recipe).stages)
+    fresh = plan(tiny_recipe(tmp_path))
+    assert not any(s.reused for s in fresh.stages)
+    assert fresh.models == {"swarm": 14, "confirm": 6, "regmix": 8, "comparison": 12}
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unconfirmed_theta_writes_no_dataset(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path, run__accept_unconfirmed=False)
+    with pytest.raises(RefusalError, match="accept-unconfirmed"):
+        quiet_run(recipe)
+    folder = tmp_path / "runs" / "tiny"
+    assert not (folder / "dataset").exists()
+    assert (folder / "report.html").exists()
+    assert "NOT" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def broken(folder: Path, change: str) -> dict[str, Any]:
+    """Return settings with one thing wrong."""
+    settings = tiny_settings(folder)
+    rows = [orjson.loads(line) for line in (folder / "pool-a.jsonl").read_bytes().splitlines()]
+    criteria = settings["annotate"]["criteria"]
+    if change == "empty corpus":
+        for name in ("pool-a.jsonl", "pool-b.jsonl"):
+            (folder / name).write_bytes(b"")
+    elif change == "no such column":
+        criteria[1]["column"] = "nowhere"
+    elif change == "constant and missing":
+        criteria[1]["column"] = "void"
+        for name in ("pool-a.jsonl", "pool-b.jsonl"):
+            write_rows(folder / name, [{**r, "void": None} for r in rows])
+            rows = [{**r, "id": r["id"] + "x"} for r in rows]
+    elif change == "nan scores":
+        lines = (folder / "pool-a.jsonl").read_bytes().replace(b'"length_score":', b'"length_score":1e999,"was":')
+        (folder / "pool-a.jsonl").write_bytes(lines)
+    elif change == "budget above the pool":
+        settings["budget"] = {"tokens": 10**9}
+    elif change == "unknown domain":
+        settings["mixing"] = {"min_share": {"sience": 0.1}}
+    elif change == "cut file":
+        import zstandard
+
+        data = zstandard.ZstdCompressor().compress((folder / "pool-a.jsonl").read_bytes())
+        (folder / "pool-c.jsonl.zst").write_bytes(data[: len(data) // 2])
+        settings["corpus"]["paths"].append(str(folder / "pool-c.jsonl.zst"))
+    elif change == "no file":
+        settings["corpus"]["paths"] = [str(folder / "none-*.jsonl")]
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ("empty corpus", InputError, "no row that can be read"),
+        ("no such column", InputError, "nowhere"),
+        ("constant and missing", ScoreError, "length"),
+        ("nan scores", QuadmixError, "length|quarantine"),
+        ("budget above the pool", BudgetError, "1,000,000,000"),
+        ("unknown domain", RecipeError, "scientific"),
+        ("cut file", InputError, r"pool-c\.jsonl\.zst"),
+        ("no file", InputError, "none-"),
+    ],
+)
+def test_bad_input_gets_one_message_and_leaves_no_dataset(
+    tmp_path: Path, change: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        quiet_run(check_recipe(broken(tmp_path, change)))
+    assert not (tmp_path / "runs" / "tiny" / "dataset").exists()
+
+
+def test_bad_rows_are_quarantined_and_counted(tmp_path: Path) -> None:
+    settings = tiny_settings(tmp_path)
+    with (tmp_path / "pool-b.jsonl").open("ab") as file:
+        file.write(b'{"id": "bad-1", "text": "caf\xe9"}\n{"id": "bad-2"}\n[1]\n{"id": "bad-3", "text": ""}\n')
+    result = quiet_run(check_recipe(settings), until="annotate")
+    corpus = read_json(result.folder / "corpus" / "manifest.json")
+    reasons: dict[str, int] = {}
+    for count in corpus["counts"]:
+        for reason, number in count["quarantined"].items():
+            reasons[reason] = reasons.get(reason, 0) + number
+    assert reasons == {"invalid_utf8": 1, "missing_text": 1, "not_an_object": 1, "empty_text": 1}
+    assert sum(c["documents"] for c in corpus["counts"]) == 360
