@@ -15,7 +15,10 @@ from quadmix.recipe import check_recipe, dump_recipe, json_schema, load_recipe
     [
         ({"corpos": {}}, "unknown key 'corpos'; did you mean 'corpus'"),
         ({"proxy": {"trails": 9}}, "unknown key 'proxy.trails'; did you mean 'trials'"),
-        ({"annotate": {"criteria": [{"name": "a", "kind": "column", "colum": "x"}]}}, "did you mean 'column'"),
+        (
+            {"annotate": {"criteria": [{"name": "a", "kind": "column", "colum": "x"}]}},
+            "did you mean 'column'",
+        ),
         ({"annotate": {"criteria": [{"name": "a", "kind": "column"}]}}, "'a' of kind 'column' needs the key"),
         ({"annotate": {"criteria": []}}, "annotate.criteria"),
         ({"budget": {"tokens": 0}}, "budget.tokens: Input should be greater than 0"),

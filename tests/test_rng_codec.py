@@ -52,7 +52,8 @@ def trial() -> Trial:
     loss = Loss(bits_per_byte=1.5, stderr=0.1, rows=2, tokens=3, bytes=4)
     return Trial(
         trial_id="t", kind="prior", label="prior", theta=theta, seed=1, selected_tokens=5, unique_tokens=4,
-        train_tokens=8, epochs=1.6, losses={"a": loss}, heldout={}, status="done", shares=(1.0,), curve=((1, 2.0),),
+        train_tokens=8, epochs=1.6, losses={"a": loss}, heldout={}, status="done",
+        shares=(1.0,), curve=((1, 2.0),),
     )  # fmt: skip
 
 

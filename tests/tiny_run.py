@@ -58,7 +58,9 @@ def tiny_settings(folder: Path, **changes: Any) -> dict[str, Any]:
         "evaluate": {
             "holdout": 0.05, "seeds": 2, "regmix_trials": 8, "model": model, "training": training,
         },
-        "run": {"folder": str(folder / "runs"), "workers": 1, "executor": "serial", "accept_unconfirmed": True},
+        "run": {
+            "folder": str(folder / "runs"), "workers": 1, "executor": "serial", "accept_unconfirmed": True,
+        },
     }  # fmt: skip
     for path, value in changes.items():
         node = settings

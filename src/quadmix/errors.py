@@ -1,4 +1,4 @@
-"""One exception tree; the text of every error names the thing, what was got, what was expected, and the remedy.
+"""One exception tree; every error names the thing, what was got, what was expected, and the remedy.
 
 QuadmixError
 ├── RecipeError        the user's YAML (exit code 2)

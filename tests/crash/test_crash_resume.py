@@ -1,4 +1,4 @@
-"""Kill −9 anywhere, the same command again: the same dataset. Worker count and executor change nothing (P6, P7)."""
+"""Kill −9, the same command again: the same dataset. Workers and executor change nothing (P6, P7)."""
 
 import os
 import signal
@@ -28,7 +28,10 @@ def digest(folder: Path) -> str:
 
 def finish(recipe: Path, *options: str) -> None:
     done = subprocess.run(
-        [*QUADMIX, "materialise", str(recipe), "--quiet", *options], capture_output=True, text=True, check=False
+        [*QUADMIX, "materialise", str(recipe), "--quiet", *options],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
@@ -60,7 +63,16 @@ def wait_for(path: Path, pattern: str, count: int, process: subprocess.Popen[byt
 def test_kill_nine_in_the_swarm_then_the_same_command(tmp_path: Path, reference: str) -> None:
     recipe = write_recipe(tmp_path)
     process = subprocess.Popen(
-        [*QUADMIX, "materialise", str(recipe), "--quiet", "--workers", "2", "--set", "run.executor=processes"],
+        [
+            *QUADMIX,
+            "materialise",
+            str(recipe),
+            "--quiet",
+            "--workers",
+            "2",
+            "--set",
+            "run.executor=processes",
+        ],
         start_new_session=True,
     )
     wait_for(tmp_path / "runs" / "tiny" / "trials", "prior-*.json", 3, process)

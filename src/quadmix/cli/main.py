@@ -66,7 +66,7 @@ def init(
     ] = None,
     name: Annotated[str, typer.Option(help="name of the run folder")] = "my-mixture",
 ) -> None:
-    """Write a commented recipe for a corpus: detects columns, criteria and domains, and prints the mapping."""
+    """Write a commented recipe for a corpus: finds columns, criteria and domains, prints the mapping."""
     from quadmix.pipeline.draft import write_draft
 
     for line in write_draft(paths, out, targets=target or [], name=name):

@@ -15,8 +15,8 @@ def result_lines(result: RunResult) -> list[str]:
         ledger = result.manifest.ledger
         lines += [
             "",
-            f"dataset  {result.folder / 'dataset'}  ({ledger.copies:,} rows from {ledger.selected:,} documents, "
-            f"{ledger.tokens_out:,} tokens, budget {result.manifest.token_budget:,})",
+            f"dataset  {result.folder / 'dataset'}  ({ledger.copies:,} rows from {ledger.selected:,} "
+            f"documents, {ledger.tokens_out:,} tokens, budget {result.manifest.token_budget:,})",
             f"digest   {result.manifest.digest}",
         ]
     if result.report:

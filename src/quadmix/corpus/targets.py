@@ -87,7 +87,7 @@ def _refuse_test_split(section: TargetSection, rows: Sequence[dict[str, Any]]) -
     sign = f"rows with split {found!r}" if found is not None else f"the file name {file!r}"
     raise InputError(
         f"target {section.name!r} looks like a test split ({sign}): a mixture tuned on a test set makes the "
-        "test worthless. Use a train split (`split: train`), or force it with --set run.accept_test_targets=true"
+        "test worthless. Use a train split (`split: train`), or force it: --set run.accept_test_targets=true"
     )
 
 

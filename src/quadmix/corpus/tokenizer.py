@@ -57,7 +57,7 @@ class Tokenizer:
         end = next((i for t in candidates if (i := backend.token_to_id(t)) is not None), None)
         if end is None:
             raise InputError(
-                f"tokenizer {str(path)!r} has no end-of-document token; expected one of {', '.join(candidates)}"
+                f"tokenizer {str(path)!r} has no end-of-document token, one of {', '.join(candidates)}"
             )
         backend.no_padding()
         backend.no_truncation()

@@ -36,7 +36,7 @@ _ENVIRONMENT = {
         "1",
     ),
     "TOKENIZERS_PARALLELISM": "false",
-    # training frees and takes the same large blocks every step; giving them back to the system costs 5 to 13 %
+    # training takes and frees the same large blocks every step; giving them back each time costs 5 to 13 %
     "MALLOC_TRIM_THRESHOLD_": "2000000000",
     "MALLOC_MMAP_THRESHOLD_": "2000000000",
 }

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.errors import BudgetError
-from quadmix.mixing.draw import draw_copies
+from quadmix.mixing.draw import draw_copies, settle_copies
 from quadmix.rng import keyed_uniform
 from quadmix.types import Annotations, Copies, Floats
 
@@ -95,7 +95,10 @@ def cap_shares(shares: Floats, limit: Floats) -> Floats:
 def mixture_copies(shares: Floats, table: Annotations, budget: float, *, seed: int) -> Copies:
     """Draw random documents so that domain m gets `shares[m] * budget` tokens (whole passes, then a draw)."""
     rate = shares * budget / np.maximum(table.domain_tokens(), 1.0)
-    return draw_copies(rate[table.domain], table.keys, seed=seed)
+    drawn = settle_copies(
+        rate[table.domain], table.keys, table.tokens, table.domain, num_domains=len(rate), seed=seed
+    )
+    return drawn.copies
 
 
 def share_features(mixtures: Sequence[Floats] | Floats, epsilon: float = 1e-3) -> Floats:

@@ -69,7 +69,7 @@ def _decompress(path: str, data: bytes) -> bytes:
 
 
 def _frame_complete(data: bytes) -> bool:
-    """zstandard's stream reader ends silently on a cut frame; a decompressobj knows whether it saw the end."""
+    """zstandard's stream reader ends silently on a cut frame; a decompressobj knows if it saw the end."""
     rest = data
     while rest:
         frame = zstandard.ZstdDecompressor().decompressobj()

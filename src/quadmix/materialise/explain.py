@@ -19,7 +19,7 @@ from quadmix.io.tables import read_slice
 from quadmix.materialise.card import read_theta
 from quadmix.materialise.table import SelectionTable, read_selection
 from quadmix.mixing.curve import mean_copies
-from quadmix.mixing.draw import draw_copies
+from quadmix.mixing.draw import settle_copies
 from quadmix.mixing.merge import merge_scores
 from quadmix.mixing.normalise import Normaliser, normalise
 from quadmix.mixing.rank import rank_within_domain
@@ -63,6 +63,7 @@ class Draw:
     domain_tokens: int
     expected: float
     uniform: float
+    factor: float
     copies: int
 
 
@@ -107,7 +108,8 @@ class Explanation:
 def _draw_line(d: Draw) -> str:
     whole = int(d.expected)
     more, sign = ("one more", "<") if d.copies > whole else ("no more", ">=")
-    return f"draw: {whole} and {more}, as the document's hash {d.uniform:.6f} {sign} {d.expected - whole:.6f}"
+    threshold = f"{d.expected - whole:.6f} x the domain's factor {d.factor:.6f}"
+    return f"draw: {whole} and {more}, as the document's hash {d.uniform:.6f} {sign} {threshold}"
 
 
 def _criterion_line(c: CriterionStep) -> str:
@@ -234,8 +236,15 @@ def _draw(table: SelectionTable, theta: Theta, row: int, norms: np.ndarray) -> D
     _same(table, row, "worst rank", float(own.high[0]), float(table.ranks.high[row]), 1e-9)
     expected = mean_copies(own, theta, domain)
     _same(table, row, "expected copies", float(expected[0]), float(table.expected[row]), 1e-9)
-    copies = draw_copies(table.expected[row : row + 1], table.keys[row : row + 1], seed=table.info.seed)
-    _same(table, row, "copies", int(copies[0]), int(table.copies[row]))
+    drawn = settle_copies(
+        table.expected[rows],
+        table.keys[rows],
+        table.tokens[rows],
+        np.zeros(len(rows), dtype=np.int16),
+        num_domains=1,
+        seed=table.info.seed,
+    )
+    _same(table, row, "copies", int(drawn.copies[mine]), int(table.copies[row]))
     return Draw(
         merged=float(merged[0]),
         rank_low=float(own.low[0]),
@@ -244,7 +253,8 @@ def _draw(table: SelectionTable, theta: Theta, row: int, norms: np.ndarray) -> D
         domain_tokens=int(table.tokens[rows].sum(dtype=np.int64)),
         expected=float(expected[0]),
         uniform=float(keyed_uniform(table.info.seed, table.keys[row : row + 1], "copies")[0]),
-        copies=int(copies[0]),
+        factor=float(drawn.factor[0]),
+        copies=int(drawn.copies[mine]),
     )
 
 

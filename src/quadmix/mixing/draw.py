@@ -5,9 +5,17 @@ In: expected copies S, document ids, a seed. Out: ⌊S⌋ + [u < frac(S)] with u
 The paper draws the fraction as a Bernoulli variable. Here its uniform number belongs to the
 document, so the draw does not depend on order, shard or worker, and two θ are compared with the
 same luck (common random numbers): copies differ only where S differs.
+
+`settle_copies` differs from the paper in one more way: independent draws miss a domain's tokens by
+several per cent when its documents are few or long, so one factor per domain, near 1, moves all its
+thresholds until the drawn tokens are within one document of the expected ones (sequential Poisson
+sampling, Ohlsson 1998, J. Official Statistics 14(2)). The mean over seeds is S up to a bias that falls
+with the number of drawn documents: below 1 % with hundreds per domain, but where a domain takes only a
+dozen, small fractions are drawn too seldom by a tenth or more.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +23,51 @@ from numpy.typing import NDArray
 from quadmix.errors import ScoreError
 from quadmix.rng import keyed_uniform
 from quadmix.types import Copies, Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Drawn:
+    """copies: (D,) int32. factor: (M,) float64, what the drawn fractions were multiplied with."""
+
+    copies: Copies
+    factor: Floats
+
+
+def settle_copies(
+    expected: Floats,
+    keys: NDArray[np.uint64],
+    tokens: NDArray[np.int32],
+    domain: NDArray[np.int16],
+    *,
+    num_domains: int,
+    seed: int,
+) -> Drawn:
+    """Return ⌊S⌋ + [u < factor[m] · frac(S)], the factor chosen so that the tokens of each domain m come
+    as near to Σ t·S as whole documents allow.
+
+    expected: (D,) >= 0. keys: (D,) uint64 of the documents. tokens, domain: (D,).
+    """
+    draw_copies(expected, keys, seed=seed)  # refuses what is not finite or negative
+    whole = np.floor(expected)
+    fraction = expected - whole
+    open_rows = np.flatnonzero(fraction > 0)
+    ratio = keyed_uniform(seed, keys[open_rows], "copies") / fraction[open_rows]
+    order = np.lexsort((ratio, domain[open_rows]))
+    ratio, rows = ratio[order], open_rows[order]
+    ends = np.searchsorted(domain[rows], np.arange(num_domains + 1))
+    factor = np.ones(num_domains)
+    copies = whole.astype(np.int32)
+    for m in range(num_domains):
+        mine = slice(ends[m], ends[m + 1])
+        if ends[m] == ends[m + 1]:
+            continue
+        weight = tokens[rows[mine]].astype(np.float64)
+        filled = np.concatenate([[0.0], np.cumsum(weight)])
+        count = int(np.abs(filled - weight @ fraction[rows[mine]]).argmin())
+        last = ends[m] + count
+        factor[m] = ratio[last] if last < ends[m + 1] else np.nextafter(ratio[last - 1], np.inf)
+        copies[rows[mine]] += ratio[mine] < factor[m]
+    return Drawn(copies=copies, factor=factor)
 
 
 def draw_copies(expected: Floats, doc_id: NDArray[np.uint64] | Sequence[str], *, seed: int) -> Copies:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.mixing.curve import curve_mass, mean_copies
-from quadmix.mixing.draw import draw_copies
+from quadmix.mixing.draw import settle_copies
 from quadmix.mixing.merge import merge_scores
 from quadmix.mixing.rank import Grouped, RankMode, group_by_domain, pool_tokens, rank_within_domain
 from quadmix.types import Annotations, Floats, Ranks, Selection, Theta
@@ -36,8 +36,17 @@ def select(
     ranks = pool_ranks(merged, annotations, rank_mode=rank_mode, grouped=grouped)
     expected = mean_copies(ranks, theta, annotations.domain)
     expected[annotations.held_out] = 0.0
-    copies = draw_copies(expected, annotations.keys, seed=seed)
-    return Selection(normalised=normalised, merged=merged, ranks=ranks, expected=expected, copies=copies)
+    drawn = settle_copies(
+        expected,
+        annotations.keys,
+        annotations.tokens,
+        annotations.domain,
+        num_domains=len(annotations.domains),
+        seed=seed,
+    )
+    return Selection(
+        normalised=normalised, merged=merged, ranks=ranks, expected=expected, copies=drawn.copies
+    )
 
 
 def pool_ranks(

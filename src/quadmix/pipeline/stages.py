@@ -156,6 +156,11 @@ def prepare_mixing(job: Job, loaded: LoadedAnnotations) -> Mix:
             raise BudgetError(
                 f"budget.share {recipe.budget.share} of {available:,} tokens is less than one token"
             )
+        if budget > 2 * available:
+            raise BudgetError(
+                f"budget.tokens is {budget:,}, but the pool holds {available:,} selectable tokens and a "
+                "document is taken at most twice; lower it, give budget.share, or set budget.train_tokens to repeat"
+            )
         train_tokens = recipe.budget.train_tokens or budget
         limits = limits_from(recipe.mixing, selectable.domains, epochs=train_tokens / budget)
         whole = whole_part(recipe, selectable, normaliser, float(budget), limits)

@@ -33,7 +33,7 @@ class CorpusSection(Section):
     """What the pool is and how many bad rows are tolerable."""
 
     paths: Annotated[list[str], Field(min_length=1)] = Field(
-        description="files, globs or folders (JSONL[.gz|.zst], Parquet); fsspec URLs work; relative to the recipe"
+        description="files, globs, folders (JSONL[.gz|.zst], Parquet) or fsspec URLs; relative to the recipe"
     )
     columns: Columns = Columns()
     split_bytes: int = Field(
@@ -75,7 +75,7 @@ class CriterionSection(Section):
     kind: Literal["column", "heuristic", "linear", "regression"] = Field(
         description=(
             "column: a number in your files; heuristic: Gopher/C4/FineWeb rules; "
-            "linear: classifier trained on `good` against the pool, as DCLM; regression: trained on `labelled`"
+            "linear: classifier of `good` against the pool, as DCLM; regression: trained on `labelled`"
         )
     )
     column: str | None = Field(default=None, description="kind column: name, dotted for nested fields")
