@@ -1,7 +1,9 @@
 """The swarm: trials on disk, resume, worker count, crashes of torch."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from proxy_world import make_job, make_setting, some_copies
@@ -10,6 +12,7 @@ from quadmix.codec import to_json
 from quadmix.errors import InputError
 from quadmix.io.atomic import read_json
 from quadmix.proxy import train as train_room
+from quadmix.proxy.heartbeat import beating, watching
 from quadmix.proxy.setting import ProxyJob, ProxySetting
 from quadmix.proxy.swarm import run_swarm
 from quadmix.types import Trial
@@ -46,9 +49,9 @@ def test_resume_trains_only_incomplete_groups(tmp_path: Path, monkeypatch: pytes
     trained: list[str] = []
     real = train_room.train_group
 
-    def counting(part: Sequence[ProxyJob], setting: ProxySetting) -> list[Trial]:
+    def counting(part: Sequence[ProxyJob], setting: ProxySetting, tell: Any) -> list[Trial]:
         trained.extend(j.trial_id for j in part)
-        return real(part, setting)
+        return real(part, setting, tell)
 
     monkeypatch.setattr(train_room, "train_group", counting)
     again = run_swarm(
@@ -72,10 +75,10 @@ def test_torch_out_of_memory_is_a_failed_trial(
     setting, jobs = make_setting(tmp_path), jobs_of(4)
     real = train_room.train_group
 
-    def broken(part: Sequence[ProxyJob], setting: ProxySetting) -> list[Trial]:
+    def broken(part: Sequence[ProxyJob], setting: ProxySetting, tell: Any) -> list[Trial]:
         if part[0].trial_id == "t0":
             raise error
-        return real(part, setting)
+        return real(part, setting, tell)
 
     monkeypatch.setattr(train_room, "train_group", broken)
     trials = run_swarm(jobs, setting, folder=tmp_path / "trials", group=2, executor="serial")
@@ -88,3 +91,13 @@ def test_two_jobs_of_one_name_are_refused(tmp_path: Path) -> None:
     """A trial id names a file, so it must be used once."""
     with pytest.raises(InputError, match="'t0' is used by two jobs"):
         run_swarm([*jobs_of(1), *jobs_of(1)], make_setting(tmp_path), folder=tmp_path, group=2)
+
+
+def test_the_share_of_groups_in_training_is_told_while_they_train(tmp_path: Path) -> None:
+    heard: list[float] = []
+    with watching(tmp_path, {"a": 4, "b": 2}, heard.append), beating(tmp_path, "a") as tell:
+        tell(0.5)
+        while not heard:
+            time.sleep(0.05)
+    assert heard[0] == 2.0
+    assert list(tmp_path.iterdir()) == []

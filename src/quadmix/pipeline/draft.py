@@ -79,7 +79,8 @@ def _domain_column(
         values = [row.get(name) for row in rows]
         if name in taken or not all(isinstance(v, str) and 0 < len(v) <= 60 for v in values):
             continue
-        if len(set(values)) <= max(2, min(60, len(rows) // 20)):
+        share = 5 if name in _DOMAIN_NAMES else 20
+        if len(set(values)) <= max(2, min(60, len(rows) // share)):
             return name
     return None
 

@@ -91,8 +91,8 @@ class Progress:
             self._last_line = now
             left = f", about {_clock(eta)} left in all" if eta is not None else ""
             clock = _clock(now - self._started)
-            print(f"{step.name}: {step.done:,}/{step.total:,} {step.unit}, {clock} elapsed{left}",
-                  file=self._out, flush=True)  # fmt: skip
+            count = f"{step.done:,}/{step.total:,} {step.unit} ({step.fraction:.0%})"
+            print(f"{step.name}: {count}, {clock} elapsed{left}", file=self._out, flush=True)
 
     def _draw(self, step: "StageProgress", eta: float | None) -> None:
         from rich.console import Console
@@ -119,15 +119,21 @@ class StageProgress:
     """Progress of one stage in its own unit."""
 
     def __init__(self, parent: Progress, name: str, total: int, unit: str) -> None:
-        self._parent, self.name, self.total, self.unit, self.done = parent, name, total, unit, 0
+        self._parent, self.name, self.total, self.unit = parent, name, total, unit
+        self.done, self._partial = 0, 0.0
 
     @property
     def fraction(self) -> float:
-        return min(self.done / self.total, 1.0)
+        return min((self.done + self._partial) / self.total, 1.0)
 
     def advance(self, n: int = 1) -> None:
         """Count `n` more units as done."""
-        self.done += n
+        self.done, self._partial = self.done + n, 0.0
+        self._parent._show(self)  # pyright: ignore[reportPrivateUsage]
+
+    def partly(self, units: float) -> None:
+        """Say how much of the units in work is done, for the bar and the ETA."""
+        self._partial = units
         self._parent._show(self)  # pyright: ignore[reportPrivateUsage]
 
 

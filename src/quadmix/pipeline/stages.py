@@ -159,7 +159,7 @@ def prepare_mixing(job: Job, loaded: LoadedAnnotations) -> Mix:
         if budget > 2 * available:
             raise BudgetError(
                 f"budget.tokens is {budget:,}, but the pool holds {available:,} selectable tokens and a "
-                "document is taken at most twice; lower it, give budget.share, or set budget.train_tokens to repeat"
+                "document is taken at most twice; lower it, or set budget.train_tokens to repeat"
             )
         train_tokens = recipe.budget.train_tokens or budget
         limits = limits_from(recipe.mixing, selectable.domains, epochs=train_tokens / budget)

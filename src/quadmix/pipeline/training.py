@@ -214,7 +214,8 @@ def _train(
     with job.progress.stage(name, len(jobs), "models") as step:
         return run_swarm(
             jobs, setting, folder=str(job.path(folder)), group=even_group(len(jobs), group),
-            executor=job.recipe.run.executor, workers=job.workers, on_trial=lambda _trial: step.advance(),
+            executor=job.recipe.run.executor, workers=job.workers,
+            on_trial=lambda _trial: step.advance(), on_partial=step.partly,
         )  # fmt: skip
 
 

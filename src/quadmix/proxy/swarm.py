@@ -13,6 +13,7 @@ from typing import Literal
 from quadmix.engine.tasks import run_tasks
 from quadmix.errors import InputError, MissingExtraError
 from quadmix.io.atomic import read_value, write_json
+from quadmix.proxy.heartbeat import beating, watching
 from quadmix.proxy.setting import ProxyJob, ProxySetting
 from quadmix.types import Trial
 
@@ -22,6 +23,10 @@ class _Group:
     jobs: tuple[ProxyJob, ...]
     setting: ProxySetting
     folder: str
+
+    @property
+    def name(self) -> str:
+        return self.jobs[0].trial_id
 
 
 def run_swarm(
@@ -33,10 +38,12 @@ def run_swarm(
     executor: Literal["serial", "processes"] = "processes",
     workers: int = 1,
     on_trial: Callable[[Trial], None] | None = None,
+    on_partial: Callable[[float], None] | None = None,
 ) -> list[Trial]:
     """Train all jobs, `group` at a time, and return their trials in the order of the jobs.
 
-    on_trial is called in this process for every trial, first for those already on disk.
+    on_trial is called in this process for every trial, first for those already on disk; on_partial
+    about every second with how many models' work is done inside the groups that are in training.
     """
     _check_names(jobs)
     path, tell = Path(folder), on_trial or (lambda _: None)
@@ -56,7 +63,9 @@ def run_swarm(
             trials[trial.trial_id] = trial
             tell(trial)
 
-    run_tasks(train_and_save, todo, executor=executor, workers=workers, on_done=arrived)
+    sizes = {task.name: len(task.jobs) for task in todo}
+    with watching(path, sizes, on_partial or (lambda _: None)):
+        run_tasks(train_and_save, todo, executor=executor, workers=workers, on_done=arrived)
     return [trials[job.trial_id] for job in jobs]
 
 
@@ -72,7 +81,8 @@ def train_and_save(task: _Group) -> list[Trial]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        trials = train_group(task.jobs, task.setting)
+        with beating(Path(task.folder), task.name) as tell:
+            trials = train_group(task.jobs, task.setting, tell)
     except (RuntimeError, MemoryError) as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
         pool = open_pool(task.setting.pool)

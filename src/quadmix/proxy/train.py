@@ -6,7 +6,7 @@ whose loss or gradient is not finite is frozen and becomes a failed trial; its n
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -39,8 +39,10 @@ class Progress:
     points: list[tuple[int, list[float]]] = field(default_factory=list[tuple[int, list[float]]])
 
 
-def train_group(jobs: Sequence[ProxyJob], setting: ProxySetting) -> list[Trial]:
-    """Train all jobs as one batch and return their trials in order."""
+def train_group(
+    jobs: Sequence[ProxyJob], setting: ProxySetting, tell: Callable[[float], None] | None = None
+) -> list[Trial]:
+    """Train all jobs as one batch and return their trials in order; `tell` hears the share done."""
     started = time.monotonic()
     pool = open_pool(setting.pool)
     refused: dict[int, str] = {}
@@ -51,7 +53,7 @@ def train_group(jobs: Sequence[ProxyJob], setting: ProxySetting) -> list[Trial]:
         except ProxyError as error:
             refused[index] = str(error)
     trained = [job for index, job in enumerate(jobs) if index not in refused]
-    done = iter(_train_streams(trained, streams, pool, setting) if trained else [])
+    done = iter(_train_streams(trained, streams, pool, setting, tell) if trained else [])
     trials = [
         failed_trial(job, refused[index], pool, setting) if index in refused else next(done)
         for index, job in enumerate(jobs)
@@ -75,7 +77,11 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def train_weights(
-    streams: Sequence[ClockStream], seeds: Sequence[int], setting: ProxySetting, rates: Tensor | None = None
+    streams: Sequence[ClockStream],
+    seeds: Sequence[int],
+    setting: ProxySetting,
+    rates: Tensor | None = None,
+    tell: Callable[[float], None] | None = None,
 ) -> tuple[Weights, Progress]:
     """Train one model per stream. rates: (K,) peak learning rate of each model, the recipe's if left out."""
     device = choose_device()
@@ -93,6 +99,8 @@ def train_weights(
         update(weights, optimizer, rate, progress.alive)
         for tensor in weights.all():
             tensor.grad = None
+        if tell:
+            tell((step + 1) / setting.steps)
     return weights, progress
 
 
@@ -132,9 +140,13 @@ def _watch(progress: Progress, step: int, loss: Tensor, norm: Tensor, steps: int
 
 
 def _train_streams(
-    jobs: Sequence[ProxyJob], streams: Sequence[ClockStream], pool: TokenPool, setting: ProxySetting
+    jobs: Sequence[ProxyJob],
+    streams: Sequence[ClockStream],
+    pool: TokenPool,
+    setting: ProxySetting,
+    tell: Callable[[float], None] | None,
 ) -> list[Trial]:
-    weights, progress = train_weights(streams, [job.seed for job in jobs], setting)
+    weights, progress = train_weights(streams, [job.seed for job in jobs], setting, tell=tell)
     losses = _measure_all(weights, setting, setting.targets)
     heldout = _measure_all(weights, setting, setting.heldout) if setting.heldout else [{} for _ in jobs]
     trials: list[Trial] = []
