@@ -262,19 +262,19 @@ def test_a_missing_column_is_named_with_those_present(tmp_path: Path) -> None:
         InputError, match=r"no text column found: looked for text, .*have 'body', 'meta'; name it"
     ):
         freeze(tmp_path)
-    for role, name in (("text", "txt"), ("domain", "meta.topic"), ("id", "body.x")):
+    for role, name in (("text", "txt"), ("tokens", "meta.topic"), ("id", "body.x")):
         with pytest.raises(
             InputError, match=rf"columns\.{role} is '{name}', but the files have 'body', 'meta'"
         ):
             freeze(tmp_path, columns={"text": "body", role: name})
-    corpus = freeze(tmp_path, columns={"text": "body", "domain": "meta.lang"})
-    assert (corpus.columns.text, corpus.columns.id, corpus.columns.domain) == ("body", None, "meta.lang")
+    corpus = freeze(tmp_path, columns={"text": "body", "tokens": "meta.lang"})
+    assert (corpus.columns.text, corpus.columns.id) == ("body", None)
 
 
 def test_text_and_id_are_detected_in_order(tmp_path: Path) -> None:
     write(tmp_path / "in" / "a.jsonl", [{"content": "c", "raw_content": "r", "uuid": "u", "doc_id": "i"}])
     columns = freeze(tmp_path).columns
-    assert (columns.text, columns.id, columns.domain, columns.tokens) == ("raw_content", "doc_id", None, None)
+    assert (columns.text, columns.id, columns.tokens) == ("raw_content", "doc_id", None)
 
 
 def test_the_default_limits_come_from_the_recipe() -> None:

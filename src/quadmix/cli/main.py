@@ -4,6 +4,7 @@ Heavy rooms are imported inside the commands, so that `quadmix --help` stays fas
 Exit codes: 0 complete, 1 error, 2 usage or recipe, 3 quarantine over its limit, 4 interrupted.
 """
 
+import errno
 import shlex
 import sys
 from pathlib import Path
@@ -28,6 +29,13 @@ app = typer.Typer(
         "Exit codes: 0 complete, 1 error, 2 usage or recipe, 3 too many bad rows, 4 interrupted (run again)."
     ),
 )
+
+_DISK = {
+    errno.ENOSPC: "the disk is full; free some space (nothing half-written is visible)",
+    errno.EDQUOT: "the disk quota is used up; free some space (nothing half-written is visible)",
+    errno.EROFS: "the file system is read-only; choose another place with --set run.folder=...",
+    errno.EACCES: "no permission; choose another place with --set run.folder=... or change the rights",
+}
 
 RecipePath = Annotated[str, typer.Argument(help="recipe file (YAML); `quadmix init` writes one")]
 Overrides = Annotated[
@@ -234,3 +242,9 @@ def main() -> None:
     except QuadmixError as error:
         typer.echo(f"quadmix: {error}", err=True)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        place = error.filename or "the run folder"
+        typer.echo(f"quadmix: {place}: {_DISK[error.errno]}; the same command then goes on", err=True)
+        raise SystemExit(1) from None

@@ -43,8 +43,19 @@ def comparison_table(comparison: Comparison, confirmation: Confirmation | None) 
         head,
         *rows,
         comparison.verdict + ".",
+        _circumstances(comparison),
         "predicted and proxy: at proxy size, so compare them with each other, not with the larger model.",
     ]
+
+
+def _circumstances(comparison: Comparison) -> str:
+    """Say on what the selectors worked and what each search had cost."""
+    text = f"Every selector worked on {comparison.pool_share:.0%} of the pool's tokens; the target rows that "
+    text += "judge here did not steer the search."
+    if comparison.proxies:
+        text += f" Proxies trained: θ* {comparison.proxies.get('quadmix', 0)}"
+        text += f", regmix {comparison.proxies.get('regmix', 0)} of its own."
+    return text
 
 
 def _row(measured: Measured, predicted: float | None, proxy: float | None, paired: Paired | None) -> str:

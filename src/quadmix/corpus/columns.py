@@ -22,7 +22,7 @@ def detect_columns(schema: pa.Schema, section: Columns) -> ColumnMap:
 
     InputError names a column that is missing, with the columns there are.
     """
-    for role in ("text", "id", "domain", "tokens"):
+    for role in ("text", "id", "tokens"):
         name = getattr(section, role)
         if name is not None and not has_column(schema, name):
             raise InputError(
@@ -35,7 +35,7 @@ def detect_columns(schema: pa.Schema, section: Columns) -> ColumnMap:
             "name it in corpus.columns.text"
         )
     identity = section.id or next((n for n in ID_NAMES if n in schema.names and n != text), None)
-    return ColumnMap(text=text, id=identity, domain=section.domain, tokens=section.tokens)
+    return ColumnMap(text=text, id=identity, tokens=section.tokens)
 
 
 def _present(schema: pa.Schema) -> str:

@@ -6,7 +6,7 @@ mixture tuned on them says nothing about them any more.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +16,7 @@ from quadmix.io.rows import read_records
 from quadmix.recipe import TargetSection
 from quadmix.rng import keyed_uniform
 
-_TEST = re.compile(r"(^|[^a-z])test([^a-z]|$)", re.IGNORECASE)
+_TEST = re.compile(r"(^|[^a-z])tests?(ing|set|split)?([^a-z]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +70,26 @@ def read_target(section: TargetSection, *, seed: int, accept_test: bool = False)
     )
 
 
+def halve_target(target: TargetText, seed: int) -> tuple[TargetText, TargetText]:
+    """Return two targets of about half the rows each, drawn by a hash of the row; one row stays in both."""
+    size = len(target.answers)
+    if size < 2:
+        return target, target
+    order = np.argsort(
+        keyed_uniform(seed, [f"{target.name}:{i}" for i in range(size)], "half"), kind="stable"
+    )
+    first, second = (sorted(part.tolist()) for part in np.array_split(order, 2))
+    return _rows(target, first), _rows(target, second)
+
+
+def _rows(target: TargetText, rows: Sequence[int]) -> TargetText:
+    return replace(
+        target,
+        prompts=tuple(target.prompts[i] for i in rows),
+        answers=tuple(target.answers[i] for i in rows),
+    )
+
+
 def _thin(rows: int, limit: int, seed: int, name: str) -> list[int]:
     if rows <= limit:
         return list(range(rows))
@@ -78,13 +98,13 @@ def _thin(rows: int, limit: int, seed: int, name: str) -> list[int]:
 
 
 def _refuse_test_split(section: TargetSection, rows: Sequence[dict[str, Any]]) -> None:
-    file = section.path.rsplit("/", 1)[-1]
+    file = "/".join(section.path.rsplit("/", 2)[-2:])
     found = next(
         (r["split"] for r in rows if isinstance(r.get("split"), str) and _TEST.search(r["split"])), None
     )
     if found is None and not _TEST.search(file):
         return
-    sign = f"rows with split {found!r}" if found is not None else f"the file name {file!r}"
+    sign = f"rows with split {found!r}" if found is not None else f"the path {file!r}"
     raise InputError(
         f"target {section.name!r} looks like a test split ({sign}): a mixture tuned on a test set makes the "
         "test worthless. Use a train split (`split: train`), or force it: --set run.accept_test_targets=true"

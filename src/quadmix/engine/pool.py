@@ -171,8 +171,11 @@ def _check_deaths(
 
 
 def _rebuilt(failure: _Failure) -> Exception:
-    error = failure.kind.__new__(failure.kind)
-    error.args = failure.args
+    if issubclass(failure.kind, OSError):
+        error: Exception = failure.kind(*failure.args)  # its errno and filename come from the call alone
+    else:
+        error = failure.kind.__new__(failure.kind)
+        error.args = failure.args
     for note in failure.notes:
         error.add_note(note)
     return error
@@ -221,7 +224,8 @@ def _packed(error: Exception) -> _Failure:
     if isinstance(error, QuadmixError) and "<" not in type(error).__qualname__:
         return _Failure(type(error), tuple(map(str, error.args)), notes)
     notes += ("in a worker process:\n" + "".join(traceback.format_exception(error)),)
-    same = _Failure(type(error), tuple(map(str, error.args)), notes)
+    args = (*error.args[:2], error.filename) if isinstance(error, OSError) else tuple(map(str, error.args))
+    same = _Failure(type(error), args, notes)
     if type(error).__module__ == "builtins" and str(_rebuilt(same)) == str(error):
         return same
     return _Failure(RuntimeError, (f"{type(error).__name__}: {error}",), notes)

@@ -23,11 +23,14 @@ TOP_MIXTURES = 128  # RegMix averages the 128 best of its simulated mixtures
 
 def compare(
     trials: Sequence[Trial], proposal: Proposal, confirmation: Confirmation, *, parameters: int,
-    train_tokens: int,
+    train_tokens: int, pool_share: float = 1.0, proxies: Mapping[str, int] | None = None,
 ) -> Comparison:  # fmt: skip
     """Summarise the comparison trials; every difference is `quadmix` minus a baseline (negative = better)."""
     weights = proposal.target_weights
     measured = measure(trials, weights)
+    if "quadmix" not in {m.label for m in measured}:
+        reasons = "; ".join(f"{t.trial_id}: {t.reason}" for t in trials if t.label == "quadmix")
+        raise SearchError(f"no comparison model of the chosen θ finished ({reasons}); see evaluate.training")
     against = tuple(
         next(p for p in paired(trials, weights, control=m.label) if p.label == "quadmix")
         for m in measured
@@ -42,6 +45,8 @@ def compare(
         train_tokens=train_tokens,
         target_weights=dict(weights),
         verdict=verdict(against),
+        pool_share=pool_share,
+        proxies=dict(proxies or {}),
     )
 
 
@@ -50,12 +55,14 @@ def verdict(against: Sequence[Paired]) -> str:
     wins = [p.control for p in against if p.high < 0]
     losses = [p.control for p in against if p.low > 0]
     ties = [p.control for p in against if p.low <= 0 <= p.high]
+    unknown = [p.control for p in against if p.control not in (*wins, *losses, *ties)]
     if len(wins) == len(against) and wins:
         return f"θ* beats every baseline ({', '.join(wins)}) beyond its 95 % interval"
     parts = [
         f"is worse than {', '.join(losses)}" if losses else "",
         f"cannot be told from {', '.join(ties)}" if ties else "",
         f"beats {', '.join(wins)}" if wins else "",
+        f"cannot be judged against {', '.join(unknown)} (too few common seeds)" if unknown else "",
     ]
     return "θ* did NOT beat every baseline: it " + "; it ".join(p for p in parts if p)
 

@@ -4,6 +4,7 @@ In: the manifest, the selection table and, where the run has them, θ and the to
 YAML header that the Hugging Face hub reads. It never quotes a document.
 """
 
+import html
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -201,6 +202,9 @@ def _check(manifest: DatasetManifest) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(
-        "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in line) + " |" for line in lines
-    )
+    return "\n".join("| " + " | ".join(_cell(c) for c in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Escape what Markdown or HTML would take for more than text (domain names are data)."""
+    return html.escape(text, quote=False).replace("|", "\\|").replace("\n", " ")

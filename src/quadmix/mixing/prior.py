@@ -14,7 +14,7 @@ ten λ is 137 where the mean of their exponents gives 32.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -26,7 +26,11 @@ from quadmix.types import Floats, Theta
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prior:
-    """Ranges of Algorithm 1 for M domains and N criteria; see `recipe.PriorSection`."""
+    """Ranges of Algorithm 1 for M domains and N criteria; see `recipe.PriorSection`.
+
+    multipliers: factor on the cutoff of each domain, M of them or none (all 1). They stand here and
+    not in the budget fit, because a θ is fitted more than once and must not be multiplied again.
+    """
 
     num_domains: int
     num_criteria: int
@@ -35,6 +39,7 @@ class Prior:
     exponent_max: float = 1.0
     floor_max: float = 0.001
     sparse: float = 0.0
+    multipliers: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.num_domains < 1 or self.num_criteria < 1:
@@ -54,9 +59,13 @@ class Prior:
         return self.num_domains * (self.num_criteria + 4)
 
 
-def prior_from(section: PriorSection, num_domains: int, num_criteria: int) -> Prior:
-    """Return the prior that the recipe's `prior` section describes."""
-    return Prior(num_domains=num_domains, num_criteria=num_criteria, **section.model_dump())
+def prior_from(
+    section: PriorSection, num_domains: int, num_criteria: int, multipliers: tuple[float, ...] = ()
+) -> Prior:
+    """Return the prior that the recipe's `prior` section describes, with factors on domains' cutoffs."""
+    return Prior(
+        num_domains=num_domains, num_criteria=num_criteria, multipliers=multipliers, **section.model_dump()
+    )
 
 
 def draw_theta(rng: np.random.Generator, prior: Prior, n: int) -> list[Theta]:
@@ -75,14 +84,21 @@ def _draw(rng: np.random.Generator, prior: Prior) -> Theta:
         a[np.argsort(extra[2:])[kept:]] = 0.0
     weights = (a / a.sum()) * u[:, :criteria]
     weights /= weights.sum(axis=1, keepdims=True)
-    return from_unit(np.concatenate([weights.ravel(), u[:, criteria:].T.ravel()]), prior)
+    return _favour(from_unit(np.concatenate([weights.ravel(), u[:, criteria:].T.ravel()]), prior), prior)
+
+
+def _favour(theta: Theta, prior: Prior) -> Theta:
+    """Apply the prior's multipliers to the cutoffs, which stay within [0, 1]."""
+    if not prior.multipliers:
+        return theta
+    return replace(theta, cutoff=np.minimum(1.0, theta.cutoff * np.asarray(prior.multipliers)))
 
 
 def prior_mean(prior: Prior) -> Theta:
     """Return the centre of the prior: equal weights, every unit coordinate 1/2."""
     domains, criteria = prior.num_domains, prior.num_criteria
     weights = np.full(domains * criteria, 1.0 / criteria)
-    return from_unit(np.concatenate([weights, np.full(4 * domains, 0.5)]), prior)
+    return _favour(from_unit(np.concatenate([weights, np.full(4 * domains, 0.5)]), prior), prior)
 
 
 def to_unit(theta: Theta, prior: Prior) -> Floats:

@@ -6,6 +6,7 @@ check); a string column with few values becomes the domain.
 
 import json
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from quadmix.io.rows import read_records
 from quadmix.recipe import Columns
 
 SAMPLE = 2_000
-_NOT_SCORES = ("token_count", "tokens", "n_tokens", "length", "int_score")
+_NOT_SCORES = ("token_count", "tokens", "n_tokens", "length", "int_score", "year", "id", "index")
 _LOWER = ("perplexity", "ppl", "toxicity", "spam")
 _EXAMPLE_TARGET = "  - {name: questions, path: questions.jsonl, prompt: question, answer: answer}"
 _DOMAIN_NAMES = ("domain", "domain_hint", "topic", "source", "category", "language")
@@ -43,7 +44,7 @@ def write_draft(paths: Sequence[str], out: Path, *, targets: Sequence[str], name
     names = sorted({key for row in rows for key in row})
     columns = detect_columns(pa.schema([(n, pa.null()) for n in names]), Columns())
     domain = _domain_column(rows, names, {columns.text, columns.id})
-    scores = _score_columns(rows, names)
+    scores = _score_columns(rows, [n for n in names if n not in (columns.text, columns.id)])
     text = _render(paths, name, domain, scores, targets)
     write_text(out, text)
     return [
@@ -104,7 +105,7 @@ def _render(
 ) -> str:
     quoted = ", ".join(json.dumps(str(Path(p).absolute()) if "://" not in p else p) for p in paths)
     criteria = [
-        f"    - {{name: {_slug(s)}, kind: column, column: {json.dumps(s)}, direction: {d}}}  # check this"
+        f"    - {{name: {_slug(s, {'rules'})}, kind: column, column: {json.dumps(s)}, direction: {d}}}"
         for s, d in scores
     ] + ["    - {name: rules, kind: heuristic}  # Gopher/C4/FineWeb rules, no model needed"]
     place = f"{{kind: column, column: {json.dumps(domain)}}}" if domain else "{kind: single}"
@@ -118,7 +119,7 @@ def _render(
         "",
         "annotate:",
         f"  domain: {place}",
-        "  criteria:",
+        "  criteria:           # check every direction: is a higher or a lower number better?",
         *criteria,
         "    # a classifier of your own, trained here: texts you want more of against a sample of the pool",
         "    # - {name: reference, kind: linear, good: [{path: reference.jsonl, text: text}]}",
@@ -146,7 +147,10 @@ def _render(
 def _target_lines(targets: Sequence[str]) -> list[str]:
     lines: list[str] = []
     for path in targets:
-        row = read_records(path)[0]
+        records = read_records(path)
+        if not records:
+            raise InputError(f"target {path!r} has no row; expected one JSON object per line, or Parquet")
+        row = records[0]
         part = f"name: {_slug(Path(path).name.split('.')[0])}, path: {json.dumps(str(Path(path).absolute()))}"
         prompt = next((k for k in ("prompt", "query", "question", "instruction") if k in row), None)
         answer = next(
@@ -166,6 +170,8 @@ def _target_lines(targets: Sequence[str]) -> list[str]:
     return lines
 
 
-def _slug(name: str) -> str:
-    clean = "".join(c if c.isalnum() or c in "_.-" else "-" for c in name).strip("-._")
-    return clean or "unnamed"
+def _slug(name: str, taken: AbstractSet[str] = frozenset()) -> str:
+    """Return a name that a recipe accepts: ASCII letters, digits and ._- only, none of `taken`."""
+    clean = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in name).strip("-._")
+    clean = clean[:70] or "unnamed"
+    return f"{clean}-column" if clean in taken else clean

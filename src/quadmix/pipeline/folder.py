@@ -4,6 +4,7 @@ A run is named by what determines its result: recipe without `run` and without p
 digests of every input file, seed. The same folder with another identity is refused field by field.
 """
 
+import importlib.metadata
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -61,6 +62,7 @@ def open_run(recipe: Recipe, progress: Progress) -> Generator[Job]:
     check_identity(folder, facts)
     folder.mkdir(parents=True, exist_ok=True)
     with lease(folder):
+        check_identity(folder, facts)  # again: another process may have made the folder its own meanwhile
         write_json(folder / "identity.json", {**facts, "identity": value_digest(facts)})
         write_text(folder / "recipe.resolved.yaml", dump_recipe(recipe))
         progress.attach(folder)
@@ -101,12 +103,28 @@ def identity_facts(recipe: Recipe) -> dict[str, Any]:
     """Return everything that determines the result, as a flat mapping of field to value."""
     settings = recipe.model_dump(mode="json", exclude={"run"})
     facts: dict[str, Any] = {"tool": __version__}
+    facts |= {f"library.{name}": version for name, version in library_versions().items()}
     _flatten("recipe", settings, facts)
     pool = [file_info(p) for p in expand(recipe.corpus.paths)]
     facts["files.corpus"] = value_digest([(i.path.rsplit("/", 1)[-1], i.bytes, i.digest) for i in pool])
     for place, path in _side_files(recipe):
         facts[f"files.{place}"] = file_info(path).digest
     return facts
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries whose numbers end up in θ* ("" where one is not installed)."""
+    names = ("numpy", "scipy", "torch", "tokenizers", "scikit-learn", "lightgbm", "pyarrow")
+    found = {d: importlib.metadata.version(d) for d in names if _installed(d)}
+    return {name: found.get(name, "") for name in names}
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def check_identity(folder: Path, facts: Mapping[str, Any]) -> None:

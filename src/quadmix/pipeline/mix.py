@@ -4,7 +4,7 @@ A `Part` is a hash-chosen share of the selectable documents with the same share 
 train on a part (repetition-matched pools, paper §3.8 reading A8), the final run on the whole.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -40,9 +40,9 @@ class Part:
     seed: int
 
     def calibrate(self, theta: Theta) -> Theta:
-        """Scale the cutoffs of θ so that this part's budget is met."""
+        """Scale the cutoffs of θ so that this part's budget is met; any earlier thinning is undone first."""
         return fit_budget(
-            theta, self.table, self.budget,
+            replace(theta, scale=np.ones(theta.num_domains)), self.table, self.budget,
             method=self.method, rank_mode=self.rank_mode, limits=self.limits,
             normalised=self.normalised, grouped=self.grouped,
         )  # fmt: skip

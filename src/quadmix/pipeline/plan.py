@@ -10,6 +10,7 @@ from typing import Any
 
 from quadmix.codec import to_json
 from quadmix.engine.tasks import resolve_workers
+from quadmix.errors import MissingExtraError
 from quadmix.io.atomic import read_json
 from quadmix.io.fs import expand, file_size
 from quadmix.pipeline.folder import STAGES, check_identity, identity_facts, run_folder, stage_done
@@ -137,8 +138,10 @@ def progress_weights(seconds: Mapping[str, float]) -> dict[str, float]:
 
 
 def _seconds_per_model(recipe: Recipe, model: ModelSection, training: TrainingSection) -> float:
-    from quadmix.proxy.cost import measure_speed
-
+    try:
+        from quadmix.proxy.cost import measure_speed
+    except ImportError as error:
+        raise MissingExtraError("torch", "proxy", "training proxies") from error
     setting = ProxySetting(
         pool="", targets="", heldout=None, model=model, training=training,
         vocab_size=recipe.tokenizer.vocab_size, domains=("any",),

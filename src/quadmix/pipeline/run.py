@@ -40,7 +40,8 @@ def run(recipe: Recipe, *, until: str = "report", progress: Progress | None = No
     progress = progress or Progress()
     last = STAGES.index(until)
     with _interruptible(), open_run(recipe, progress) as job:
-        stages.plan_progress(job)
+        if last > STAGES.index("annotate"):
+            stages.plan_progress(job)
         targets = stages.read_targets(job)
         corpus = stages.open_pool(job)
         table = stages.annotate(job, corpus, targets)

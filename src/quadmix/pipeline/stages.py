@@ -4,7 +4,8 @@ Every stage commits its own files and is skipped when they are there, so that th
 kill goes on where the last one stopped.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ from quadmix.annotate.table import EXCLUDED_REASONS, LoadedAnnotations, load_ann
 from quadmix.codec import to_json
 from quadmix.corpus.read import read_documents
 from quadmix.corpus.scan import open_corpus
-from quadmix.corpus.targets import TargetText, read_target
+from quadmix.corpus.targets import TargetText, halve_target, read_target
 from quadmix.corpus.tokenizer import Tokenizer, train_tokenizer
 from quadmix.engine.tasks import run_tasks
 from quadmix.errors import BudgetError
@@ -132,7 +133,18 @@ def annotate(job: Job, corpus: Corpus, targets: Sequence[TargetText]) -> LoadedA
             "missing": manifest.missing,
             "cards": [to_json(card) for card in manifest.criteria],
         }
+        notes.warnings += overlap_warnings(manifest.overlap, manifest.documents)
     return loaded
+
+
+def overlap_warnings(overlap: Mapping[str, int], documents: int) -> list[str]:
+    """Return one warning per target of which pool documents hold passages (13 words in a row)."""
+    return [
+        f"target {name!r}: {count:,} of {documents:,} pool documents ({count / documents:.2%}) share 13 "
+        "words in a row with it; its loss then partly measures copying"
+        for name, count in sorted(overlap.items())
+        if count
+    ]
 
 
 def _mean_coverage(loaded: LoadedAnnotations, name: str) -> float:
@@ -156,15 +168,19 @@ def prepare_mixing(job: Job, loaded: LoadedAnnotations) -> Mix:
             raise BudgetError(
                 f"budget.share {recipe.budget.share} of {available:,} tokens is less than one token"
             )
-        if budget > 2 * available:
+        if budget > available:
             raise BudgetError(
-                f"budget.tokens is {budget:,}, but the pool holds {available:,} selectable tokens and a "
-                "document is taken at most twice; lower it, or set budget.train_tokens to repeat"
+                f"budget.tokens is {budget:,}, but the pool holds {available:,} selectable tokens; "
+                "lower it, and set budget.train_tokens if the training is to repeat the selection"
             )
         train_tokens = recipe.budget.train_tokens or budget
         limits = limits_from(recipe.mixing, selectable.domains, epochs=train_tokens / budget)
+        multipliers: tuple[float, ...] = ()
+        if limits is not None:  # the prior applies them, once; see Prior
+            multipliers = tuple(limits.multipliers.tolist())
+            limits = replace(limits, multipliers=np.ones(len(multipliers)))
         whole = whole_part(recipe, selectable, normaliser, float(budget), limits)
-        prior = prior_from(recipe.prior, len(selectable.domains), len(selectable.criteria))
+        prior = prior_from(recipe.prior, len(selectable.domains), len(selectable.criteria), multipliers)
         if train_tokens / budget > 4:
             notes.warnings.append(
                 f"the final training repeats the selection {train_tokens / budget:.1f} times; "
@@ -188,10 +204,25 @@ def tokenise(job: Job, corpus: Corpus, mix: Mix, targets: Sequence[TargetText]) 
         file, context = str(job.path("tokenizer.json")), recipe.proxy.model.context
         tokenizer, run = Tokenizer.load(file), mapper(job, "pool", "pieces")
         pool = build_pool(corpus, mix.full, file, str(job.path("pool")), rows=rows, mapper=run)
-        encode_targets(targets, tokenizer, context, str(job.path("targets")))
+        for name, part in target_halves(targets, recipe.evaluate.enabled, recipe.seed).items():
+            encode_targets(part, tokenizer, context, str(job.path(name)))
         encode_heldout(
             corpus, mix.full, tokenizer, str(job.path("heldout")),
             context=context, max_bytes=recipe.evaluate.holdout_bytes, mapper=run,
         )  # fmt: skip
         notes.facts = {"documents": len(rows), "tokens": int(pool.offsets[-1]), "share": share}
+        if recipe.run.accept_test_targets:
+            notes.warnings.append("run.accept_test_targets: targets were not checked for being test splits")
     return pool
+
+
+def target_halves(targets: Sequence[TargetText], evaluated: bool, seed: int) -> dict[str, list[TargetText]]:
+    """Return the rows that steer the search (`targets`) and those that judge its outcome (`judges`).
+
+    A mixture is searched on one half of every target, drawn by a hash, and compared on the other, so
+    that it is not judged by the rows that chose it. Without a comparison all rows steer.
+    """
+    if not evaluated:
+        return {"targets": list(targets)}
+    halves = [halve_target(t, seed) for t in targets]
+    return {"targets": [h[0] for h in halves], "judges": [h[1] for h in halves]}

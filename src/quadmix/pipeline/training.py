@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from quadmix.errors import RefusalError
+from quadmix.errors import BudgetError, RefusalError
 from quadmix.evaluate import baselines
 from quadmix.evaluate.compare import compare, regmix_mixture
-from quadmix.io.atomic import read_value, write_json
+from quadmix.io.atomic import read_json, read_value, value_digest, write_json
 from quadmix.mixing.prior import draw_theta, prior_mean
-from quadmix.pipeline.folder import Job, StageNotes, stage
+from quadmix.pipeline.folder import Job, StageNotes, library_versions, stage
 from quadmix.pipeline.mix import Mix, Part, scatter
+from quadmix.pipeline.plan import model_counts
 from quadmix.proxy.pool import TokenPool
 from quadmix.proxy.setting import ProxyJob, ProxySetting
 from quadmix.proxy.swarm import run_swarm
@@ -28,9 +29,9 @@ def train_swarm(job: Job, mix: Mix, pool: TokenPool) -> list[Trial]:
     section = job.recipe.proxy
     with stage(job, "swarm") as notes:
         part = mix.part(mix.proxy_share(section.training.tokens, section.pool))
-        drawn = draw_theta(stream(job.recipe.seed, "prior"), mix.prior, section.trials)
-        jobs = [_theta_job(pool, mix, part, f"prior-{i:04d}", "prior", "prior", part.calibrate(t), 0)
-                for i, t in enumerate(drawn)]  # fmt: skip
+        drawn = _draw_fitted(job, mix, part, section.trials, notes)
+        jobs = [_theta_job(pool, mix, part, f"prior-{i:04d}", "prior", "prior", theta, 0)
+                for i, theta in enumerate(drawn)]  # fmt: skip
         centre = part.calibrate(prior_mean(mix.prior))
         jobs += [_theta_job(pool, mix, part, f"repeat-{i:02d}", "repeat", "repeat", centre, 1 + i)
                  for i in range(section.repeats)]  # fmt: skip
@@ -40,11 +41,32 @@ def train_swarm(job: Job, mix: Mix, pool: TokenPool) -> list[Trial]:
     return trials
 
 
+def _draw_fitted(job: Job, mix: Mix, part: Part, count: int, notes: StageNotes) -> list[Theta]:
+    """Return `count` random θ fitted to the budget; draws that cannot meet it are drawn again and counted."""
+    rng, fitted, missed, reason = stream(job.recipe.seed, "prior"), list[Theta](), 0, ""
+    while len(fitted) < count:
+        try:
+            fitted.append(part.calibrate(draw_theta(rng, mix.prior, 1)[0]))
+        except BudgetError as error:
+            missed, reason = missed + 1, str(error)
+            if missed > 20 * count:
+                raise BudgetError(
+                    f"{missed} of {missed + len(fitted)} random θ cannot meet it: {reason}"
+                ) from error
+    if missed:
+        notes.warnings.append(f"{missed} random θ could not meet the budget and were drawn again: {reason}")
+    return fitted
+
+
 def search(job: Job, mix: Mix, trials: Sequence[Trial]) -> Proposal:
     """Learn how θ moves the target losses and propose θ* (mean of the best draws, paper §3.12)."""
     section = job.recipe.proxy
     with stage(job, "search") as notes:
         part = mix.part(mix.proxy_share(section.training.tokens, section.pool))
+        key = value_digest([list(trials), job.recipe.search.model_dump(mode="json"), library_versions()])
+        file = job.path("search", "proposal.json")
+        if file.exists() and read_json(job.path("search", "key.json")) == key:
+            return read_value(file, Proposal)
         with job.progress.stage("search", 1, "proposal"):
             context = SearchContext(
                 annotations=part.table,
@@ -56,7 +78,8 @@ def search(job: Job, mix: Mix, trials: Sequence[Trial]) -> Proposal:
                 planned=section.trials,
             )
             proposal = propose(trials, context, job.recipe.search)
-        write_json(job.path("search", "proposal.json"), proposal)
+        write_json(job.path("search", "key.json"), key)
+        write_json(file, proposal)
         notes.warnings += list(proposal.warnings)
         notes.facts = {"trials_used": proposal.trials_used, "excluded": proposal.trials_excluded}
     return proposal
@@ -111,25 +134,27 @@ def evaluate(
             for label, theta, copies in _contestants(job, mix, part, confirmation, seed, mixture):
                 jobs.append(_copies_job(pool, mix, part, f"compare-{label}-{seed}", "compare", label, theta,
                                         copies, 1000 + seed))  # fmt: skip
-        setting = setting_for(job, mix, pool, section.model, section.training, heldout=True)
+        setting = setting_for(job, mix, pool, section.model, section.training, judge=True)
         trials = _train(job, "evaluate", jobs, setting, job.recipe.proxy.group, folder="evaluate/trials")
         _note_failures(notes, trials)
         comparison = compare(
-            trials, proposal, confirmation, train_tokens=section.training.tokens,
+            trials, proposal, confirmation, train_tokens=setting.tokens,
+            pool_share=_token_share(part, mix), proxies=_proxies(job),
             parameters=parameter_count(section.model, setting.vocab_size),
         )  # fmt: skip
         write_json(job.path("evaluate", "comparison.json"), comparison)
     return comparison
 
 
-def load_confirmation(job: Job) -> Confirmation:
-    """Read the committed confirmation of this run."""
-    return read_value(job.path("search", "confirm.json"), Confirmation)
+def _proxies(job: Job) -> dict[str, int]:
+    """Return how many proxies each searched selector has had trained to find its mixture."""
+    counts = model_counts(job.recipe)
+    return {"quadmix": counts["swarm"] + counts["confirm"], "regmix": counts["regmix"]}
 
 
-def load_proposal(job: Job) -> Proposal:
-    """Read the committed proposal of this run."""
-    return read_value(job.path("search", "proposal.json"), Proposal)
+def _token_share(part: Part, mix: Mix) -> float:
+    whole = mix.whole.table.tokens.sum(dtype=np.float64)
+    return float(part.table.tokens.sum(dtype=np.float64) / whole)
 
 
 def proxy_setting(job: Job, mix: Mix, pool: TokenPool) -> ProxySetting:
@@ -144,13 +169,14 @@ def setting_for(
     model: ModelSection,
     training: TrainingSection,
     *,
-    heldout: bool = False,
+    judge: bool = False,
 ) -> ProxySetting:
-    """Return a training setting over this run's pool and targets; `heldout` adds the held-out losses."""
+    """Return a training setting over this run's pool. Comparison models are judged by the other half of
+    every target and by held-out text, which neither chose nor trained anything."""
     return ProxySetting(
         pool=str(job.path("pool")),
-        targets=str(job.path("targets")),
-        heldout=str(job.path("heldout")) if heldout else None,
+        targets=str(job.path("judges" if judge else "targets")),
+        heldout=str(job.path("heldout")) if judge else None,
         model=model,
         training=training,
         vocab_size=pool.manifest.vocab_size,

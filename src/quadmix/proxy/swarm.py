@@ -6,16 +6,20 @@ worker always computes with one thread, so the number of workers changes nothing
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import xxhash
+
 from quadmix.engine.tasks import run_tasks
 from quadmix.errors import InputError, MissingExtraError
-from quadmix.io.atomic import read_value, write_json
+from quadmix.io.atomic import file_digest, read_value, value_digest, write_json
 from quadmix.proxy.heartbeat import beating, watching
 from quadmix.proxy.setting import ProxyJob, ProxySetting
 from quadmix.types import Trial
+
+_ENVIRONMENT = "could not train: "  # begins the reason of a failure that another try may not meet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,6 +46,9 @@ def run_swarm(
 ) -> list[Trial]:
     """Train all jobs, `group` at a time, and return their trials in the order of the jobs.
 
+    A group is loaded when all its trials lie in `folder`, made from the same jobs; trials that failed
+    for want of memory and the like are trained again, trials that diverged are not.
+
     on_trial is called in this process for every trial, first for those already on disk; on_partial
     about every second with how many models' work is done inside the groups that are in training.
     """
@@ -51,10 +58,11 @@ def run_swarm(
     todo: list[_Group] = []
     for start in range(0, len(jobs), group):
         part = tuple(jobs[start : start + group])
-        if all(_file(path, job).exists() for job in part):
-            for job in part:
-                trials[job.trial_id] = read_value(_file(path, job), Trial)
-                tell(trials[job.trial_id])
+        stored = [_stored(path, job, setting) for job in part]
+        if all(trial is not None for trial in stored):
+            for trial in filter(None, stored):
+                trials[trial.trial_id] = trial
+                tell(trial)
         else:
             todo.append(_Group(jobs=part, setting=setting, folder=str(path)))
 
@@ -84,14 +92,37 @@ def train_and_save(task: _Group) -> list[Trial]:
         with beating(Path(task.folder), task.name) as tell:
             trials = train_group(task.jobs, task.setting, tell)
     except (RuntimeError, MemoryError) as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        text = str(error).splitlines()[0] if str(error) else "no message"
+        reason = f"{_ENVIRONMENT}{type(error).__name__}: {text}"
         pool = open_pool(task.setting.pool)
         trials = [failed_trial(job, reason[:500], pool, task.setting) for job in task.jobs]
     finally:
         torch.set_num_threads(threads)
-    for trial in trials:
+    named = [replace(t, job=job_digest(j, task.setting)) for t, j in zip(trials, task.jobs, strict=True)]
+    for trial in named:
         write_json(Path(task.folder, f"{trial.trial_id}.json"), trial)
-    return trials
+    return named
+
+
+def job_digest(job: ProxyJob, setting: ProxySetting) -> str:
+    """Return the digest of what a trial is made from: θ, seed, copies, model, training, pool, targets."""
+    data = [Path(p, "manifest.json") for p in (setting.pool, setting.targets, setting.heldout) if p]
+    return value_digest(
+        [
+            job.kind, job.label, job.theta, job.seed, xxhash.xxh3_128_hexdigest(job.copies.tobytes()),
+            setting.model.model_dump(), setting.training.model_dump(), setting.vocab_size,
+            [file_digest(f) for f in data if f.exists()],
+        ]
+    )  # fmt: skip
+
+
+def _stored(folder: Path, job: ProxyJob, setting: ProxySetting) -> Trial | None:
+    file = _file(folder, job)
+    if not file.exists():
+        return None
+    trial = read_value(file, Trial)
+    stale = trial.job != job_digest(job, setting) or trial.reason.startswith(_ENVIRONMENT)
+    return None if stale else trial
 
 
 def _file(folder: Path, job: ProxyJob) -> Path:

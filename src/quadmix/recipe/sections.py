@@ -18,6 +18,16 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
+def _refuse_stray(section: Section, keys: set[str]) -> None:
+    """Refuse keys that a section of this kind would not read."""
+    if stray := sorted(keys & section.model_fields_set):
+        kind = getattr(section, "kind", "")
+        if any(getattr(section, key) for key in stray):
+            raise ValueError(
+                f"kind {kind!r} does not use the key {stray[0]!r}; remove it or choose another kind"
+            )
+
+
 class Columns(Section):
     """Column names in the user's files; left out, they are detected and printed."""
 
@@ -25,7 +35,6 @@ class Columns(Section):
     id: str | None = Field(
         default=None, description="document id, kept as a string; detected: id, doc_id, uid"
     )
-    domain: str | None = Field(default=None, description="domain label column, if the documents carry one")
     tokens: str | None = Field(default=None, description="token counts of your own tokenizer, if present")
 
 
@@ -95,6 +104,8 @@ class CriterionSection(Section):
         needs = {"column": "column", "linear": "good", "regression": "labelled"}.get(self.kind)
         if needs and not getattr(self, needs):
             raise ValueError(f"criterion {self.name!r} of kind {self.kind!r} needs the key {needs!r}")
+        fits = {"column": {"column"}, "linear": {"good", "bad"}, "regression": {"labelled"}}
+        _refuse_stray(self, {"column", "good", "bad", "labelled"} - fits.get(self.kind, set()))
         return self
 
 
@@ -120,6 +131,8 @@ class DomainSection(Section):
         needs = {"column": "column", "classifier": "labelled"}.get(self.kind)
         if needs and not getattr(self, needs):
             raise ValueError(f"annotate.domain of kind {self.kind!r} needs the key {needs!r}")
+        fits = {"column": {"column"}, "classifier": {"labelled", "confidence"}}
+        _refuse_stray(self, {"column", "labelled", "confidence"} - fits.get(self.kind, set()))
         return self
 
 
@@ -287,7 +300,7 @@ class ConfirmSection(Section):
     """Fresh proxies of θ*, the prior mean and runners-up before anything is written."""
 
     seeds: int = Field(default=3, ge=2)
-    runners_up: int = Field(default=2, ge=0)
+    runners_up: int = Field(default=2, ge=0, le=3, description="of top-1, best-observed and paper")
 
 
 class MaterialiseSection(Section):

@@ -58,11 +58,20 @@ def baselines(files: RunFiles, gallery: Gallery) -> Html:
     return section("baselines", "Is it better?", *parts)
 
 
+def _cost(comparison: Comparison) -> str:
+    """Say how many proxies each searched selector had trained."""
+    names = {"quadmix": "θ*"}
+    counts = [f"{names.get(label, label)} {count}" for label, count in comparison.proxies.items()]
+    return f" (proxies trained: {', '.join(counts)})" if counts else ""
+
+
 def _comparison(comparison: Comparison, gallery: Gallery) -> list[Html]:
     seeds = max((len(m.values) for m in comparison.measured), default=0)
     intro = (
         f"Models of {short(comparison.model_parameters)} parameters, {short(comparison.train_tokens)} "
-        f"training tokens each, {seeds} seeds; selectors differ only in which documents they took. "
+        f"training tokens each, {seeds} seeds, on {comparison.pool_share:.0%} of the pool; selectors "
+        "differ only in which documents they took, and the target rows that judge here did not steer the "
+        f"search{_cost(comparison)}. "
         f"{comparison.verdict}"
     )
     return [

@@ -37,7 +37,6 @@ class ColumnMap:
 
     text: str
     id: str | None = None
-    domain: str | None = None
     tokens: str | None = None
 
 

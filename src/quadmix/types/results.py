@@ -1,6 +1,6 @@
 """Values about outcomes: trials, proposals, confirmations, comparisons, the dataset on disk."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from quadmix.types.mixture import Theta
@@ -25,6 +25,7 @@ class Trial:
     kind: "prior" (swarm), "repeat" (noise floor), "regmix" (domain-only swarm), "confirm", "compare".
     label: the selector's name ("theta", "prior-mean", "random", "top:edu", ...).
     losses: per target name; heldout: per domain name; curve: (step, training bits per token).
+    job: digest of all that the model was made from, so that a trial is never taken for another job's.
     """
 
     trial_id: str
@@ -43,6 +44,7 @@ class Trial:
     shares: tuple[float, ...] = ()
     curve: tuple[tuple[int, float], ...] = ()
     seconds: float = 0.0
+    job: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +150,11 @@ class Confirmation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The final comparison at equal training tokens with a larger model."""
+    """The final comparison at equal training tokens with a larger model.
+
+    pool_share: share of the pool's tokens on which every selector worked (repetition-matched parts are
+    smaller than the pool). proxies: how many proxies a searched selector had trained.
+    """
 
     chosen: str
     measured: tuple[Measured, ...]
@@ -158,6 +164,8 @@ class Comparison:
     train_tokens: int
     target_weights: dict[str, float]
     verdict: str
+    pool_share: float = 1.0
+    proxies: dict[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
