@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tiny_run import demo_rows, write_rows
 
-from quadmix.corpus.targets import read_target
+from quadmix.corpus.targets import halve_target, read_target
 from quadmix.corpus.tokenizer import Tokenizer, train_tokenizer
 from quadmix.errors import InputError
 from quadmix.recipe import TargetSection
@@ -113,3 +113,28 @@ def test_a_bad_line_of_a_target_is_named_by_number(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_bytes(b'{"text": "a"}\n{"text": \n')
     with pytest.raises(InputError, match="line 2: not valid JSON"):
         read_target(target(tmp_path / "t.jsonl", text="text"), seed=0)
+
+
+def test_the_halves_of_a_target_share_no_row_and_lose_none(tmp_path: Path) -> None:
+    write_rows(tmp_path / "q.jsonl", QUESTIONS)
+    whole = read_target(target(tmp_path / "q.jsonl", prompt="query", answer="answers"), seed=0)
+    first, second = halve_target(whole, seed=0)
+    assert not set(first.prompts) & set(second.prompts)
+    assert sorted(first.prompts + second.prompts) == sorted(whole.prompts)
+    assert abs(len(first.prompts) - len(second.prompts)) <= 1
+    assert halve_target(whole, seed=0) == (first, second)
+    assert halve_target(whole, seed=1) != (first, second)
+
+
+@pytest.mark.parametrize("name", ["mmlu_testset.jsonl", "tests.jsonl", "test/arc.jsonl"])
+def test_a_path_that_names_a_test_split_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "test").mkdir()
+    write_rows(tmp_path / name, [{"text": "some text"}])
+    with pytest.raises(InputError, match="looks like a test split"):
+        read_target(target(tmp_path / name, text="text"), seed=0)
+
+
+def test_words_that_only_contain_test_are_no_test_split(tmp_path: Path) -> None:
+    (tmp_path / "contest").mkdir()
+    write_rows(tmp_path / "contest" / "latest.jsonl", [{"text": "some text"}])
+    assert read_target(target(tmp_path / "contest" / "latest.jsonl", text="text"), seed=0).rows_in == 1

@@ -25,6 +25,9 @@ from quadmix.errors import (
 from quadmix.io.atomic import read_json, read_value
 from quadmix.materialise.explain import explain
 from quadmix.materialise.verify import verify_run
+from quadmix.mixing.prior import prior_mean
+from quadmix.pipeline import stages
+from quadmix.pipeline.folder import open_run
 from quadmix.pipeline.plan import plan
 from quadmix.pipeline.progress import Progress
 from quadmix.pipeline.run import RunResult, run
@@ -91,8 +94,12 @@ def test_every_selector_was_compared_at_equal_tokens(done: tuple[Path, Recipe, R
     trials = [read_json(f) for f in (result.folder / "evaluate" / "trials").glob("*.json")]
     assert len({t["train_tokens"] for t in trials}) == 1
     assert len(trials) == 2 * len(labels)
-    budget = np.array([m.selected_tokens for m in comparison.measured])
-    assert budget.max() / budget.min() < 1.5
+    longest = pq.read_table(result.folder / "selection.parquet")["tokens"].to_numpy().max()
+    domains = len(result.manifest.domains) if result.manifest else 0
+    selected = np.array([m.selected_tokens for m in comparison.measured])
+    assert np.ptp(selected) <= 2 * longest * domains  # each within one document per domain of the budget
+    assert 0 < comparison.pool_share < 1
+    assert comparison.proxies == {"quadmix": 20, "regmix": 8}
     table = "\n".join(result_lines(result))
     assert all(label in table for label in labels)
     assert comparison.verdict in table
@@ -206,7 +213,7 @@ def empty_files(folder: Path) -> None:
     [
         (empty_files, {}, InputError, "no row that can be read"),
         (cut_file, {"corpus__paths": ["pool-*"]}, InputError, r"pool-c\.jsonl\.zst"),
-        (infinite_scores, {}, QuadmixError, "length|quarantine"),
+        (infinite_scores, {}, ScoreError, "length"),
         (
             lambda folder: rewrite(folder, lambda row: {**row, "length_score": None}),
             {},
@@ -216,7 +223,14 @@ def empty_files(folder: Path) -> None:
         (None, {"annotate__criteria": [COLUMN | {"column": "nowhere"}]}, InputError, "nowhere"),
         (None, {"corpus__paths": ["none-*.jsonl"]}, InputError, "none-"),
         (None, {"corpus__columns": {"text": "body"}}, InputError, "'body', but the files have"),
+        (
+            lambda folder: write_rows(folder / "target.jsonl", [{"query": "q", "choices": [""], "gold": 0}]),
+            {},
+            InputError,
+            "target 'arc': no row of .* has text to score",
+        ),
         (None, {"budget": {"tokens": 10**9}}, BudgetError, r"1,000,000,000, but the pool holds"),
+        (None, {"budget": {"tokens": 1}, "proxy__trials": 8}, QuadmixError, "budget|tokens|selects nothing"),
         (
             None,
             {"mixing": {"min_share": {"sience": 0.1}}},
@@ -253,3 +267,55 @@ def test_bad_rows_are_quarantined_and_counted(tmp_path: Path) -> None:
             reasons[reason] = reasons.get(reason, 0) + number
     assert reasons == {"invalid_utf8": 1, "missing_text": 1, "not_an_object": 1, "empty_text": 1}
     assert sum(c["documents"] for c in corpus["counts"]) == 360
+
+
+def test_a_constant_criterion_is_a_warning_not_a_stop(tmp_path: Path) -> None:
+    settings = tiny_settings(tmp_path)
+    rewrite(tmp_path, lambda row: {**row, "length_score": 1.0})
+    result = quiet_run(check_recipe(settings), until="annotate")
+    warnings = read_json(result.folder / "stages" / "annotate.json")["warnings"]
+    assert any("length" in w and "constant" in w for w in warnings)
+
+
+def test_target_passages_in_the_pool_are_a_warning(tmp_path: Path) -> None:
+    settings = tiny_settings(tmp_path)
+    copied = demo_rows("pool.jsonl.zst", 3)[2]["text"][:1200]
+    rows = demo_rows("target_arc_easy.jsonl.zst", 10)
+    write_rows(tmp_path / "target.jsonl", [*rows, {**rows[0], "query": copied}])
+    result = quiet_run(check_recipe(settings), until="annotate")
+    warnings = read_json(result.folder / "stages" / "annotate.json")["warnings"]
+    assert any(w.startswith("target 'arc': 1 of 360 pool documents") for w in warnings)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"budget": {"share": 0.05, "method": "thin"}},
+        {"mixing": {"repetition_cap": 1.5, "max_share": {"reference": 0.3}}},
+        {"mixing": {"rank_mode": "paper", "normaliser": "zscore"}, "prior": {"steepness": "linear", "sparse": 0.5}},
+        {"materialise": {"format": "jsonl.zst"}, "annotate__missing": "drop", "search": {"candidates": 200, "surrogate": "gp"}},
+    ],
+)  # fmt: skip
+def test_other_ways_of_the_method_run_to_a_verified_dataset(tmp_path: Path, change: dict[str, Any]) -> None:
+    result = quiet_run(tiny_recipe(tmp_path, **change), until="materialise")
+    assert all(check.ok for check in verify_run(str(result.folder)).checks)
+    assert result.manifest is not None
+    caps = change.get("mixing", {})
+    if "max_share" in caps:
+        of = {d.domain: d.expected_tokens for d in result.manifest.domains}
+        assert of["reference"] / sum(of.values()) <= 0.3 + 1e-6
+        table = pq.read_table(result.folder / "selection.parquet")
+        assert table["expected"].to_numpy().max() <= 1.5 + 1e-9
+
+
+def test_a_multiplier_counts_once_however_often_a_theta_is_fitted(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path, mixing={"multipliers": {"reference": 2.0}})
+    with open_run(recipe, Progress(quiet=True)) as job:
+        corpus = stages.open_pool(job)
+        mix = stages.prepare_mixing(job, stages.annotate(job, corpus, stages.read_targets(job)))
+    once = mix.whole.calibrate(prior_mean(mix.prior))
+    again = mix.whole.calibrate(mix.whole.calibrate(once))
+    np.testing.assert_allclose(again.cutoff, once.cutoff, rtol=1e-8)
+    favoured = mix.whole.table.domains.index("reference")
+    others = np.delete(once.cutoff, favoured)
+    np.testing.assert_allclose(once.cutoff[favoured], 2 * others, rtol=1e-9)

@@ -101,3 +101,32 @@ def test_the_share_of_groups_in_training_is_told_while_they_train(tmp_path: Path
             time.sleep(0.05)
     assert heard[0] == 2.0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trial_of_another_job_is_trained_again(tmp_path: Path) -> None:
+    """Same names, other copies: what lies on disk is not taken for the new job's result."""
+    setting = make_setting(tmp_path)
+    one, two = make_job("t0", some_copies(0), seed=1), make_job("t0", some_copies(5), seed=1)
+    first = run_swarm([one], setting, folder=tmp_path / "trials", group=2, executor="serial")[0]
+    other = run_swarm([two], setting, folder=tmp_path / "trials", group=2, executor="serial")[0]
+    assert other.job != first.job
+    assert other.losses != first.losses
+    assert without_time(run_swarm([one], setting, folder=tmp_path / "trials", group=2, executor="serial")) == (
+        without_time([first])
+    )
+
+
+def test_a_failure_of_the_environment_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting, jobs = make_setting(tmp_path), jobs_of(2)
+
+    def broken(part: Sequence[ProxyJob], setting: ProxySetting, tell: Any) -> list[Trial]:
+        raise MemoryError("for now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_room, "train_group", broken)
+        failed = run_swarm(jobs, setting, folder=tmp_path / "trials", group=2, executor="serial")
+    assert [t.status for t in failed] == ["failed", "failed"]
+    again = run_swarm(jobs, setting, folder=tmp_path / "trials", group=2, executor="serial")
+    assert [t.status for t in again] == ["done", "done"]

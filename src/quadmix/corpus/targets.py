@@ -16,6 +16,7 @@ from quadmix.io.rows import read_records
 from quadmix.recipe import TargetSection
 from quadmix.rng import keyed_uniform
 
+_TEST_FOLDER = re.compile(r"tests?(ing|set)?([_-]?(split|set|data))?", re.IGNORECASE)
 _TEST = re.compile(r"(^|[^a-z])tests?(ing|set|split)?([^a-z]|$)", re.IGNORECASE)
 
 
@@ -98,13 +99,14 @@ def _thin(rows: int, limit: int, seed: int, name: str) -> list[int]:
 
 
 def _refuse_test_split(section: TargetSection, rows: Sequence[dict[str, Any]]) -> None:
-    file = "/".join(section.path.rsplit("/", 2)[-2:])
+    *folders, file = section.path.split("/")
+    folder = next((f for f in folders if _TEST_FOLDER.fullmatch(f)), None)
     found = next(
         (r["split"] for r in rows if isinstance(r.get("split"), str) and _TEST.search(r["split"])), None
     )
-    if found is None and not _TEST.search(file):
+    if found is None and folder is None and not _TEST.search(file):
         return
-    sign = f"rows with split {found!r}" if found is not None else f"the path {file!r}"
+    sign = f"rows with split {found!r}" if found is not None else f"the name {folder or file!r}"
     raise InputError(
         f"target {section.name!r} looks like a test split ({sign}): a mixture tuned on a test set makes the "
         "test worthless. Use a train split (`split: train`), or force it: --set run.accept_test_targets=true"

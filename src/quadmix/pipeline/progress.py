@@ -51,9 +51,10 @@ class Progress:
             yield step
         finally:
             self._clear()
-        self._finished += self._weight(name)
+        step.done = step.total
         self._show(step, force=True)
         self._clear()
+        self._finished += self._weight(name)
 
     def note(self, text: str) -> None:
         """Print one line of information."""
