@@ -17,7 +17,7 @@ from quadmix.errors import (
     BudgetError,
     IdentityError,
     InputError,
-    QuadmixError,
+    QuarantineError,
     RecipeError,
     RefusalError,
     ScoreError,
@@ -213,7 +213,7 @@ def empty_files(folder: Path) -> None:
     [
         (empty_files, {}, InputError, "no row that can be read"),
         (cut_file, {"corpus__paths": ["pool-*"]}, InputError, r"pool-c\.jsonl\.zst"),
-        (infinite_scores, {}, ScoreError, "length"),
+        (infinite_scores, {}, QuarantineError, "200 of 360 rows are bad.*invalid_json"),
         (
             lambda folder: rewrite(folder, lambda row: {**row, "length_score": None}),
             {},
@@ -230,7 +230,12 @@ def empty_files(folder: Path) -> None:
             "target 'arc': no row of .* has text to score",
         ),
         (None, {"budget": {"tokens": 10**9}}, BudgetError, r"1,000,000,000, but the pool holds"),
-        (None, {"budget": {"tokens": 1}, "proxy__trials": 8}, QuadmixError, "budget|tokens|selects nothing"),
+        (
+            None,
+            {"budget": {"tokens": 1}},
+            BudgetError,
+            "the budget is 1 tokens, less than one",
+        ),
         (
             None,
             {"mixing": {"min_share": {"sience": 0.1}}},
@@ -292,8 +297,15 @@ def test_target_passages_in_the_pool_are_a_warning(tmp_path: Path) -> None:
     [
         {"budget": {"share": 0.05, "method": "thin"}},
         {"mixing": {"repetition_cap": 1.5, "max_share": {"reference": 0.3}}},
-        {"mixing": {"rank_mode": "paper", "normaliser": "zscore"}, "prior": {"steepness": "linear", "sparse": 0.5}},
-        {"materialise": {"format": "jsonl.zst"}, "annotate__missing": "drop", "search": {"candidates": 200, "surrogate": "gp"}},
+        {
+            "mixing": {"rank_mode": "paper", "normaliser": "zscore"},
+            "prior": {"steepness": "linear", "sparse": 0.5},
+        },
+        {
+            "materialise": {"format": "jsonl.zst"},
+            "annotate__missing": "drop",
+            "search": {"candidates": 200, "surrogate": "gp"},
+        },
     ],
 )  # fmt: skip
 def test_other_ways_of_the_method_run_to_a_verified_dataset(tmp_path: Path, change: dict[str, Any]) -> None:

@@ -111,14 +111,12 @@ def test_a_trial_of_another_job_is_trained_again(tmp_path: Path) -> None:
     other = run_swarm([two], setting, folder=tmp_path / "trials", group=2, executor="serial")[0]
     assert other.job != first.job
     assert other.losses != first.losses
-    assert without_time(run_swarm([one], setting, folder=tmp_path / "trials", group=2, executor="serial")) == (
-        without_time([first])
-    )
+    assert without_time(
+        run_swarm([one], setting, folder=tmp_path / "trials", group=2, executor="serial")
+    ) == (without_time([first]))
 
 
-def test_a_failure_of_the_environment_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_of_the_environment_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setting, jobs = make_setting(tmp_path), jobs_of(2)
 
     def broken(part: Sequence[ProxyJob], setting: ProxySetting, tell: Any) -> list[Trial]:

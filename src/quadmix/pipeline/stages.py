@@ -164,9 +164,11 @@ def prepare_mixing(job: Job, loaded: LoadedAnnotations) -> Mix:
         normaliser = read_value(file, Normaliser)
         available = int(selectable.tokens.sum(dtype=np.int64))
         budget = recipe.budget.tokens or round((recipe.budget.share or 0) * available)
-        if budget <= 0:
+        least = round(available / max(len(selectable), 1)) * len(selectable.domains)
+        if budget < least:
             raise BudgetError(
-                f"budget.share {recipe.budget.share} of {available:,} tokens is less than one token"
+                f"the budget is {budget:,} tokens, less than one average document for each of the "
+                f"{len(selectable.domains)} domains ({least:,} tokens); raise budget.tokens or budget.share"
             )
         if budget > available:
             raise BudgetError(
