@@ -118,6 +118,11 @@ def test_figures_are_sound_xml_with_png_and_csv_beside_them(nasty):
         assert len((nasty / f"figures/{name}.csv").read_text("utf-8").splitlines()) > 1
 
 
+def test_no_label_shows_the_markup_of_formulas(nasty):
+    for file in (nasty / "figures").glob("*.svg"):
+        assert "mathdefault" not in file.read_text(encoding="utf-8"), file.name
+
+
 def test_no_csv_cell_is_a_formula(nasty):
     """Text cells that spreadsheets would run start with an apostrophe; numbers stay numbers."""
     with (nasty / "figures/domain-tokens.csv").open(encoding="utf-8", newline="") as file:

@@ -155,6 +155,8 @@ def loss_curves(trials: Sequence[Trial]) -> Picture | None:
                 alpha=0.9 if failed else 0.25,
             )
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")  # the default writes mathtext, which is switched off here
+        axis.minorticks_off()
         axis.set_xlabel("step (log)")
         axis.set_ylabel("training loss, bits per token")
 
