@@ -87,7 +87,7 @@ def test_init_writes_a_recipe_that_loads(tmp_path: Path) -> None:
     recipe = load_recipe(str(out))
     found = {c.name: c.direction for c in recipe.annotate.criteria if c.kind == "column"}
     assert found == {"quality": "higher", "perplexity": "lower"}
-    assert recipe.targets[0].choices == "choices"
+    assert (recipe.targets[0].choices, recipe.targets[0].split) == ("choices", "train")
     again = quadmix(*words)
     assert again.returncode == 2
     assert "exists; choose another name" in again.stderr

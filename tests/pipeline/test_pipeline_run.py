@@ -331,3 +331,13 @@ def test_a_multiplier_counts_once_however_often_a_theta_is_fitted(tmp_path: Path
     favoured = mix.whole.table.domains.index("reference")
     others = np.delete(once.cutoff, favoured)
     np.testing.assert_allclose(once.cutoff[favoured], 2 * others, rtol=1e-9)
+
+
+def test_models_that_repeat_more_than_the_final_run_are_a_warning(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path, budget={"tokens": 6000})
+    with open_run(recipe, Progress(quiet=True)) as job:
+        corpus, targets = stages.open_pool(job), stages.read_targets(job)
+        mix = stages.prepare_mixing(job, stages.annotate(job, corpus, targets))
+        stages.tokenise(job, corpus, mix, targets)
+    warnings = read_json(tmp_path / "runs" / "tiny" / "stages" / "pool.json")["warnings"]
+    assert any("proxy.training.tokens is 8,192, the final training 6,000" in w for w in warnings)

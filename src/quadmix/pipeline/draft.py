@@ -151,7 +151,10 @@ def _target_lines(targets: Sequence[str]) -> list[str]:
         if not records:
             raise InputError(f"target {path!r} has no row; expected one JSON object per line, or Parquet")
         row = records[0]
-        part = f"name: {_slug(Path(path).name.split('.')[0])}, path: {json.dumps(str(Path(path).absolute()))}"
+        splits = {r.get("split") for r in records}
+        split = next((f", split: {name}" for name in ("train", "dev", "validation") if name in splits), "")
+        place = json.dumps(str(Path(path).absolute()))
+        part = f"name: {_slug(Path(path).name.split('.')[0])}, path: {place}{split}"
         prompt = next((k for k in ("prompt", "query", "question", "instruction") if k in row), None)
         answer = next(
             (k for k in ("answer", "answers", "response", "output", "completion") if k in row), None

@@ -213,6 +213,16 @@ def tokenise(job: Job, corpus: Corpus, mix: Mix, targets: Sequence[TargetText]) 
             context=context, max_bytes=recipe.evaluate.holdout_bytes, mapper=run,
         )  # fmt: skip
         notes.facts = {"documents": len(rows), "tokens": int(pool.offsets[-1]), "share": share}
+        for name, tokens in (
+            ("proxy", recipe.proxy.training.tokens),
+            ("evaluate", recipe.evaluate.training.tokens),
+        ):
+            if tokens > 1.05 * mix.train_tokens:
+                notes.warnings.append(
+                    f"{name}.training.tokens is {tokens:,}, the final training {mix.train_tokens:,}: these "
+                    f"models repeat data {tokens / mix.train_tokens:.1f} times as often as the final run; "
+                    "lower it, or say with budget.train_tokens how long the final training is"
+                )
         if recipe.run.accept_test_targets:
             notes.warnings.append("run.accept_test_targets: targets were not checked for being test splits")
     return pool
