@@ -59,30 +59,37 @@ def _draw_fitted(job: Job, mix: Mix, part: Part, count: int, notes: StageNotes) 
 
 
 def search(job: Job, mix: Mix, trials: Sequence[Trial]) -> Proposal:
-    """Learn how θ moves the target losses and propose θ* (mean of the best draws, paper §3.12)."""
-    section = job.recipe.proxy
+    """Learn how θ moves the target losses and propose θ* (mean of the best draws, paper §3.12).
+
+    A proposal that was made from the same trials, settings and libraries is loaded.
+    """
+    key = value_digest([list(trials), job.recipe.search.model_dump(mode="json"), library_versions()])
+    file, key_file = job.path("search", "proposal.json"), job.path("search", "key.json")
     with stage(job, "search") as notes:
-        part = mix.part(mix.proxy_share(section.training.tokens, section.pool))
-        key = value_digest([list(trials), job.recipe.search.model_dump(mode="json"), library_versions()])
-        file = job.path("search", "proposal.json")
-        if file.exists() and read_json(job.path("search", "key.json")) == key:
-            return read_value(file, Proposal)
-        with job.progress.stage("search", 1, "proposal"):
-            context = SearchContext(
-                annotations=part.table,
-                normalised=part.normalised,
-                prior=mix.prior,
-                fit=part.calibrate,
-                seed=job.recipe.seed,
-                target_weights={t.name: t.weight for t in job.recipe.targets},
-                planned=section.trials,
-            )
-            proposal = propose(trials, context, job.recipe.search)
-        write_json(job.path("search", "key.json"), key)
-        write_json(file, proposal)
+        if file.exists() and key_file.exists() and read_json(key_file) == key:
+            proposal = read_value(file, Proposal)
+        else:
+            with job.progress.stage("search", 1, "proposal"):
+                proposal = propose(trials, _search_context(job, mix), job.recipe.search)
+            write_json(file, proposal)
+            write_json(key_file, key)  # after it: a key may never vouch for an older proposal
         notes.warnings += list(proposal.warnings)
         notes.facts = {"trials_used": proposal.trials_used, "excluded": proposal.trials_excluded}
     return proposal
+
+
+def _search_context(job: Job, mix: Mix) -> SearchContext:
+    section = job.recipe.proxy
+    part = mix.part(mix.proxy_share(section.training.tokens, section.pool))
+    return SearchContext(
+        annotations=part.table,
+        normalised=part.normalised,
+        prior=mix.prior,
+        fit=part.calibrate,
+        seed=job.recipe.seed,
+        target_weights={t.name: t.weight for t in job.recipe.targets},
+        planned=section.trials,
+    )
 
 
 def confirm(job: Job, mix: Mix, pool: TokenPool, proposal: Proposal) -> Confirmation:
