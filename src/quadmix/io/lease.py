@@ -133,5 +133,7 @@ def _beat(path: Path, mine: Lease, seconds: float, stop: threading.Event, lost: 
         except OSError:
             continue  # a full or absent disk passes, or fails the run elsewhere; the lease merely ages
         lost.set()
-        os.kill(os.getpid(), signal.SIGINT)
+        # a shell starts background jobs with SIGINT ignored; then only SIGTERM reaches the main thread
+        ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        os.kill(os.getpid(), signal.SIGTERM if ignored else signal.SIGINT)
         return
