@@ -59,6 +59,9 @@ def test_overrides_reach_nested_keys_and_are_checked(tmp_path: Path) -> None:
         load_recipe(str(file), ["proxy.trial=9"])
     with pytest.raises(RecipeError, match=r"expected a\.b=value"):
         load_recipe(str(file), ["proxy.trials"])
+    assert load_recipe(str(file), ["targets.0.limit=7"]).targets[0].limit == 7
+    with pytest.raises(RecipeError, match="'1' is no place in a list, expected 0 to 0"):
+        load_recipe(str(file), ["targets.1.limit=7"])
     with pytest.raises(RecipeError, match="'name' is not a section"):
         load_recipe(str(file), ["name.x=1"])
 

@@ -101,19 +101,6 @@ def plan(
     _print(result.to_json(), result.lines(), json_)
 
 
-@app.command()
-def run(
-    recipe: RecipePath,
-    overrides: Overrides = None,
-    workers: Workers = None,
-    accept_unconfirmed: Accept = False,
-    json_: AsJson = False,
-    quiet: Quiet = False,
-) -> None:
-    """All stages, from files to dataset, comparison and report; the same command resumes after a stop."""
-    _run(_load(recipe, overrides, workers, accept_unconfirmed), "report", quiet, json_)
-
-
 def _stage_command(name: str, last: str, text: str) -> None:
     def command(
         recipe: RecipePath,
@@ -128,6 +115,11 @@ def _stage_command(name: str, last: str, text: str) -> None:
     app.command(name, help=text)(command)
 
 
+_stage_command(
+    "run",
+    "report",
+    "All stages, from files to dataset, comparison and report; the same command resumes after a stop.",
+)
 _stage_command(
     "annotate", "annotate", "Run up to the annotations: scores, domain and token count per document."
 )

@@ -61,16 +61,29 @@ def _apply(settings: dict[str, Any], override: str) -> None:
     if not equals:
         raise RecipeError(f"--set {override!r}: expected a.b=value")
     *parents, leaf = key.split(".")
-    node = settings
+    node: Any = settings
     for name in parents:
-        child = node.setdefault(name, {})
-        if not isinstance(child, dict):
+        step = _step(node, name, override)
+        if isinstance(step, str):
+            node.setdefault(step, {})
+        node = node[step]
+        if type(node) not in (dict, list):
             raise RecipeError(f"--set {override!r}: {name!r} is not a section")
-        node = cast(dict[str, Any], child)
     try:
-        node[leaf] = yaml.safe_load(value)
+        node[_step(node, leaf, override)] = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {override!r}: the value is not valid YAML: {error}") from error
+
+
+def _step(node: Any, name: str, override: str) -> str | int:
+    """Return one step of a key: a name in a section, a place in a list (targets.0.limit)."""
+    if not isinstance(node, list):
+        return name
+    items = cast(list[Any], node)
+    if not name.isdecimal() or int(name) >= len(items):
+        last = len(items) - 1
+        raise RecipeError(f"--set {override!r}: {name!r} is no place in a list, expected 0 to {last}")
+    return int(name)
 
 
 def _explain(error: ValidationError) -> str:
