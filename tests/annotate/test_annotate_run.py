@@ -22,7 +22,7 @@ from quadmix.annotate import (
 from quadmix.annotate.run import part_path
 from quadmix.corpus.read import read_documents
 from quadmix.corpus.tokenizer import Tokenizer, train_tokenizer
-from quadmix.engine.tasks import run_tasks
+from quadmix.engine.tasks import Place, run_tasks
 from quadmix.errors import InputError, IntegrityError
 from quadmix.io.atomic import read_table, write_text
 from quadmix.recipe import AnnotateSection
@@ -133,7 +133,7 @@ def test_worker_processes_write_the_same_bytes(tmp_path: Path) -> None:
     for result in results:
         part_path(tmp_path, result.split).unlink()
     tasks = annotate_tasks(corpus, annotators, tmp_path)
-    assert run_tasks(annotate_split, tasks, executor="processes", workers=1) == results
+    assert run_tasks(annotate_split, tasks, place=Place("processes", 1)) == results
     assert [part_path(tmp_path, r.split).read_bytes() for r in results] == before
 
 

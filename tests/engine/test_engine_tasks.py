@@ -11,7 +11,7 @@ from typing import Any
 import engine_tasks as work
 import pytest
 
-from quadmix.engine.tasks import resolve_workers, run_tasks
+from quadmix.engine.tasks import Place, resolve_workers, run_tasks
 from quadmix.errors import InputError, MissingExtraError, QuadmixError
 
 
@@ -19,7 +19,7 @@ from quadmix.errors import InputError, MissingExtraError, QuadmixError
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
 def test_results_come_in_task_order(executor: Any, count: int) -> None:
     seen: dict[int, int] = {}
-    out = run_tasks(work.square, range(count), executor=executor, workers=2, on_done=seen.__setitem__)
+    out = run_tasks(work.square, range(count), place=Place(executor, 2), on_done=seen.__setitem__)
     assert out == [n * n for n in range(count)]
     assert seen == dict(enumerate(out))
 
@@ -27,7 +27,7 @@ def test_results_come_in_task_order(executor: Any, count: int) -> None:
 def test_on_done_is_called_here_as_results_arrive() -> None:
     arrived: list[tuple[int, int]] = []
     out = run_tasks(
-        work.slow_first, [0, 1, 2], executor="processes", workers=2,
+        work.slow_first, [0, 1, 2], place=Place("processes", 2),
         on_done=lambda i, _: arrived.append((i, os.getpid())),
     )  # fmt: skip
     assert out == [0, 1, 2]
@@ -38,7 +38,7 @@ def test_on_done_is_called_here_as_results_arrive() -> None:
 def test_workers_are_other_processes_with_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    (facts,) = run_tasks(work.worker_facts, [0], executor="processes", workers=1)
+    (facts,) = run_tasks(work.worker_facts, [0], place=Place("processes", 1))
     assert facts.pop("pid") != str(os.getpid())
     assert facts.pop("TOKENIZERS_PARALLELISM") == "false"
     assert set(facts.values()) == {"1"}
@@ -49,7 +49,7 @@ def test_workers_are_other_processes_with_one_thread(monkeypatch: pytest.MonkeyP
 def test_a_killed_worker_costs_a_retry_not_the_run(tmp_path: Path) -> None:
     """Each marked task kills its worker once; all tasks are done all the same, in order."""
     tasks = [str(tmp_path / n) for n in ("safe-0", "dies-1", "safe-2", "dies-3", "safe-4")]
-    out = run_tasks(work.die_once, tasks, executor="processes", workers=2)
+    out = run_tasks(work.die_once, tasks, place=Place("processes", 2))
     assert out == [Path(t).name for t in tasks]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["dies-1", "dies-3"]
 
@@ -58,7 +58,7 @@ def test_a_task_that_always_kills_its_worker_is_named() -> None:
     with pytest.raises(
         QuadmixError, match=r"task 2 of 4 of die_always ended its worker.* 3 times.*signal 9.*memory"
     ):
-        run_tasks(work.die_always, range(4), executor="processes", workers=2)
+        run_tasks(work.die_always, range(4), place=Place("processes", 2))
 
 
 @pytest.mark.parametrize("executor", ["serial", "processes"])
@@ -73,7 +73,7 @@ def test_a_task_that_always_kills_its_worker_is_named() -> None:
 )
 def test_errors_of_tasks_are_raised_as_they_were(executor: Any, kind: str, error: Any, text: str) -> None:
     with pytest.raises(error, match=text) as caught:
-        run_tasks(work.fail, [kind], executor=executor, workers=1)
+        run_tasks(work.fail, [kind], place=Place(executor, 1))
     assert type(caught.value) is error
     if kind == "input":
         assert caught.value.__notes__ == ["context"]
@@ -81,17 +81,17 @@ def test_errors_of_tasks_are_raised_as_they_were(executor: Any, kind: str, error
 
 def test_what_cannot_travel_is_an_error_with_its_text() -> None:
     with pytest.raises(RuntimeError, match="UnicodeDecodeError: 'utf-8' codec"):
-        run_tasks(work.fail, ["unicode"], executor="processes", workers=1)
+        run_tasks(work.fail, ["unicode"], place=Place("processes", 1))
     with pytest.raises((RuntimeError, AttributeError), match="lambda"):
-        run_tasks(work.unpicklable, [1], executor="processes", workers=1)
+        run_tasks(work.unpicklable, [1], place=Place("processes", 1))
     with pytest.raises(QuadmixError, match="cannot be sent to a worker process; expected a module-level"):
-        run_tasks(lambda n: n, [1], executor="processes", workers=1)
+        run_tasks(lambda n: n, [1], place=Place("processes", 1))
 
 
 def test_large_tasks_and_results_pass() -> None:
-    out = run_tasks(work.big, [1, 2, 3], executor="processes", workers=2)
+    out = run_tasks(work.big, [1, 2, 3], place=Place("processes", 2))
     assert [(r[0], len(r)) for r in out] == [(1, 5_000_000), (2, 5_000_000), (3, 5_000_000)]
-    assert run_tasks(work.length, out, executor="processes", workers=2) == [5_000_000] * 3
+    assert run_tasks(work.length, out, place=Place("processes", 2)) == [5_000_000] * 3
 
 
 def test_an_error_in_on_done_ends_the_workers(tmp_path: Path) -> None:
@@ -99,9 +99,7 @@ def test_an_error_in_on_done_ends_the_workers(tmp_path: Path) -> None:
         raise InputError("stop here")
 
     with pytest.raises(InputError, match="stop here"):
-        run_tasks(
-            work.die_once, [str(tmp_path / "safe")] * 4, executor="processes", workers=2, on_done=refuse
-        )
+        run_tasks(work.die_once, [str(tmp_path / "safe")] * 4, place=Place("processes", 2), on_done=refuse)
     assert not children_of(os.getpid())
 
 
@@ -115,13 +113,13 @@ def test_resolve_workers() -> None:
 SCRIPT = """
 import signal, sys
 import engine_tasks
-from quadmix.engine.tasks import run_tasks
+from quadmix.engine.tasks import Place, run_tasks
 def stop(number, frame):
     raise KeyboardInterrupt
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, stop)
     try:
-        run_tasks(engine_tasks.hang, sys.argv[1:], executor="processes", workers=2)
+        run_tasks(engine_tasks.hang, sys.argv[1:], place=Place("processes", 2))
     except KeyboardInterrupt:
         sys.exit(4)
 """

@@ -14,7 +14,7 @@ import pytest
 from materialise_run import Run, build_run, documents, write_inputs
 from test_materialise_write import part_digests, rows_of
 
-from quadmix.engine.tasks import run_tasks
+from quadmix.engine.tasks import Place, run_tasks
 from quadmix.materialise.explain import explain
 from quadmix.materialise.verify import verify_run
 from quadmix.recipe import MaterialiseSection
@@ -116,7 +116,7 @@ def test_documents_without_ids_are_traced_by_the_made_ones(tmp_path: Path):
 def test_two_processes_write_the_bytes_of_one(run: Run, tmp_path: Path):
     first = run.write()
     other = build_run(tmp_path / "other", [f.path for f in run.corpus.files], run.docs)
-    second = other.write(mapper=functools.partial(run_tasks, executor="processes", workers=2))
+    second = other.write(mapper=functools.partial(run_tasks, place=Place("processes", 2)))
     assert part_digests(run.folder) == part_digests(other.folder)
     assert first.digest == second.digest
 

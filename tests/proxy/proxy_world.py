@@ -13,6 +13,7 @@ from quadmix.rng import doc_keys
 
 VOCAB, CONTEXT = 48, 16
 MODEL = ModelSection(layers=2, width=16, heads=2, mlp=32, context=CONTEXT)
+PUBLISHED = MODEL.model_copy(update={"architecture": "tinyllama", "head": "untied"})
 
 
 def tokens_of(domain: int, length: int, rng: np.random.Generator) -> np.ndarray:
@@ -62,13 +63,13 @@ def make_targets(folder: Path, kind: str = "target", windows: int = 6) -> Path:
     return folder
 
 
-def make_setting(folder: Path, **training: object) -> ProxySetting:
+def make_setting(folder: Path, model: ModelSection = MODEL, **training: object) -> ProxySetting:
     defaults = {"tokens": 640, "batch": 4, "precision": "float32", "peak_lr": 0.02}
     return ProxySetting(
         pool=str(make_pool(folder / "pool")),
         targets=str(make_targets(folder / "targets")),
         heldout=str(make_targets(folder / "heldout", kind="heldout")),
-        model=MODEL,
+        model=model,
         training=TrainingSection(**{**defaults, **training}),  # pyright: ignore[reportArgumentType]
         vocab_size=VOCAB,
         domains=("zero", "one"),
@@ -77,7 +78,13 @@ def make_setting(folder: Path, **training: object) -> ProxySetting:
 
 def make_job(name: str, copies: np.ndarray, seed: int = 0) -> ProxyJob:
     return ProxyJob(
-        trial_id=name, kind="prior", label="theta", theta=None, seed=seed, copies=copies.astype(np.int32)
+        trial_id=name,
+        kind="prior",
+        label="theta",
+        theta=None,
+        seed=seed,
+        order_seed=seed,
+        copies=copies.astype(np.int32),
     )
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from proxy_world import MODEL, VOCAB
+from proxy_world import MODEL, PUBLISHED, VOCAB
 
 from quadmix.proxy.model import initial_weights
 from quadmix.proxy.optim import Optimizer, clip_models, orthogonalise, rate_factor, update
@@ -25,29 +25,40 @@ def test_newton_schulz_pushes_singular_values_near_one(shape: tuple[int, ...]) -
     assert float((core - torch.diag_embed(diagonal)).abs().max()) < 0.02
 
 
-def test_adamw_equals_torch() -> None:
-    """Ten steps of our AdamW equal torch.optim.AdamW on each model (embeddings are not decayed)."""
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_adamw_equals_torch(decay_all: bool) -> None:
+    """Ten steps of our AdamW equal torch.optim.AdamW; embedding, head and gains decay only if all do."""
     training = TrainingSection(optimizer="adamw", weight_decay=0.1)
-    weights = initial_weights(MODEL, VOCAB, [0, 1], CPU)
-    copies = [t.detach().clone().requires_grad_() for t in weights.all()]
-    groups = [{"params": copies[:1], "weight_decay": 0.0}, {"params": copies[1:], "weight_decay": 0.1}]
+    weights = initial_weights(PUBLISHED, VOCAB, [0, 1], CPU)
+    copies = [t.detach().clone().requires_grad_() for t in weights.named().values()]
+    decays = [0.1 if decay_all or name in ("square", "wide") else 0.0 for name in weights.named()]
+    groups = [{"params": [c], "weight_decay": d} for c, d in zip(copies, decays, strict=True)]
     theirs = torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.95))
-    ours = Optimizer.start(weights, training, torch.float32)
+    ours = Optimizer.start(weights, training)
     rng = torch.Generator().manual_seed(0)
     for _ in range(10):
-        for mine, copy in zip(weights.all(), copies, strict=True):
+        for mine, copy in zip(weights.named().values(), copies, strict=True):
             mine.grad = torch.randn(mine.shape, generator=rng)
             copy.grad = mine.grad.clone()
-        update(weights, ours, torch.full((2,), 0.01), torch.ones(2, dtype=torch.bool))
+        alive = torch.ones(2, dtype=torch.bool)
+        update(
+            weights,
+            ours,
+            torch.full((2,), 0.01),
+            alive,
+            training=training,
+            dtype=torch.float32,
+            decay_all=decay_all,
+        )
         theirs.step()
-    for mine, copy in zip(weights.all(), copies, strict=True):
+    for mine, copy in zip(weights.named().values(), copies, strict=True):
         torch.testing.assert_close(mine, copy, atol=1e-6, rtol=1e-5)
 
 
 def test_clip_is_per_model() -> None:
     """A model with a large gradient is scaled to the limit, its neighbour is left alone."""
     weights = initial_weights(MODEL, VOCAB, [0, 1], CPU)
-    for tensor in weights.all():
+    for tensor in weights.named().values():
         tensor.grad = torch.zeros_like(tensor)
     assert weights.embedding.grad is not None
     weights.embedding.grad[0, 0, 0] = 30.0
@@ -82,14 +93,16 @@ def test_schedules() -> None:
 def test_a_dead_model_never_changes_again(optimizer: str) -> None:
     """With NaN gradients and alive False a model keeps its weights; the others move to finite ones."""
     weights = initial_weights(MODEL, VOCAB, [0, 1], CPU)
-    before = [t.detach().clone() for t in weights.all()]
-    state = Optimizer.start(weights, TrainingSection(optimizer=optimizer), torch.float32)  # pyright: ignore[reportArgumentType]
+    before = [t.detach().clone() for t in weights.named().values()]
+    training = TrainingSection(optimizer=optimizer)  # pyright: ignore[reportArgumentType]
+    state = Optimizer.start(weights, training)
     for _ in range(2):
-        for tensor in weights.all():
+        for tensor in weights.named().values():
             tensor.grad = torch.ones_like(tensor)
             tensor.grad[0] = torch.nan
-        update(weights, state, torch.tensor([torch.nan, 0.01]), torch.tensor([False, True]))
-    for tensor, old in zip(weights.all(), before, strict=True):
+        rates, alive = torch.tensor([torch.nan, 0.01]), torch.tensor([False, True])
+        update(weights, state, rates, alive, training=training, dtype=torch.float32)
+    for tensor, old in zip(weights.named().values(), before, strict=True):
         assert torch.equal(tensor[0], old[0])
         assert not torch.equal(tensor[1], old[1])
         assert tensor[1].isfinite().all()

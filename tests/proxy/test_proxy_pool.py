@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import tokenizers
 
 from quadmix.corpus.read import DocBatch
 from quadmix.corpus.tokenizer import Tokenizer, train_tokenizer
@@ -92,6 +93,28 @@ def test_pool_holds_each_document_with_its_end(tokenizer_path: str, tmp_path: Pa
         assert tokenizer.decode(ids[:-1]) == TEXTS[row]
         assert ids[-1] == tokenizer.end_of_document
     assert int(pool.lengths.sum()) == len(pool.tokens)
+
+
+def test_a_large_vocabulary_takes_four_bytes(tmp_path: Path) -> None:
+    """Ids above 65,535 come back from a uint32 pool as the words that they are."""
+    words = sorted({word for text in TEXTS for word in text.split()})
+    vocab = {f"filler{i}": i for i in range(65_536)} | {word: 65_536 + i for i, word in enumerate(words)}
+    model = tokenizers.models.WordLevel(vocab | {"<|endoftext|>": len(vocab)}, unk_token="filler0")
+    made = tokenizers.Tokenizer(model)
+    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    made.save(str(tmp_path / "tokenizer.json"))
+    corpus, annotations = world()
+    rows = np.arange(30, dtype=np.int64)
+    build_pool(
+        corpus, annotations, str(tmp_path / "tokenizer.json"), str(tmp_path / "p"), rows=rows, mapper=serial
+    )
+    pool = open_pool(tmp_path / "p")
+    assert pool.tokens.dtype == np.uint32
+    assert pool.manifest.vocab_size == len(vocab) + 1
+    for i in range(30):
+        *ids, end = pool.tokens[pool.offsets[i] : pool.offsets[i + 1]].tolist()
+        assert [words[t - 65_536] for t in ids] == TEXTS[i].split()
+        assert end == len(vocab)
 
 
 def test_pool_bytes_do_not_depend_on_the_mapper(tokenizer_path: str, tmp_path: Path) -> None:

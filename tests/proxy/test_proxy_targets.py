@@ -13,9 +13,10 @@ from proxy_world import CONTEXT, MODEL, VOCAB, make_targets
 from quadmix.corpus.targets import TargetText
 from quadmix.corpus.tokenizer import Tokenizer, train_tokenizer
 from quadmix.errors import InputError
+from quadmix.io.atomic import read_value
 from quadmix.proxy.losses import measure, ratio
 from quadmix.proxy.model import hidden_states, initial_weights
-from quadmix.proxy.targets import IGNORE, encode_targets, open_targets, target_set
+from quadmix.proxy.targets import IGNORE, TargetManifest, encode_targets, open_targets, target_set
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,18 @@ def test_targets_are_reused_for_the_same_texts(tokenizer: Tokenizer, tmp_path: P
     assert open_targets(tmp_path)[0].bytes.tolist() == [4]
 
 
+def test_rows_that_do_not_fit_are_counted(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """A manifest warns of cut prompts and of answers in pieces, keeps the warning, and else has none."""
+    rows = [("question " * 40, "b c"), ("", "question and answer " * 8), ("a", "b")]
+    for _ in range(2):
+        encode_targets([target(rows)], tokenizer, 16, str(tmp_path / "long"))
+        (warning,) = read_value(tmp_path / "long" / "manifest.json", TargetManifest).warnings
+        assert "'quiz': of 3 rows, 1 are longer than the context of 16 tokens" in warning
+        assert "1 are scored in several windows" in warning
+    encode_targets([target(rows[2:])], tokenizer, 16, str(tmp_path / "short"))
+    assert read_value(tmp_path / "short" / "manifest.json", TargetManifest).warnings == ()
+
+
 def test_bits_per_byte_of_a_hand_computed_case() -> None:
     """Two rows, 3 ln 2 nats over 2 bytes and 5 ln 2 over 6: 8 bits / 8 bytes = 1, s.e. = sqrt(2 * 2) / 8."""
     loss = ratio(np.array([3.0, 5.0]) * math.log(2), np.array([2, 6]), 4)
@@ -122,15 +135,13 @@ def test_measure_equals_a_loop_over_tokens(tmp_path: Path) -> None:
     """Loss of each model equals a plain sum over scored positions, for windows of unlike lengths."""
     item = open_targets(make_targets(tmp_path))[0]
     weights = initial_weights(MODEL, VOCAB, [0, 1], torch.device("cpu"))
-    got = measure(weights, item, MODEL.heads, torch.float32)
+    got = measure(weights, item, MODEL, torch.float32)
     for k in range(2):
         bits = np.zeros(len(item.bytes))
         for w in range(len(item.inputs)):
             tokens = torch.from_numpy(item.inputs[w].astype(np.int64)).expand(2, 1, CONTEXT)
             with torch.no_grad():
-                logits = (
-                    hidden_states(weights, tokens, MODEL.heads, torch.float32)[k] @ weights.embedding[k].T
-                )
+                logits = hidden_states(weights, tokens, MODEL, torch.float32)[k] @ weights.embedding[k].T
             logp = torch.log_softmax(logits, dim=-1)
             for place, label in enumerate(item.labels[w].tolist()):
                 if label != IGNORE:

@@ -1,4 +1,4 @@
-"""Training a batch of models: independence, failure, determinism, learning."""
+"""Training a batch of models: independence, failure, determinism, averages, learning."""
 
 import dataclasses
 import math
@@ -7,16 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from proxy_world import MODEL, VOCAB, make_job, make_setting, some_copies
+from proxy_world import MODEL, PUBLISHED, VOCAB, make_job, make_setting, some_copies
 
 from quadmix.proxy import train as room
-from quadmix.proxy.cost import estimate_seconds, measure_speed
+from quadmix.proxy.device import choose_dtype
+from quadmix.proxy.group import train_group
+from quadmix.proxy.loader import load
 from quadmix.proxy.model import Weights, initial_weights
-from quadmix.proxy.order import ClockStream
+from quadmix.proxy.optim import rate_factor
+from quadmix.proxy.order import TokenStream
 from quadmix.proxy.pool import open_pool
-from quadmix.proxy.train import choose_dtype, train_group, train_weights
-from quadmix.recipe import TrainingSection
+from quadmix.proxy.setting import ProxySetting
+from quadmix.proxy.train import train_weights
+from quadmix.recipe import ModelSection
 from quadmix.types import Trial
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -28,10 +34,20 @@ def values(trial: Trial) -> list[float]:
     return [loss.bits_per_byte for losses in (trial.losses, trial.heldout) for loss in losses.values()]
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-def test_a_model_alone_equals_itself_in_a_batch(tmp_path: Path, optimizer: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "optimizer", "average"),
+    [
+        (MODEL, "muon", "none"),
+        (MODEL, "adamw", "none"),
+        (PUBLISHED, "adamw", "ema"),
+        (PUBLISHED, "muon", "last"),
+    ],
+)
+def test_a_model_alone_equals_itself_in_a_batch(
+    tmp_path: Path, model: ModelSection, optimizer: str, average: str
+) -> None:
     """Losses at K = 1, 3 and 8 agree within 1e-5 in float32, at any place of the batch."""
-    setting = make_setting(tmp_path, optimizer=optimizer)
+    setting = make_setting(tmp_path, model, optimizer=optimizer, average=average)
     job = make_job("a", some_copies(0), seed=5)
     others = [make_job(f"o{i}", some_copies(i + 1), seed=i) for i in range(7)]
     alone = train_group([job], setting)[0]
@@ -76,17 +92,15 @@ def test_training_learns_the_domain_it_sees(tmp_path: Path) -> None:
 def test_a_poisoned_rate_freezes_one_model_and_no_other(tmp_path: Path) -> None:
     """A NaN learning rate kills model 1 at the next step; models 0 and 2 are bit for bit as without it."""
     setting = make_setting(tmp_path)
-    pool = open_pool(setting.pool)
 
     def run(rates: torch.Tensor) -> tuple[Weights, room.Progress]:
-        streams = [ClockStream(pool, some_copies(i), i) for i in range(3)]
-        return train_weights(streams, [0, 1, 2], setting, rates)
+        return train_weights(streams_of(setting, 3), [0, 1, 2], setting, rates=rates)
 
     healthy, _ = run(torch.tensor([0.02, 0.02, 0.02]))
     poisoned, progress = run(torch.tensor([0.02, torch.nan, 0.02]))
     assert progress.alive.tolist() == [True, False, True]
     assert int(progress.died_at[1]) == 1
-    for one, two in zip(healthy.all(), poisoned.all(), strict=True):
+    for one, two in zip(healthy.named().values(), poisoned.named().values(), strict=True):
         assert torch.equal(one[[0, 2]], two[[0, 2]])
 
 
@@ -134,7 +148,91 @@ def test_training_tokens_are_whole_steps(tmp_path: Path, asked: int, trained: in
     assert trial.train_tokens == trained
     assert trial.selected_tokens == selected
     assert trial.epochs == pytest.approx(trained / selected)
-    assert trial.unique_tokens == min(selected, trained + 1)
+    assert trial.unique_tokens == min(selected, trained)
+
+
+def streams_of(setting: ProxySetting, count: int) -> list[TokenStream]:
+    pool = open_pool(setting.pool)
+    return [TokenStream(pool, some_copies(i), i) for i in range(count)]
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2])
+def test_passes_add_up_to_the_whole_batch(tmp_path: Path, micro_batch: int) -> None:
+    """Loss, norm and every clipped gradient are those of one pass, whatever the micro-batch."""
+    setting = make_setting(tmp_path, PUBLISHED, micro_batch=4)
+    pieces = make_setting(tmp_path, PUBLISHED, micro_batch=micro_batch)
+    batch = load(streams_of(setting, 2), setting, 0).long()
+    results = []
+    for each in (setting, pieces):
+        weights = initial_weights(PUBLISHED, VOCAB, [0, 1], CPU)
+        loss, norm = room.gradients(weights, batch, each, torch.float32)
+        results.append([loss, norm, *(t.grad for t in weights.named().values())])
+    for one, several in zip(*results, strict=True):
+        torch.testing.assert_close(one, several, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("model", "everything"), [(MODEL, False), (PUBLISHED, True)])
+def test_only_tinyllama_decays_everything(tmp_path: Path, model: ModelSection, everything: bool) -> None:
+    """A step with weight decay differs from one without by rate x decay x weights, tables only if asked."""
+    ends = []
+    for decay in (0.0, 0.5):
+        setting = make_setting(tmp_path, model, optimizer="adamw", weight_decay=decay)
+        state = room.start(setting, [0], CPU)
+        first = {name: t.detach().clone() for name, t in state.weights.named().items()}
+        batch = load(streams_of(setting, 1), setting, 0).long()
+        room.take_step(state, batch, torch.tensor([0.1]), setting)
+        ends.append({name: t.detach() for name, t in state.weights.named().items()})
+    for name, weight in first.items():
+        decayed = everything or name in ("square", "wide")
+        want = 0.1 * 0.5 * weight if decayed else torch.zeros_like(weight)
+        torch.testing.assert_close(ends[0][name] - ends[1][name], want, atol=1e-6, rtol=1e-5)
+
+
+def averaged(kind: str, seen: list[np.ndarray], span: int, stride: int) -> np.ndarray:
+    """The average after the last of `seen`, the weights of every step, recomputed in numpy."""
+    chosen = seen[::-1][::stride][::-1]
+    if kind == "last":
+        return np.mean(seen[::-1][:span:stride], axis=0)
+    mean = np.zeros_like(seen[0])
+    for count, weight in enumerate(chosen, start=1):
+        share = max(stride / span, 1 / count)
+        mean = (1 - share) * mean + share * weight
+    return mean
+
+
+@pytest.mark.parametrize("kind", ["none", "last", "ema"])
+def test_losses_are_of_the_average(tmp_path: Path, kind: str) -> None:
+    """Training returns the average, in plain numpy, of the weights met at each step by hand."""
+    setting = make_setting(tmp_path, average=kind, average_share=0.3)
+    streams = streams_of(setting, 2)
+    state = room.start(setting, [0, 1], CPU)
+    seen = []
+    for step in range(setting.steps):
+        rate = torch.full((2,), 0.02) * rate_factor(step, setting.steps, setting.training)
+        room.take_step(state, load(streams, setting, step).long(), rate, setting)
+        seen.append({name: t.detach().numpy().copy() for name, t in state.weights.named().items()})
+    weights, _ = train_weights(streams, [0, 1], setting)
+    assert len(seen) == 10
+    for name, got in weights.named().items():
+        path = [step[name] for step in seen]
+        want = path[-1] if kind == "none" else averaged(kind, path, span=3, stride=1)
+        np.testing.assert_allclose(got.detach().numpy(), want, atol=0 if kind == "none" else 1e-6)
+
+
+@pytest.mark.parametrize("kind", ["last", "ema"])
+def test_long_averages_take_every_few_steps(tmp_path: Path, kind: str) -> None:
+    """Over 1,003 steps the average of half of them takes every fifth, the last step among them."""
+    setting = make_setting(tmp_path, tokens=1_003 * 64, average=kind, average_share=0.5)
+    state = room.start(setting, [0], CPU)
+    rng, seen = np.random.default_rng(0), []
+    for _ in range(setting.steps):
+        state.step += 1
+        seen.append(rng.standard_normal(MODEL.width).astype(np.float32))
+        with torch.no_grad():
+            state.weights.embedding[0, 0] = torch.from_numpy(seen[-1])
+        room.average(state, setting)
+    want = averaged(kind, seen, span=502, stride=5)
+    np.testing.assert_allclose(state.average["embedding"][0, 0].numpy(), want, atol=1e-5)
 
 
 def test_bfloat16_stays_near_float32(tmp_path: Path) -> None:
@@ -145,17 +243,3 @@ def test_bfloat16_stays_near_float32(tmp_path: Path) -> None:
     assert values(train_group(jobs, low)[0]) == pytest.approx(values(train_group(jobs, setting)[0]), rel=0.02)
     assert choose_dtype("float32", torch.device("cpu")) == torch.float32
     assert choose_dtype("auto", torch.device("cuda")) == torch.bfloat16
-
-
-def test_cost_counts_training_and_evaluation(tmp_path: Path) -> None:
-    """Seconds grow with jobs, shrink with workers, and count target windows once they exist."""
-    setting = make_setting(tmp_path)
-    windows = 2 * 2 * 6 * MODEL.context
-    assert estimate_seconds(setting, 10, 100.0) == pytest.approx(10 * (640 + 0.3 * windows) / 100)
-    assert estimate_seconds(setting, 10, 100.0, workers=2) == estimate_seconds(setting, 5, 100.0)
-    bare = dataclasses.replace(setting, targets=str(tmp_path / "none"), heldout=None)
-    assert estimate_seconds(bare, 1, 640.0) == pytest.approx(1.0)
-    threads = torch.get_num_threads()
-    quick = dataclasses.replace(bare, training=TrainingSection(batch=2, precision="float32"))
-    assert measure_speed(quick, group=2, seconds=0.05) > 0
-    assert torch.get_num_threads() == threads

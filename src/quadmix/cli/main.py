@@ -92,13 +92,41 @@ def doctor(json_: AsJson = False) -> None:
 
 @app.command()
 def plan(
-    recipe: RecipePath, overrides: Overrides = None, workers: Workers = None, json_: AsJson = False
+    recipe: Annotated[
+        str | None, typer.Argument(help="recipe file; left out: the presets, side by side")
+    ] = None,
+    overrides: Overrides = None,
+    workers: Workers = None,
+    device: Annotated[str, typer.Option(help="without a recipe: auto, cpu or cuda")] = "auto",
+    seconds: Annotated[float, typer.Option(min=0.1, help="of measuring per kind of model")] = 15.0,
+    json_: AsJson = False,
 ) -> None:
-    """Documents, tokens, time per stage and what will be reused, before anything is run."""
+    """Documents, tokens, time and memory per stage, what will be reused; measured here for about a minute.
+
+    Without a recipe: what each preset would cost on this device.
+    """
+    if recipe is None:
+        from quadmix.pipeline.presets import HEADER, plan_presets, to_rows
+        from quadmix.recipe import RunSection
+
+        run = RunSection.model_validate({"workers": workers or 0, "device": device})
+        plans = plan_presets(run, seconds=seconds)
+        _print(to_rows(plans), [HEADER, *(p.line() for p in plans)], json_)
+        return
     from quadmix.pipeline.plan import plan as make_plan
 
-    result = make_plan(_load(recipe, overrides, workers))
+    result = make_plan(_load(recipe, overrides, workers), seconds=seconds)
     _print(result.to_json(), result.lines(), json_)
+
+
+@app.command()
+def presets(
+    name: Annotated[str | None, typer.Argument(help="a preset; left out: their names")] = None,
+) -> None:
+    """The presets of a recipe (`preset: laptop`), or what one of them sets. Costs: `quadmix plan`."""
+    from quadmix.recipe import preset_names, preset_text
+
+    typer.echo(preset_text(name) if name else "\n".join(preset_names()))
 
 
 def _stage_command(name: str, last: str, text: str) -> None:

@@ -22,7 +22,7 @@ from quadmix.errors import QuadmixError
 MAX_RETRIES = 2
 _GRACE_SECONDS = 3.0
 # one thread per worker: sums of floats, and so results, must not depend on the machine's cores
-_ENVIRONMENT = {
+ENVIRONMENT = {
     **dict.fromkeys(
         (
             "OMP_NUM_THREADS",
@@ -46,6 +46,7 @@ _ENVIRONMENT = {
 class _Worker:
     process: Any
     pipe: Connection
+    gpu: str | None
     task: int | None = None
 
 
@@ -63,6 +64,7 @@ def run_in_processes(
     tasks: Sequence[Any],
     *,
     workers: int,
+    gpu_ids: Sequence[str] = (),
     on_done: Callable[[int, Any], None] | None = None,
 ) -> list[Any]:
     """Return the results in task order; see `tasks.run_tasks`."""
@@ -71,8 +73,8 @@ def run_in_processes(
     deaths = [0] * len(tasks)
     pool: list[_Worker] = []
     try:
-        for _ in range(min(workers, len(tasks))):
-            _start(pool, function)
+        for number in range(min(workers, len(tasks))):
+            _start(pool, function, gpu_ids[number % len(gpu_ids)] if gpu_ids else None)
         while len(results) < len(tasks):
             for worker in pool:
                 if worker.task is None and waiting:
@@ -85,7 +87,7 @@ def run_in_processes(
                     deaths[index] += 1
                     _check_deaths(function, index, tasks, deaths[index], _bury(pool, worker))
                     waiting.appendleft(index)
-                    _start(pool, function)
+                    _start(pool, function, worker.gpu)
                     continue
                 worker.task = None
                 if isinstance(answer, _Failure):
@@ -98,21 +100,21 @@ def run_in_processes(
     return [results[i] for i in range(len(tasks))]
 
 
-def _start(pool: list[_Worker], function: Callable[[Any], Any]) -> None:
+def _start(pool: list[_Worker], function: Callable[[Any], Any], gpu: str | None) -> None:
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, function), daemon=True)
-    with _one_thread():
+    with _environment(ENVIRONMENT | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})):
         process.start()
     theirs.close()  # so that the death of the worker closes the pipe
-    pool.append(_Worker(process, ours))
+    pool.append(_Worker(process, ours, gpu))
 
 
 @contextmanager
-def _one_thread() -> Generator[None]:
+def _environment(wanted: dict[str, str]) -> Generator[None]:
     """Give the children their environment; it must be there before they import numpy."""
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    os.environ.update(_ENVIRONMENT)
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:

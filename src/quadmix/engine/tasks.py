@@ -1,12 +1,14 @@
-"""Run one function over many tasks, here or in worker processes; the only room that knows where work runs.
+"""Run one function over many tasks, here, in worker processes or on a Ray cluster; the only room that knows
+where work runs.
 
-In: a module-level function and its tasks. Out: results in task order, whatever finished first. Each worker
-is a fresh (spawned) process with one thread for BLAS, torch and Arrow, so that results do not depend on the
-number of workers (promise P7). A worker that dies (kill -9, out of memory) loses only the task in its hands,
-which is given out again. No worker outlives the parent.
+In: a module-level function, its tasks, a place. Out: results in task order, whatever finished first. Each
+worker has one thread for BLAS, torch and Arrow, so that results do not depend on the number of workers or on
+the place (promise P7). A worker that dies (kill -9, out of memory, a lost node) loses only the task in its
+hands, which is given out again. No worker outlives the parent.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from quadmix.engine.pool import run_in_processes
@@ -15,6 +17,24 @@ from quadmix.io.fs import available_cores
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where tasks run. workers: processes at once, 0 = one per core (Ray: as many as the cluster holds).
+
+    address: of a Ray cluster, None starts a local one. gpu_share: GPUs that one task takes. gpu_ids: local
+    GPUs dealt out to the worker processes in turn; empty leaves all visible.
+    """
+
+    executor: Literal["serial", "processes", "ray"] = "processes"
+    workers: int = 0
+    address: str | None = None
+    gpu_share: float = 0.0
+    gpu_ids: tuple[str, ...] = ()
+
+
+LOCAL = Place()
 
 
 def resolve_workers(workers: int) -> int:
@@ -28,8 +48,7 @@ def run_tasks(
     function: Callable[[T], R],
     tasks: Sequence[T],
     *,
-    executor: Literal["serial", "processes"] = "processes",
-    workers: int = 0,
+    place: Place = LOCAL,
     on_done: Callable[[int, R], None] | None = None,
 ) -> list[R]:
     """Return [function(task) for task in tasks]; `on_done(index, result)` is called here as results arrive.
@@ -37,15 +56,21 @@ def run_tasks(
     An exception of a task ends the run and is raised here as it was. A task whose worker died three times
     is a QuadmixError that names it.
     """
-    if executor == "processes":
-        _check_importable(function)
-        return run_in_processes(function, tasks, workers=resolve_workers(workers), on_done=on_done)
-    results: list[R] = []
-    for index, task in enumerate(tasks):
-        results.append(function(task))
-        if on_done:
-            on_done(index, results[-1])
-    return results
+    if place.executor == "serial":
+        results: list[R] = []
+        for index, task in enumerate(tasks):
+            results.append(function(task))
+            if on_done:
+                on_done(index, results[-1])
+        return results
+    _check_importable(function)
+    if place.executor == "ray":
+        from quadmix.engine.cluster import run_in_ray
+
+        return run_in_ray(function, tasks, address=place.address, workers=place.workers,
+                          gpu_share=place.gpu_share, on_done=on_done)  # fmt: skip
+    workers = resolve_workers(place.workers)
+    return run_in_processes(function, tasks, workers=workers, gpu_ids=place.gpu_ids, on_done=on_done)
 
 
 def _check_importable(function: Callable[..., Any]) -> None:

@@ -42,7 +42,7 @@ def _version(package: str, extra: str) -> str:
 def _torch_facts() -> dict[str, Any]:
     import torch
 
-    from quadmix.proxy.train import choose_device, choose_dtype
+    from quadmix.proxy.device import choose_device, choose_dtype
 
     return {
         "CUDA devices": torch.cuda.device_count(),

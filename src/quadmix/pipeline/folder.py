@@ -101,7 +101,7 @@ def stage_done(folder: Path, name: str) -> bool:
 
 def identity_facts(recipe: Recipe) -> dict[str, Any]:
     """Return everything that determines the result, as a flat mapping of field to value."""
-    settings = recipe.model_dump(mode="json", exclude={"run"})
+    settings = recipe.model_dump(mode="json", exclude={"run", "preset"})  # a preset is in the other sections
     facts: dict[str, Any] = {"tool": __version__}
     facts |= {f"library.{name}": version for name, version in library_versions().items()}
     _flatten("recipe", settings, facts)

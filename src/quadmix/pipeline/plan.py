@@ -1,25 +1,32 @@
-"""What a run will do and cost, before it is run: documents, tokens, seconds per stage, what is reused.
+"""What a run will do and cost, before it is run: documents, tokens, seconds and memory, what is reused.
 
-Nothing is written. Training speed is measured for a few seconds on made-up tokens of the recipe's model;
-the pool's tokens are estimated from its bytes unless the run folder already knows them.
+Nothing is written. The speed of training is measured on this device, all workers at once, with the recipe's
+models on made-up tokens (about a minute); the pool's tokens are estimated from its bytes unless the run
+folder already knows them.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quadmix.codec import to_json
-from quadmix.engine.tasks import resolve_workers
-from quadmix.errors import MissingExtraError
+from quadmix.corpus.targets import read_target
+from quadmix.engine.tasks import Place
 from quadmix.io.atomic import read_json
 from quadmix.io.fs import expand, file_size
 from quadmix.pipeline.folder import STAGES, check_identity, identity_facts, run_folder, stage_done
+from quadmix.pipeline.place import data_place, even_group, fitting, training_place
 from quadmix.proxy.setting import ProxySetting
 from quadmix.recipe import ModelSection, Recipe, TrainingSection
+
+if TYPE_CHECKING:
+    from quadmix.proxy.cost import Speed
 
 BYTES_PER_TOKEN = 3.6  # byte-level BPE of a few thousand entries on English text
 _EXPANSION = {".zst": 3.0, ".gz": 2.8, ".parquet": 2.2}
 _READ, _SCORE, _TOKENISE = 60e6, 3.5e6, 4e6  # bytes of text per second and worker, on a plain laptop core
+_CALIBRATION = 20.0  # seconds of measuring per model of the recipe, in a plan
+GLANCE = 1.0  # the same for the progress display, which corrects itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +40,10 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The whole estimate. `tokens` and `budget` are estimates until the corpus has been annotated."""
+    """The whole estimate. `tokens` and `budget` are estimates until the corpus has been annotated.
+
+    memory: peak bytes of one training worker, by kind of model. together: models in a group, by kind.
+    """
 
     folder: str
     files: int
@@ -42,6 +52,8 @@ class Plan:
     budget: int
     workers: int
     models: dict[str, int]
+    memory: dict[str, int]
+    together: dict[str, int]
     stages: tuple[StagePlan, ...]
 
     def to_json(self) -> Any:
@@ -61,13 +73,20 @@ class Plan:
             f"{self.tokens:,} tokens",
             f"budget       about {self.budget:,} tokens",
             f"models       {models}; {self.workers} workers",
+            *(
+                f"memory       {name}: about {size / 1e9:.2f} GB per worker, {self.together[name]} together"
+                for name, size in self.memory.items()
+            ),
             *rows,
             f"in all       about {left / 60:,.0f} min",
         ]
 
 
-def plan(recipe: Recipe) -> Plan:
-    """Estimate a run; raises IdentityError when its folder belongs to another run."""
+def plan(recipe: Recipe, *, seconds: float = _CALIBRATION) -> Plan:
+    """Estimate a run, measuring for about `seconds` per kind of model.
+
+    Raises IdentityError when its folder belongs to another run, ProxyError when a model does not fit.
+    """
     folder = run_folder(recipe)
     check_identity(folder, identity_facts(recipe))
     files = expand(recipe.corpus.paths)
@@ -76,13 +95,15 @@ def plan(recipe: Recipe) -> Plan:
     if stage_done(folder, "annotate"):
         tokens = int(read_json(folder / "stages" / "annotate.json")["facts"]["tokens"])
     budget = recipe.budget.tokens or round((recipe.budget.share or 0) * tokens)
-    workers = resolve_workers(recipe.run.workers)
-    seconds = stage_seconds(recipe, text, budget, workers)
+    costs = model_costs(recipe, seconds)
+    estimate = stage_seconds(recipe, text, budget, costs)
     return Plan(
-        folder=str(folder), files=len(files), text_bytes=text, tokens=tokens, budget=budget, workers=workers,
-        models=model_counts(recipe),
+        folder=str(folder), files=len(files), text_bytes=text, tokens=tokens, budget=budget,
+        workers=training_place(recipe.run).workers, models=model_counts(recipe),
+        memory={name: cost.speed.peak_bytes for name, cost in costs.items()},
+        together={name: cost.group for name, cost in costs.items()},
         stages=tuple(
-            StagePlan(stage=s, seconds=round(seconds.get(s, 1.0), 1), reused=stage_done(folder, s))
+            StagePlan(stage=s, seconds=round(estimate.get(s, 1.0), 1), reused=stage_done(folder, s))
             for s in STAGES
         ),
     )  # fmt: skip
@@ -108,24 +129,82 @@ def model_counts(recipe: Recipe) -> dict[str, int]:
     return counts
 
 
-def stage_seconds(recipe: Recipe, text_bytes: float, budget: int, workers: int) -> dict[str, float]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCost:
+    """One kind of model of a recipe: how it is trained, how many together, how fast here, and the tokens
+    that each is evaluated on."""
+
+    setting: ProxySetting
+    place: Place
+    group: int
+    speed: "Speed"
+    evaluated: int
+
+    def seconds(self, models: int) -> float:
+        """Return the seconds to train and evaluate that many models over all workers."""
+        from quadmix.proxy.cost import swarm_seconds
+
+        return swarm_seconds(
+            self.setting, models, self.speed, group=even_group(models, self.group),
+            workers=max(1, self.place.workers), evaluated=self.evaluated,
+        )  # fmt: skip
+
+
+def model_costs(recipe: Recipe, seconds: float) -> dict[str, ModelCost]:
+    """Measure the models of a recipe on this device: `proxy` and, if there is a comparison, `larger`."""
+    kinds = {"proxy": (recipe.proxy.model, recipe.proxy.training)}
+    if recipe.evaluate.enabled:
+        kinds["larger"] = (recipe.evaluate.model, recipe.evaluate.training)
+    targets = _target_tokens(recipe)
+    heldout = round(recipe.evaluate.holdout * text_bytes(recipe) / BYTES_PER_TOKEN)
+    return {
+        name: _model_cost(recipe, model, training, seconds, targets + (heldout if name == "larger" else 0))
+        for name, (model, training) in kinds.items()
+    }
+
+
+def _model_cost(
+    recipe: Recipe, model: ModelSection, training: TrainingSection, seconds: float, evaluated: int
+) -> ModelCost:
+    place = training_place(recipe.run)
+    setting = ProxySetting(
+        pool="", targets="", heldout=None, model=model, training=training,
+        vocab_size=model.padded(recipe.tokenizer.vocab_size), domains=("any",), device=recipe.run.device,
+    )  # fmt: skip
+    from quadmix.proxy.cost import measure_speed
+
+    group = fitting(setting, recipe.proxy.group, recipe.run)
+    speed = measure_speed(setting, group=group, seconds=seconds, place=place)
+    return ModelCost(setting=setting, place=place, group=group, speed=speed, evaluated=evaluated)
+
+
+def _target_tokens(recipe: Recipe) -> int:
+    """Estimate the target tokens that one model is evaluated on (half of all, if there is a comparison)."""
+    accept = recipe.run.accept_test_targets
+    texts = [read_target(t, seed=recipe.seed, accept_test=accept) for t in recipe.targets]
+    size = sum(len(text.encode()) for target in texts for text in target.texts())
+    return round(size / BYTES_PER_TOKEN / (2 if recipe.evaluate.enabled else 1))
+
+
+def stage_seconds(
+    recipe: Recipe, text_bytes: float, budget: int, costs: Mapping[str, ModelCost]
+) -> dict[str, float]:
     """Return the estimated seconds of every stage (and of `regmix`, a part of evaluate)."""
-    counts = model_counts(recipe)
-    proxy = _seconds_per_model(recipe, recipe.proxy.model, recipe.proxy.training) / workers
+    counts, workers = model_counts(recipe), max(1, data_place(recipe.run).workers)
     seconds = {
         "corpus": 2 + text_bytes / _READ / workers,
         "annotate": 8 + text_bytes / _SCORE / workers,
         "pool": 1 + text_bytes * _pool_share(recipe, budget) / _TOKENISE / workers,
-        "swarm": counts["swarm"] * proxy,
+        "swarm": costs["proxy"].seconds(counts["swarm"]),
         "search": 5 + recipe.search.candidates * len(recipe.targets) / 2000,
-        "confirm": counts["confirm"] * proxy,
+        "confirm": costs["proxy"].seconds(counts["confirm"]),
         "materialise": 2 + text_bytes / _READ,
         "report": 8.0,
     }
     if recipe.evaluate.enabled:
-        larger = _seconds_per_model(recipe, recipe.evaluate.model, recipe.evaluate.training) / workers
-        seconds["regmix"] = counts["regmix"] * proxy
-        seconds["evaluate"] = counts["comparison"] * larger + seconds["regmix"]
+        regmix = costs["proxy"].seconds(counts["regmix"]) if counts["regmix"] else 0.0
+        seconds["regmix"] = regmix
+        seconds["evaluate"] = costs["larger"].seconds(counts["comparison"]) + regmix
     return seconds
 
 
@@ -135,18 +214,6 @@ def progress_weights(seconds: Mapping[str, float]) -> dict[str, float]:
     if "evaluate" in weights:
         weights["evaluate"] -= weights.get("regmix", 0.0)
     return weights
-
-
-def _seconds_per_model(recipe: Recipe, model: ModelSection, training: TrainingSection) -> float:
-    try:
-        from quadmix.proxy.cost import measure_speed
-    except ImportError as error:
-        raise MissingExtraError("torch", "proxy", "training proxies") from error
-    setting = ProxySetting(
-        pool="", targets="", heldout=None, model=model, training=training,
-        vocab_size=recipe.tokenizer.vocab_size, domains=("any",),
-    )  # fmt: skip
-    return 1.2 * setting.tokens / measure_speed(setting, group=recipe.proxy.group, seconds=1.0)
 
 
 def _pool_share(recipe: Recipe, budget: int) -> float:

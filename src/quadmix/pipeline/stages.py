@@ -27,9 +27,17 @@ from quadmix.mixing.normalise import Normaliser, fit_normaliser
 from quadmix.mixing.prior import prior_from
 from quadmix.pipeline.folder import Job, stage
 from quadmix.pipeline.mix import Mix, whole_part
-from quadmix.pipeline.plan import BYTES_PER_TOKEN, progress_weights, stage_seconds, text_bytes
-from quadmix.proxy.pool import TokenPool, build_pool
-from quadmix.proxy.targets import encode_heldout, encode_targets
+from quadmix.pipeline.place import data_place
+from quadmix.pipeline.plan import (
+    BYTES_PER_TOKEN,
+    GLANCE,
+    model_costs,
+    progress_weights,
+    stage_seconds,
+    text_bytes,
+)
+from quadmix.proxy.pool import WIDE_VOCAB, TokenPool, build_pool
+from quadmix.proxy.targets import TargetManifest, encode_heldout, encode_targets
 from quadmix.rng import stream
 from quadmix.types import Corpus
 
@@ -45,8 +53,7 @@ def mapper(job: Job, name: str, unit: str) -> Callable[[Callable[[T], R], Sequen
             return run_tasks(
                 function,
                 tasks,
-                executor=job.recipe.run.executor,
-                workers=job.workers,
+                place=data_place(job.recipe.run),
                 on_done=lambda _index, _result: step.advance(),
             )
 
@@ -58,7 +65,7 @@ def plan_progress(job: Job) -> None:
     recipe = job.recipe
     text = text_bytes(recipe)
     budget = recipe.budget.tokens or round((recipe.budget.share or 0) * text / BYTES_PER_TOKEN)
-    job.progress.plan(progress_weights(stage_seconds(recipe, text, budget, job.workers)))
+    job.progress.plan(progress_weights(stage_seconds(recipe, text, budget, model_costs(recipe, GLANCE))))
 
 
 def open_pool(job: Job) -> Corpus:
@@ -213,6 +220,13 @@ def tokenise(job: Job, corpus: Corpus, mix: Mix, targets: Sequence[TargetText]) 
             context=context, max_bytes=recipe.evaluate.holdout_bytes, mapper=run,
         )  # fmt: skip
         notes.facts = {"documents": len(rows), "tokens": int(pool.offsets[-1]), "share": share}
+        notes.warnings += read_value(job.path("targets", "manifest.json"), TargetManifest).warnings
+        if tokenizer.vocab_size > WIDE_VOCAB:
+            notes.warnings.append(
+                f"the vocabulary has {tokenizer.vocab_size:,} entries: tokens take 4 bytes in the pool, not "
+                "2, and almost all of a proxy's cost is its output head; without tokenizer.path a vocabulary "
+                "of 4,096 is trained, at a fraction of the cost"
+            )
         for name, tokens in (
             ("proxy", recipe.proxy.training.tokens),
             ("evaluate", recipe.evaluate.training.tokens),

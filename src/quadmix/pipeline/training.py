@@ -1,6 +1,7 @@
 """The stages that train: swarm, search, confirmation, RegMix's own swarm, the final comparison."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from quadmix.io.atomic import read_json, read_value, value_digest, write_json
 from quadmix.mixing.prior import draw_theta, prior_mean
 from quadmix.pipeline.folder import Job, StageNotes, library_versions, stage
 from quadmix.pipeline.mix import Mix, Part, scatter
+from quadmix.pipeline.place import even_group, fitting, training_place, wanted_group
 from quadmix.pipeline.plan import model_counts
 from quadmix.proxy.pool import TokenPool
 from quadmix.proxy.setting import ProxyJob, ProxySetting
@@ -22,6 +24,7 @@ from quadmix.search.propose import SearchContext, propose
 from quadmix.types import Comparison, Confirmation, Copies, Floats, Proposal, Theta, Trial
 
 CONTROL = "prior-mean"
+_APART = 10_000  # first seed of trials that share nothing
 
 
 def train_swarm(job: Job, mix: Mix, pool: TokenPool) -> list[Trial]:
@@ -30,15 +33,24 @@ def train_swarm(job: Job, mix: Mix, pool: TokenPool) -> list[Trial]:
     with stage(job, "swarm") as notes:
         part = mix.part(mix.proxy_share(section.training.tokens, section.pool))
         drawn = _draw_fitted(job, mix, part, section.trials, notes)
-        jobs = [_theta_job(pool, mix, part, f"prior-{i:04d}", "prior", "prior", theta, 0)
-                for i, theta in enumerate(drawn)]  # fmt: skip
+        jobs = [swarm_job(pool, mix, part, theta, i, section.common) for i, theta in enumerate(drawn)]
         centre = part.calibrate(prior_mean(mix.prior))
         jobs += [_theta_job(pool, mix, part, f"repeat-{i:02d}", "repeat", "repeat", centre, 1 + i)
                  for i in range(section.repeats)]  # fmt: skip
-        trials = _train(job, "swarm", jobs, proxy_setting(job, mix, pool), section.group)
-        _note_failures(notes, trials)
+        trials = _train(job, "swarm", jobs, proxy_setting(job, mix, pool), notes)
         notes.facts = {"trials": len(trials), "train_tokens": section.training.tokens}
     return trials
+
+
+def swarm_job(
+    pool: TokenPool, mix: Mix, part: Part, theta: Theta, trial: int, common: Sequence[str], seed: int = 0
+) -> ProxyJob:
+    """Return the job of one random θ. What is not `common` (init, order, draw) is the trial's own."""
+    own = _APART * (seed + 1) + trial
+    draw = seed if "draw" in common else own
+    job = _theta_job(pool, mix, part, f"prior-{trial:04d}", "prior", "prior", theta, draw)
+    seeds = {True: derived_seed(mix.seed, "model", seed), False: derived_seed(mix.seed, "model", own)}
+    return replace(job, seed=seeds["init" in common], order_seed=seeds["order" in common])
 
 
 def _draw_fitted(job: Job, mix: Mix, part: Part, count: int, notes: StageNotes) -> list[Theta]:
@@ -107,8 +119,7 @@ def confirm(job: Job, mix: Mix, pool: TokenPool, proposal: Proposal) -> Confirma
             for s in range(section.seeds)
             for c in [*chosen, control]
         ]
-        trials = _train(job, "confirm", jobs, proxy_setting(job, mix, pool), proxy.group)
-        _note_failures(notes, trials)
+        trials = _train(job, "confirm", jobs, proxy_setting(job, mix, pool), notes)
         confirmation = decide(proposal, trials, control=CONTROL)
         write_json(job.path("search", "confirm.json"), confirmation)
         if not confirmation.confirmed:
@@ -142,8 +153,7 @@ def evaluate(
                 jobs.append(_copies_job(pool, mix, part, f"compare-{label}-{seed}", "compare", label, theta,
                                         copies, 1000 + seed))  # fmt: skip
         setting = setting_for(job, mix, pool, section.model, section.training, judge=True)
-        trials = _train(job, "evaluate", jobs, setting, job.recipe.proxy.group, folder="evaluate/trials")
-        _note_failures(notes, trials)
+        trials = _train(job, "evaluate", jobs, setting, notes, folder="evaluate/trials")
         comparison = compare(
             trials, proposal, confirmation, train_tokens=setting.tokens,
             pool_share=_token_share(part, mix), proxies=_proxies(job),
@@ -186,8 +196,10 @@ def setting_for(
         heldout=str(job.path("heldout")) if judge else None,
         model=model,
         training=training,
-        vocab_size=pool.manifest.vocab_size,
+        vocab_size=model.padded(pool.manifest.vocab_size),
         domains=mix.full.domains,
+        device=job.recipe.run.device,
+        checkpoint_seconds=job.recipe.run.checkpoint_seconds,
     )
 
 
@@ -225,8 +237,7 @@ def _regmix(job: Job, mix: Mix, pool: TokenPool, notes: StageNotes, proposal: Pr
                     baselines.mixture_copies(m, part.table, part.budget, seed=draw), 0)
         for i, m in enumerate(mixtures)
     ]  # fmt: skip
-    trials = _train(job, "regmix", jobs, proxy_setting(job, mix, pool), proxy.group)
-    _note_failures(notes, trials)
+    trials = _train(job, "regmix", jobs, proxy_setting(job, mix, pool), notes)
     pool_draws = baselines.draw_mixtures(rng, tokens, part.budget, job.recipe.search.candidates)
     shares, report = regmix_mixture(
         trials, mixtures, pool_draws, proposal.target_weights, seed=job.recipe.seed
@@ -240,23 +251,32 @@ def _train(
     name: str,
     jobs: Sequence[ProxyJob],
     setting: ProxySetting,
-    group: int,
+    notes: StageNotes,
     *,
     folder: str = "trials",
 ) -> list[Trial]:
+    """Train all jobs of one stage and note what failed."""
+    run = job.recipe.run
+    wanted = wanted_group(job.recipe.proxy.group, run)
+    group = fitting(setting, wanted, run)
+    if group < wanted:
+        notes.warnings.append(
+            f"{group} models are trained together, not {wanted}: more do not fit into memory beside "
+            "the other workers; last digits of the losses depend on it"
+        )
+    group = even_group(len(jobs), group)
     with job.progress.stage(name, len(jobs), "models") as step:
-        return run_swarm(
-            jobs, setting, folder=str(job.path(folder)), group=even_group(len(jobs), group),
-            executor=job.recipe.run.executor, workers=job.workers,
+        trials = run_swarm(
+            jobs, setting, folder=str(job.path(folder)), group=group,
+            place=training_place(run), save_weights=job.recipe.proxy.save_weights,
             on_trial=lambda _trial: step.advance(), on_partial=step.partly,
         )  # fmt: skip
-
-
-def even_group(models: int, group: int) -> int:
-    """Return a group size of at most `group` that makes an even number of groups, so that two workers end
-    together. It must not depend on the workers: a model's last bits depend on its group."""
-    groups = -(-models // group)
-    return -(-models // (groups + groups % 2))
+    for trial in trials:
+        if trial.status == "failed":
+            notes.warnings.append(f"trial {trial.trial_id} failed: {trial.reason}")
+    if smaller := {trial.group for trial in trials if 0 < trial.group <= group // 2}:
+        notes.warnings.append(f"memory ran out: some models were trained in groups of {min(smaller)}")
+    return trials
 
 
 def _theta_job(
@@ -276,11 +296,6 @@ def _copies_job(
     over_full[selectable] = scatter(part, copies, len(selectable))
     return ProxyJob(
         trial_id=trial_id, kind=kind, label=label, theta=theta,
-        seed=derived_seed(mix.seed, "model", seed), copies=over_full[pool.rows],
+        seed=derived_seed(mix.seed, "model", seed), order_seed=derived_seed(mix.seed, "model", seed),
+        copies=over_full[pool.rows],
     )  # fmt: skip
-
-
-def _note_failures(notes: StageNotes, trials: Sequence[Trial]) -> None:
-    for trial in trials:
-        if trial.status == "failed":
-            notes.warnings.append(f"trial {trial.trial_id} failed: {trial.reason}")

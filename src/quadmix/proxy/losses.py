@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from quadmix.proxy.model import Weights, hidden_states, token_losses
+from quadmix.proxy.head import token_losses
+from quadmix.proxy.model import Weights, hidden_states
 from quadmix.proxy.targets import IGNORE, TargetSet
+from quadmix.recipe import ModelSection
 from quadmix.types import Floats, Ints, Loss
 
 _TOKENS_AT_ONCE = 1_024  # per model; larger batches leave the cache and halve the speed
@@ -20,7 +22,7 @@ _ROUND = 16  # windows are sorted by length and cut to a multiple of this, so sh
 
 
 @torch.no_grad()
-def measure(weights: Weights, target: TargetSet, heads: int, dtype: torch.dtype) -> list[Loss]:
+def measure(weights: Weights, target: TargetSet, model: ModelSection, dtype: torch.dtype) -> list[Loss]:
     """Return the loss of each of the K models on `target`."""
     models = len(weights.embedding)
     nll = np.zeros((models, len(target.bytes)))
@@ -29,10 +31,10 @@ def measure(weights: Weights, target: TargetSet, heads: int, dtype: torch.dtype)
         inputs = torch.from_numpy(target.inputs[windows, :width].astype(np.int64)).to(device)
         labels = target.labels[windows, :width]
         place = np.flatnonzero(labels.reshape(-1) != IGNORE)
-        hidden = hidden_states(weights, inputs.expand(models, *inputs.shape), heads, dtype)
+        hidden = hidden_states(weights, inputs.expand(models, *inputs.shape), model, dtype)
         scored = hidden[:, torch.from_numpy(place).to(device)]
         wanted = torch.from_numpy(labels.reshape(-1)[place].astype(np.int64)).to(device)
-        losses = token_losses(scored, weights.embedding, wanted).double().cpu().numpy()
+        losses = token_losses(scored, weights.table, wanted).double().cpu().numpy()
         rows = target.row[windows][place // width]
         for k in range(models):
             nll[k] += np.bincount(rows, weights=losses[k], minlength=nll.shape[1])

@@ -1,16 +1,20 @@
-"""K small decoders trained as one batched model: RMSNorm, RoPE, SwiGLU, tied embedding.
+"""K small decoders trained as one batched model: RMSNorm, RoPE, SwiGLU, tied or untied head.
 
-In: token windows (K, B, T). Out: hidden states, per-model losses, per-token losses. Every tensor carries a
-leading model axis K and no operation mixes models, so a model's numbers do not depend on its neighbours.
+In: token windows (K, B, T). Out: hidden states. Every tensor carries a leading model axis K and no operation
+mixes models, so a model's numbers do not depend on its neighbours.
 
-Why this way (measured on CPU): bfloat16 compute with float32 master weights is the largest gain; the output
-head dominates, so it is looped per model in row chunks that stay in cache and its gradient is taken in the
-forward pass; short contexts are faster with three plain matrix products than with the flash kernel.
-Norms carry no gain: the matrices that follow them learn it.
+Two architectures: `quadmix` normalises the embedding, has no gains in its norms (the matrices that follow
+learn them) and starts the matrices that write to the residual stream at zero; `tinyllama` is RegMix's
+`tinyllama_1M` as released (gains, eps 1e-5, its initialisation), for fidelity.
+
+Why this way (measured on CPU): bfloat16 compute with float32 master weights is the largest gain; short
+contexts are faster with three plain matrix products than with the flash kernel.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -20,60 +24,77 @@ from torch.nn import functional as F
 from quadmix.recipe import ModelSection
 from quadmix.rng import derived_seed
 
-HEAD_ROWS = 256  # rows of logits alive at a time: 256 x 4,096 bf16 = 2 MB
 _PLAIN_CONTEXT = 512  # up to here explicit scores beat the CPU flash kernel (its backward is 5x slower)
 _INIT_EMBEDDING = 0.02
-_LEAST = 1e-38  # a probability below is rounded to 0 and would make a huge loss an infinite one
+_EPS, _PUBLISHED_EPS = 1e-6, 1e-5
 
 
 @dataclass(slots=True, kw_only=True)
 class Weights:
     """Master weights in float32, matrices of one shape stacked so that Muon treats them at once.
 
-    embedding: (K, V, d), also the output head. square: (K, 4L, d, d), per layer query, key, value, output.
-    wide: (K, 3L, d, f), per layer gate, up and the transposed down matrix. Matrices map rows to columns.
+    embedding: (K, V, d). head: (K, V, d), None if tied to the embedding. square: (K, 4L, d, d), per layer
+    query, key, value, output. wide: (K, 3L, d, f), per layer gate, up and the transposed down matrix.
+    gains: (K, 2L + 1, d) of the norms, None without them. Matrices map rows to columns.
     """
 
     embedding: Tensor
     square: Tensor
     wide: Tensor
+    head: Tensor | None = None
+    gains: Tensor | None = None
 
-    def all(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.embedding, self.square, self.wide
+    def named(self) -> dict[str, Tensor]:
+        """Return the tensors that this model has, in a fixed order."""
+        every = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: tensor for name, tensor in every.items() if tensor is not None}
+
+    @property
+    def table(self) -> Tensor:
+        """Return the output head (K, V, d)."""
+        return self.embedding if self.head is None else self.head
 
 
 def parameter_count(model: ModelSection, vocab: int) -> int:
-    """Return the parameters of one model, the tied embedding counted once."""
-    return vocab * model.width + model.layers * (4 * model.width**2 + 3 * model.width * model.mlp)
+    """Return the parameters of one model, a tied embedding counted once."""
+    tables = vocab * model.width * (2 if model.head == "untied" else 1)
+    gains = (2 * model.layers + 1) * model.width if model.architecture == "tinyllama" else 0
+    return tables + gains + model.layers * (4 * model.width**2 + 3 * model.width * model.mlp)
 
 
 def flops_per_token(model: ModelSection, vocab: int) -> float:
-    """Return the training FLOPs per token: six per weight, and attention at full context."""
-    attention = 12 * model.layers * model.width * model.context
-    return 6.0 * parameter_count(model, vocab) + attention
+    """Return the training FLOPs per token: six per weight of a product, and attention at full context."""
+    products = vocab * model.width + model.layers * (4 * model.width**2 + 3 * model.width * model.mlp)
+    return 6.0 * products + 12 * model.layers * model.width * model.context
 
 
 def initial_weights(model: ModelSection, vocab: int, seeds: Sequence[int], device: torch.device) -> Weights:
-    """Return fresh weights, a function of each model's seed alone (not of its place in the batch).
-
-    Matrices that write to the residual stream (attention output, MLP down) start at zero.
-    """
+    """Return fresh weights, a function of each model's seed alone (not of its place in the batch)."""
     drawn = [_draw(model, vocab, seed) for seed in seeds]
-    parts = [torch.stack(list(tensors)).to(device) for tensors in zip(*drawn, strict=True)]
-    for part in parts:
-        part.requires_grad_()
-    return Weights(embedding=parts[0], square=parts[1], wide=parts[2])
+    stacked = {name: torch.stack([tensors[name] for tensors in drawn]).to(device) for name in drawn[0]}
+    return Weights(**{name: tensor.requires_grad_() for name, tensor in stacked.items()})
 
 
-def _draw(model: ModelSection, vocab: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def _draw(model: ModelSection, vocab: int, seed: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(derived_seed(seed, "init"))
     d, f, layers = model.width, model.mlp, model.layers
-    embedding = torch.randn(vocab, d, generator=generator) * _INIT_EMBEDDING
-    square = torch.randn(4 * layers, d, d, generator=generator) * d**-0.5
-    wide = torch.randn(3 * layers, d, f, generator=generator) * d**-0.5
-    square[3::4] = 0.0
-    wide[2::3] = 0.0
-    return embedding, square, wide
+    published = model.architecture == "tinyllama"
+    inner = (0.4 / d) ** 0.5 if published else d**-0.5
+    outer = inner if published else _INIT_EMBEDDING
+    out = {
+        "embedding": torch.randn(vocab, d, generator=generator) * outer,
+        "square": torch.randn(4 * layers, d, d, generator=generator) * inner,
+        "wide": torch.randn(3 * layers, d, f, generator=generator) * inner,
+    }
+    if published:
+        out["wide"][2::3] *= f**-0.5 / layers / inner
+        out["gains"] = torch.ones(2 * layers + 1, d)
+    else:
+        out["square"][3::4] = 0.0
+        out["wide"][2::3] = 0.0
+    if model.head == "untied":
+        out["head"] = torch.randn(vocab, d, generator=generator) * outer
+    return out
 
 
 def rotary(
@@ -90,7 +111,7 @@ def rotary(
     return first, second
 
 
-def hidden_states(weights: Weights, tokens: Tensor, heads: int, dtype: torch.dtype) -> Tensor:
+def hidden_states(weights: Weights, tokens: Tensor, model: ModelSection, dtype: torch.dtype) -> Tensor:
     """Return the final normalised states (K, B*T, d) in `dtype`.
 
     tokens: (K, B, T) int64. Matrices are cast to `dtype` here, so their gradients arrive in float32.
@@ -99,22 +120,35 @@ def hidden_states(weights: Weights, tokens: Tensor, heads: int, dtype: torch.dty
     vocab, width = weights.embedding.shape[1:]
     shift = torch.arange(models, device=tokens.device)[:, None] * vocab
     flat = F.embedding((tokens.flatten(1) + shift).view(-1), weights.embedding.view(-1, width))
-    x = _norm(flat.view(models, batch * context, width).to(dtype))
+    x = flat.view(models, batch * context, width).to(dtype)
+    norms = _norms(weights, model, dtype)
+    if model.architecture == "quadmix":
+        x = _norm(x, None, _EPS)
     squares, wides = weights.square.to(dtype).unbind(1), weights.wide.to(dtype).unbind(1)
-    cos, sin = rotary(context, width, heads, dtype=dtype, device=tokens.device)
-    for layer in range(len(squares) // 4):
+    cos, sin = rotary(context, width, model.heads, dtype=dtype, device=tokens.device)
+    for layer in range(model.layers):
         query, key, value, out = squares[4 * layer : 4 * layer + 4]
-        y = _norm(x)
-        y = attention(torch.bmm(y, query), torch.bmm(y, key), torch.bmm(y, value), cos, sin, heads)
+        y = next(norms)(x)
+        y = attention(torch.bmm(y, query), torch.bmm(y, key), torch.bmm(y, value), cos, sin, model.heads)
         x = x + torch.bmm(y, out)
         gate, up, down = wides[3 * layer : 3 * layer + 3]
-        y = _norm(x)
+        y = next(norms)(x)
         x = x + torch.bmm(F.silu(torch.bmm(y, gate)) * torch.bmm(y, up), down.mT)
-    return _norm(x)
+    return next(norms)(x)
 
 
-def _norm(x: Tensor) -> Tensor:
-    return F.rms_norm(x, x.shape[-1:], eps=1e-6)
+def _norms(weights: Weights, model: ModelSection, dtype: torch.dtype) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Return the 2L + 1 norms in the order of their use."""
+    if weights.gains is None:
+        return repeat(partial(_norm, gain=None, eps=_EPS))
+    gains = weights.gains.to(dtype).unbind(1)
+    return iter([partial(_norm, gain=gain, eps=_PUBLISHED_EPS) for gain in gains])
+
+
+def _norm(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
+    """Return RMSNorm of (K, N, d), times the gain (K, d) of each model."""
+    y = F.rms_norm(x, x.shape[-1:], eps=eps)
+    return y if gain is None else y * gain[:, None]
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
@@ -176,55 +210,3 @@ class _PlainAttention(torch.autograd.Function):
             for g in (torch.bmm(inner, k), torch.bmm(inner.mT, q), torch.bmm(share.mT, out))
         )
         return _rotate(grad_q, cos, -sin, heads), _rotate(grad_k, cos, -sin, heads), grad_v, None, None, None
-
-
-def head_loss(hidden: Tensor, embedding: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean next-token loss (K,) in nats.
-
-    hidden: (K, N, d). embedding: (K, V, d) float32 master weights. labels: (K, N) int64.
-    """
-    return _HeadLoss.apply(hidden, embedding, labels)  # pyright: ignore[reportReturnType]
-
-
-class _HeadLoss(torch.autograd.Function):
-    """Chunked linear cross-entropy: d logits = softmax - onehot, so the forward pass has both gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
-        hidden, embedding, labels = inputs
-        models, rows, _ = hidden.shape
-        losses = torch.zeros(models, device=hidden.device)
-        grad_hidden, grad_table = torch.empty_like(hidden), torch.zeros_like(embedding)
-        for k in range(models):
-            table = embedding[k].to(hidden.dtype)
-            for start in range(0, rows, HEAD_ROWS):
-                part = slice(start, min(start + HEAD_ROWS, rows))
-                states, label = hidden[k, part], labels[k, part, None]
-                share = torch.softmax(states @ table.T, dim=-1)
-                right = share.gather(1, label)
-                losses[k] -= right.float().clamp_min(_LEAST).log().sum()
-                share.scatter_(1, label, right - 1)
-                torch.mm(share, table, out=grad_hidden[k, part])
-                grad_table[k] += share.T @ states
-        ctx.save_for_backward(grad_hidden.div_(rows), grad_table.div_(rows))
-        return losses / rows
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden, grad_table = ctx.saved_tensors
-        weight = grads[0][:, None, None]
-        return grad_hidden * weight.to(grad_hidden.dtype), grad_table * weight, None
-
-
-@torch.no_grad()
-def token_losses(hidden: Tensor, embedding: Tensor, labels: Tensor) -> Tensor:
-    """Return the loss (K, S) in nats of every position; hidden: (K, S, d), labels: (S,) for all models."""
-    models, rows, _ = hidden.shape
-    out = torch.empty(models, rows, device=hidden.device)
-    for k in range(models):
-        table = embedding[k].to(hidden.dtype)
-        for start in range(0, rows, HEAD_ROWS):
-            part = slice(start, min(start + HEAD_ROWS, rows))
-            share = torch.softmax(hidden[k, part] @ table.T, dim=-1)
-            out[k, part] = -share.gather(1, labels[part, None])[:, 0].float().clamp_min(_LEAST).log()
-    return out

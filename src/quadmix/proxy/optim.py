@@ -1,11 +1,11 @@
-"""Muon for the matrices, AdamW for the embedding, both over K models at once; one clip per model.
+"""Muon for the matrices, AdamW for the tables, both over K models at once; one clip per model.
 
 In: gradients with a leading model axis. Out: weights updated in place. Muon (Jordan et al. 2024)
 orthogonalises the momentum of each matrix by a Newton-Schulz iteration, here batched over models, layers and
 matrices of one shape. A model marked dead gets zero gradients and a zero rate, so it never changes again.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from quadmix.proxy.model import Weights
 from quadmix.recipe import TrainingSection
 
+_MATRICES = ("square", "wide")  # Muon is for these
 EMBEDDING_RATE = 1.0  # AdamW rate of the embedding under Muon, as a multiple of peak_lr
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _STEPS = 5
@@ -23,23 +24,22 @@ _EPS = 1e-8
 
 @dataclass(slots=True, kw_only=True)
 class Optimizer:
-    """State of one batch of models: first moments, second moments (AdamW tensors only), steps done."""
+    """State of one batch of models, by the names of the weights. steps: () float32, steps done; a tensor,
+    so that a captured CUDA graph counts on. second: of the AdamW tensors alone."""
 
-    kind: str
-    weight_decay: float
-    dtype: torch.dtype
-    first: list[Tensor] = field(default_factory=list[Tensor])
-    second: list[Tensor | None] = field(default_factory=list[Tensor | None])
-    steps: int = 0
+    first: dict[str, Tensor]
+    second: dict[str, Tensor]
+    steps: Tensor
 
     @staticmethod
-    def start(weights: Weights, training: TrainingSection, dtype: torch.dtype) -> "Optimizer":
-        optimizer = Optimizer(kind=training.optimizer, weight_decay=training.weight_decay, dtype=dtype)
-        for index, tensor in enumerate(weights.all()):
-            adam = index == 0 or training.optimizer == "adamw"
-            optimizer.first.append(torch.zeros_like(tensor))
-            optimizer.second.append(torch.zeros_like(tensor) if adam else None)
-        return optimizer
+    def start(weights: Weights, training: TrainingSection) -> "Optimizer":
+        tensors = weights.named()
+        adam = [name for name in tensors if training.optimizer == "adamw" or name not in _MATRICES]
+        return Optimizer(
+            first={name: torch.zeros_like(tensor) for name, tensor in tensors.items()},
+            second={name: torch.zeros_like(tensors[name]) for name in adam},
+            steps=torch.zeros((), device=weights.embedding.device),
+        )
 
 
 def rate_factor(step: int, steps: int, training: TrainingSection) -> float:
@@ -57,7 +57,7 @@ def rate_factor(step: int, steps: int, training: TrainingSection) -> float:
 
 def clip_models(weights: Weights, limit: float) -> Tensor:
     """Scale each model's gradients to norm <= limit, in place; return the norms (K,) before."""
-    grads = [tensor.grad for tensor in weights.all() if tensor.grad is not None]
+    grads = [tensor.grad for tensor in weights.named().values() if tensor.grad is not None]
     norm = torch.stack([g.flatten(1).square().sum(dim=1) for g in grads]).sum(dim=0).sqrt()
     factor = (limit / norm.clamp_min(1e-12)).clamp_max(1.0)
     for g in grads:
@@ -66,28 +66,32 @@ def clip_models(weights: Weights, limit: float) -> Tensor:
 
 
 @torch.no_grad()
-def update(weights: Weights, optimizer: Optimizer, rate: Tensor, alive: Tensor) -> None:
-    """Take one step. rate: (K,) learning rate of each model. alive: (K,) bool."""
+def update(
+    weights: Weights, optimizer: Optimizer, rate: Tensor, alive: Tensor, *,
+    training: TrainingSection, dtype: torch.dtype, decay_all: bool = False,
+) -> None:  # fmt: skip
+    """Take one step. rate: (K,) learning rate of each model. alive: (K,) bool. decay_all: weight decay on
+    embedding, head and gains too (RegMix), not on the matrices alone."""
     optimizer.steps += 1
-    all_alive = bool(alive.all())
     rate = torch.where(alive, rate, torch.zeros_like(rate))
-    for index, tensor in enumerate(weights.all()):
+    masked = alive.device.type == "cuda" or not bool(alive.all())  # asking would wait for a GPU
+    for name, tensor in weights.named().items():
         grad = tensor.grad
         assert grad is not None
-        if not all_alive:
-            grad[~alive] = 0.0
+        if masked:
+            grad.masked_fill_(~alive.view(-1, *[1] * (tensor.ndim - 1)), 0.0)
         lr = rate.view(-1, *[1] * (tensor.ndim - 1))
-        first, second = optimizer.first[index], optimizer.second[index]
-        if second is None:
-            change = _muon(first, grad, optimizer.dtype)
-            if index == 2:  # gate and up widen d -> f; the stored down matrix is transposed and narrows
-                change.view(len(change), -1, 3, *change.shape[2:])[:, :, :2] *= _stretch(tensor)
-        else:
-            change = _adam(first, second, grad, optimizer.steps)
-            if optimizer.kind == "muon":
+        first = optimizer.first[name]
+        if name in optimizer.second:
+            change = _adam(first, optimizer.second[name], grad, optimizer.steps)
+            if training.optimizer == "muon":
                 lr = lr * EMBEDDING_RATE
-        if index > 0:
-            tensor.mul_(1.0 - lr * optimizer.weight_decay)
+        else:
+            change = _muon(first, grad, dtype)
+            if name == "wide":  # gate and up widen d -> f; the stored down matrix is transposed and narrows
+                change.view(len(change), -1, 3, *change.shape[2:])[:, :, :2] *= _stretch(tensor)
+        if decay_all or name in _MATRICES:
+            tensor.mul_(1.0 - lr * training.weight_decay)
         tensor.sub_(lr * change)
 
 
@@ -95,7 +99,7 @@ def _stretch(tensor: Tensor) -> float:
     return max(1.0, tensor.shape[-1] / tensor.shape[-2]) ** 0.5
 
 
-def _adam(first: Tensor, second: Tensor, grad: Tensor, step: int) -> Tensor:
+def _adam(first: Tensor, second: Tensor, grad: Tensor, step: Tensor) -> Tensor:
     first.lerp_(grad, 1 - _BETAS[0])
     second.mul_(_BETAS[1]).addcmul_(grad, grad, value=1 - _BETAS[1])
     denominator = (second / (1 - _BETAS[1] ** step)).sqrt_().add_(_EPS)

@@ -1,89 +1,102 @@
-"""Clock order: every document has a fixed hash time in an epoch; θ only decides who is present.
+"""What a model reads, and when: every document has a place in the epoch, θ only decides who is present.
 
-In: a token pool, copies per document, a seed. Out: an endless stream of tokens, cut without padding. Two
-mixtures with one seed show the shared documents at the same times, so their losses differ by what the
-mixtures differ in and by little else. Each further epoch has times of its own.
+In: a token pool, copies per document, a seed. Out: `read(start, count)`, any stretch of an endless stream
+of tokens, cut without padding. Each further epoch has an order of its own. Three orders (§ order in
+docs/proxies.md has what each costs in noise):
+
+clock: a document's time is a hash of its id, so two mixtures with one seed show their shared documents at
+the same times and their losses differ by what they select and by little else.
+stratified: as clock, but each domain is spread evenly over the epoch.
+shuffled: every mixture in an order of its own (what a plain shuffle does).
 """
 
+from typing import Literal
+
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from quadmix.errors import ProxyError
 from quadmix.proxy.pool import TokenPool
 from quadmix.rng import clock_times, derived_seed
-from quadmix.types import Copies, Ints
+from quadmix.types import Copies, Floats, Ints
+
+Order = Literal["clock", "stratified", "shuffled"]
 
 
-class ClockStream:
-    """The token stream of one job; `take(n)` returns its next n tokens and remembers what was seen.
+class TokenStream:
+    """The tokens of one job. `read` depends on its arguments alone, so training can stop and go on anywhere.
 
     copies: (P,) int32. Raises ProxyError if nothing is selected.
     """
 
-    def __init__(self, pool: TokenPool, copies: Copies, seed: int) -> None:
+    def __init__(self, pool: TokenPool, copies: Copies, seed: int, order: Order = "clock") -> None:
         if len(copies) != len(pool):
             raise ProxyError(f"copies has {len(copies)} entries, the pool has {len(pool)} documents")
         if (copies < 0).any() or not (copies > 0).any():
             raise ProxyError(
                 "the mixture selects no document of the pool; loosen its cutoff or raise its floor"
             )
-        self._pool, self._copies, self._seed = pool, copies, seed
+        self._pool, self._copies, self._order = pool, copies, order
+        own = xxhash.xxh3_64_intdigest(copies.tobytes())
+        self._seed = derived_seed(seed, "lane", own) if order == "shuffled" else seed
+        self._tokens = np.asarray(pool.tokens)  # a plain view: slicing a memmap object is ten times slower
         self._lengths = pool.lengths
         self.selected_tokens = int((self._lengths * copies).sum())
         self._epoch = -1
         self._rows: Ints = np.empty(0, dtype=np.int64)
         self._ends: Ints = np.empty(0, dtype=np.int64)
-        self._next = 0  # copies of this epoch already begun
-        self._rest = pool.tokens[:0]
-        self._seen = np.zeros(len(pool), dtype=np.bool_)
 
-    @property
-    def unique_tokens(self) -> int:
-        """Return the tokens of the distinct documents begun, less what of the last is still to come."""
-        first_time = self._next and not (self._rows[: self._next - 1] == self._rows[self._next - 1]).any()
-        rest = len(self._rest) if self._epoch == 0 and first_time else 0
-        return int(self._lengths[self._seen].sum()) - rest
+    def read(self, start: int, count: int) -> NDArray[np.unsignedinteger]:
+        """Return tokens start .. start + count of the stream, in the pool's dtype."""
+        parts: list[NDArray[np.unsignedinteger]] = [self._tokens[:0]]
+        while count > 0:
+            epoch, begin = divmod(start, self.selected_tokens)
+            self._open(epoch)
+            size = min(count, self.selected_tokens - begin)
+            first = int(np.searchsorted(self._ends, begin, side="right"))
+            last = int(np.searchsorted(self._ends, begin + size))
+            rows = self._rows[first : last + 1]
+            starts, stops = self._pool.offsets[rows], self._pool.offsets[rows + 1]
+            starts[0] = stops[0] - (self._ends[first] - begin)
+            stops[-1] -= self._ends[last] - (begin + size)
+            parts += [self._tokens[a:b] for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
+            start, count = start + size, count - size
+        return np.concatenate(parts)
 
-    def take(self, count: int) -> NDArray[np.int64]:
-        """Return the next `count` tokens (count,) int64."""
-        parts, missing = [self._rest[:count]], count - min(count, len(self._rest))
-        self._rest = self._rest[count:]
-        while missing > 0:
-            if self._next == len(self._rows):
-                self._begin_epoch()
-            begin = int(self._ends[self._next - 1]) if self._next else 0
-            stop = min(int(np.searchsorted(self._ends, begin + missing)) + 1, len(self._rows))
-            documents = self._rows[self._next : stop]
-            self._seen[documents] = True
-            tokens = np.concatenate([self._document(row) for row in documents.tolist()])
-            parts.append(tokens[:missing])
-            self._rest = tokens[missing:]
-            self._next, missing = stop, missing - len(parts[-1])
-        return np.concatenate(parts).astype(np.int64)
+    def unique_tokens(self, count: int) -> int:
+        """Return how many distinct tokens the first `count` of the stream hold."""
+        if count >= self.selected_tokens:
+            return int(self._lengths[self._copies > 0].sum())
+        self._open(0)
+        begun = self._rows[: int(np.searchsorted(self._ends, count)) + 1]
+        cut = 0 if (begun[:-1] == begun[-1]).any() else int(self._ends[len(begun) - 1]) - count
+        return int(self._lengths[np.unique(begun)].sum()) - cut
 
-    def _document(self, row: int) -> NDArray[np.unsignedinteger]:
-        return self._pool.tokens[self._pool.offsets[row] : self._pool.offsets[row + 1]]
-
-    def _begin_epoch(self) -> None:
-        self._epoch += 1
-        seed = derived_seed(self._seed, "epoch", self._epoch)
-        rows, times = clock_times(seed, self._pool.keys, self._copies)
+    def _open(self, epoch: int) -> None:
+        if epoch == self._epoch:
+            return
+        self._epoch = epoch
+        rows, times = clock_times(derived_seed(self._seed, "epoch", epoch), self._pool.keys, self._copies)
+        if self._order == "stratified":
+            times = self._spread(rows, times)
         self._rows = rows[np.argsort(times, kind="stable")]
         self._ends = np.cumsum(self._lengths[self._rows])
-        self._next = 0
+
+    def _spread(self, rows: Ints, times: Floats) -> Floats:
+        """Return, for each copy, the share of its domain's tokens up to its middle, in clock order."""
+        order = np.lexsort((times, self._pool.domain[rows]))
+        domain, tokens = self._pool.domain[rows][order], self._lengths[rows][order].astype(np.float64)
+        total = np.bincount(domain, weights=tokens)
+        before = np.concatenate([[0.0], np.cumsum(total)])[domain]
+        out = np.empty_like(times)
+        out[order] = (np.cumsum(tokens) - tokens / 2 - before) / total[domain]
+        return out
 
 
-class Windows:
-    """Steps of a stream: `next_step()` returns (batch, context + 1), each token a label exactly once."""
-
-    def __init__(self, stream: ClockStream, batch: int, context: int) -> None:
-        self._stream, self._batch, self._context = stream, batch, context
-        self._last: NDArray[np.int64] | None = None
-
-    def next_step(self) -> NDArray[np.int64]:
-        """Return the next windows: stride `context`, so the last token of one is the first of the next."""
-        if self._last is None:
-            self._last = self._stream.take(1)
-        tokens = np.concatenate([self._last, self._stream.take(self._batch * self._context)])
-        self._last = tokens[-1:]
-        return np.lib.stride_tricks.sliding_window_view(tokens, self._context + 1)[:: self._context]
+def windows(stream: TokenStream, step: int, batch: int, context: int) -> NDArray[np.unsignedinteger]:
+    """Return (batch, context + 1), the windows of `step`: stride `context`, so that over the whole training
+    each token is a label exactly once."""
+    size = batch * context
+    tokens = stream.read(step * size, size + 1)
+    return np.lib.stride_tricks.sliding_window_view(tokens, context + 1)[::context]

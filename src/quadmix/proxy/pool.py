@@ -31,17 +31,19 @@ R = TypeVar("R")
 T = TypeVar("T")
 Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
 
+WIDE_VOCAB = 65_536  # a larger vocabulary does not fit into two bytes a token
 _FILES = ("tokens", "offsets", "rows", "keys", "domain")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolManifest:
-    """What the pool folder holds; `source` names the inputs it was made from."""
+    """What the pool folder holds; `source` names the inputs it was made from, `tokenizer` is its digest."""
 
     documents: int
     tokens: int
     vocab_size: int
     source: str
+    tokenizer: str = ""
     version: int = 1
 
 
@@ -105,7 +107,7 @@ def build_pool(
     ]
     mapper(_tokenise_split, tasks)
     parts = [_part(folder, task.split.index) for task in tasks]
-    dtype = np.uint16 if tokenizer.vocab_size <= 65_536 else np.uint32
+    dtype = np.uint16 if tokenizer.vocab_size <= WIDE_VOCAB else np.uint32
     join_arrays(Path(folder, "tokens.npy"), [f"{p}.tokens.npy" for p in parts], dtype)
     lengths = np.concatenate([map_array(f"{p}.lengths.npy") for p in parts])
     write_array(Path(folder, "offsets.npy"), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
@@ -116,8 +118,9 @@ def build_pool(
         Path(f"{part}.tokens.npy").unlink()
         Path(f"{part}.lengths.npy").unlink()
     counts = PoolManifest(
-        documents=len(rows), tokens=int(lengths.sum()), vocab_size=tokenizer.vocab_size, source=source
-    )
+        documents=len(rows), tokens=int(lengths.sum()), vocab_size=tokenizer.vocab_size,
+        source=source, tokenizer=tokenizer.digest,
+    )  # fmt: skip
     write_json(manifest, counts)
     return open_pool(folder)
 
@@ -171,7 +174,7 @@ def wanted_documents(
 
 def _tokenise_split(task: _SplitTask) -> int:
     tokenizer = Tokenizer.load(task.tokenizer_path)
-    dtype = np.uint16 if tokenizer.vocab_size <= 65_536 else np.uint32
+    dtype = np.uint16 if tokenizer.vocab_size <= WIDE_VOCAB else np.uint32
     end = tokenizer.end_of_document
     chunks, lengths = [np.empty(0, dtype)], np.zeros(len(task.keys), dtype=np.int64)
     for position, texts in wanted_documents(task.corpus, task.split, task.keys):

@@ -1,18 +1,18 @@
-"""Train many jobs in groups, one worker process per group at a time; every trial is a file.
+"""Train many jobs in groups, one worker per group at a time; every trial is a file.
 
 In: jobs in order, the setting. Out: their trials in order, each committed to `folder`/<trial_id>.json. A
-group whose files all exist is read, not trained (promise P6). Groups depend on the job order alone, and a
-worker always computes with one thread, so the number of workers changes nothing (promise P7).
+group whose files all exist is read, not trained (promise P6); one that was killed goes on from its last
+checkpoint. Groups depend on the job order alone, and a worker always computes with one thread, so the number
+of workers changes nothing (promise P7).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import xxhash
 
-from quadmix.engine.tasks import run_tasks
+from quadmix.engine.tasks import LOCAL, Place, run_tasks
 from quadmix.errors import InputError, MissingExtraError
 from quadmix.io.atomic import file_digest, read_value, value_digest, write_json
 from quadmix.proxy.heartbeat import beating, watching
@@ -27,10 +27,15 @@ class _Group:
     jobs: tuple[ProxyJob, ...]
     setting: ProxySetting
     folder: str
+    save_weights: bool
 
     @property
     def name(self) -> str:
         return self.jobs[0].trial_id
+
+    @property
+    def checkpoint(self) -> Path:
+        return Path(self.folder, f".group-{self.name}.safetensors")
 
 
 def run_swarm(
@@ -39,15 +44,16 @@ def run_swarm(
     *,
     folder: str | Path,
     group: int,
-    executor: Literal["serial", "processes"] = "processes",
-    workers: int = 1,
+    place: Place = LOCAL,
+    save_weights: bool = False,
     on_trial: Callable[[Trial], None] | None = None,
     on_partial: Callable[[float], None] | None = None,
 ) -> list[Trial]:
     """Train all jobs, `group` at a time, and return their trials in the order of the jobs.
 
     A group is loaded when all its trials lie in `folder`, made from the same jobs; trials that failed
-    for want of memory and the like are trained again, trials that diverged are not.
+    for want of memory and the like are trained again, trials that diverged are not. A group that does not
+    fit into memory is halved until it does; a trial says how many were trained together.
 
     on_trial is called in this process for every trial, first for those already on disk; on_partial
     about every second with how many models' work is done inside the groups that are in training.
@@ -64,44 +70,84 @@ def run_swarm(
                 trials[trial.trial_id] = trial
                 tell(trial)
         else:
-            todo.append(_Group(jobs=part, setting=setting, folder=str(path)))
+            todo.append(_Group(jobs=part, setting=setting, folder=str(path), save_weights=save_weights))
 
-    def arrived(_: int, done: list[Trial]) -> None:
+    def arrived(index: int, done: list[Trial]) -> None:
         for trial in done:
+            write_json(path / f"{trial.trial_id}.json", trial)
             trials[trial.trial_id] = trial
             tell(trial)
+        for job in todo[index].jobs:  # the parts of a divided group had their own
+            replace(todo[index], jobs=(job,)).checkpoint.unlink(missing_ok=True)
 
     sizes = {task.name: len(task.jobs) for task in todo}
     with watching(path, sizes, on_partial or (lambda _: None)):
-        run_tasks(train_and_save, todo, executor=executor, workers=workers, on_done=arrived)
+        run_tasks(train_task, todo, place=place, on_done=arrived)
     return [trials[job.trial_id] for job in jobs]
 
 
-def train_and_save(task: _Group) -> list[Trial]:
-    """Train one group with one thread and commit its trials; what torch cannot do becomes failed trials."""
+def train_task(task: _Group) -> list[Trial]:
+    """Train one group with one thread; what torch cannot do becomes failed trials."""
     try:
         import torch
     except ImportError as error:
         raise MissingExtraError("torch", "proxy", "training proxies") from error
-    from quadmix.proxy.pool import open_pool
-    from quadmix.proxy.train import failed_trial, train_group
-
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with beating(Path(task.folder), task.name) as tell:
-            trials = train_group(task.jobs, task.setting, tell)
-    except (RuntimeError, MemoryError) as error:
-        text = str(error).splitlines()[0] if str(error) else "no message"
-        reason = f"{_ENVIRONMENT}{type(error).__name__}: {text}"
-        pool = open_pool(task.setting.pool)
-        trials = [failed_trial(job, reason[:500], pool, task.setting) for job in task.jobs]
+            trials = _train_fitting(task, tell)
     finally:
         torch.set_num_threads(threads)
-    named = [replace(t, job=job_digest(j, task.setting)) for t, j in zip(trials, task.jobs, strict=True)]
-    for trial in named:
-        write_json(Path(task.folder, f"{trial.trial_id}.json"), trial)
-    return named
+    return [replace(t, job=job_digest(j, task.setting)) for t, j in zip(trials, task.jobs, strict=True)]
+
+
+def _train_fitting(task: _Group, tell: Callable[[float], None]) -> list[Trial]:
+    """Train a group; where memory does not suffice, its halves one after the other."""
+    from quadmix.proxy.device import is_out_of_memory
+    from quadmix.proxy.group import train_group
+    from quadmix.proxy.memory import release
+
+    key = value_digest([job_digest(job, task.setting) for job in task.jobs])
+    try:
+        return train_group(
+            task.jobs, task.setting, tell, checkpoint=str(task.checkpoint), key=key,
+            save_to=str(Path(task.folder, "weights")) if task.save_weights else None,
+        )  # fmt: skip
+    except (RuntimeError, MemoryError) as error:
+        failure, full = _said(error), is_out_of_memory(error)
+    # outside the handler: the error's trace holds the tensors that filled the memory
+    release()
+    task.checkpoint.unlink(missing_ok=True)
+    if full and len(task.jobs) > 1:
+        middle = len(task.jobs) // 2
+        halves = [replace(task, jobs=task.jobs[:middle]), replace(task, jobs=task.jobs[middle:])]
+        return [trial for half in halves for trial in _train_fitting(half, tell)]
+    return _failed(task, f"{failure}{_shortage(task.setting) if full else ''}")
+
+
+def _said(error: BaseException) -> str:
+    text = str(error).splitlines()[0] if str(error) else "no message"
+    return f"{type(error).__name__}: {text}"[:300]
+
+
+def _shortage(setting: ProxySetting) -> str:
+    from quadmix.proxy.device import choose_device
+    from quadmix.proxy.memory import available_bytes, group_bytes
+
+    need, free = group_bytes(setting, 1), available_bytes(choose_device(setting.device))
+    return (
+        f"; one model needs about {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free: use fewer workers, a "
+        "smaller training.micro_batch, model or vocabulary"
+    )
+
+
+def _failed(task: _Group, reason: str) -> list[Trial]:
+    from quadmix.proxy.group import failed_trial
+    from quadmix.proxy.pool import open_pool
+
+    pool = open_pool(task.setting.pool)
+    return [failed_trial(job, _ENVIRONMENT + reason, pool, task.setting) for job in task.jobs]
 
 
 def job_digest(job: ProxyJob, setting: ProxySetting) -> str:
@@ -109,7 +155,8 @@ def job_digest(job: ProxyJob, setting: ProxySetting) -> str:
     data = [Path(p, "manifest.json") for p in (setting.pool, setting.targets, setting.heldout) if p]
     return value_digest(
         [
-            job.kind, job.label, job.theta, job.seed, xxhash.xxh3_128_hexdigest(job.copies.tobytes()),
+            job.kind, job.label, job.theta, job.seed, job.order_seed,
+            xxhash.xxh3_128_hexdigest(job.copies.tobytes()),
             setting.model.model_dump(), setting.training.model_dump(), setting.vocab_size,
             [file_digest(f) for f in data if f.exists()],
         ]
@@ -117,16 +164,12 @@ def job_digest(job: ProxyJob, setting: ProxySetting) -> str:
 
 
 def _stored(folder: Path, job: ProxyJob, setting: ProxySetting) -> Trial | None:
-    file = _file(folder, job)
+    file = folder / f"{job.trial_id}.json"
     if not file.exists():
         return None
     trial = read_value(file, Trial)
     stale = trial.job != job_digest(job, setting) or trial.reason.startswith(_ENVIRONMENT)
     return None if stale else trial
-
-
-def _file(folder: Path, job: ProxyJob) -> Path:
-    return folder / f"{job.trial_id}.json"
 
 
 def _check_names(jobs: Sequence[ProxyJob]) -> None:

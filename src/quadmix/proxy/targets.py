@@ -29,7 +29,8 @@ _DOCUMENT_PART = 16  # a held-out document gives at most this part of its domain
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TargetSet:
     """One target as windows. inputs: (W, T) int32, padded with 0. labels: (W, T) int32, IGNORE where
-    not scored. row: (W,) int64, source row of each window. bytes: (R,) int64, scored bytes per row."""
+    not scored. row: (W,) int64, source row of each window. bytes: (R,) int64, scored bytes per row.
+    cut: rows that lost the start of their prompt (known while encoding, not on disk)."""
 
     name: str
     kind: Literal["target", "heldout"]
@@ -37,6 +38,7 @@ class TargetSet:
     labels: NDArray[np.int32]
     row: Ints
     bytes: Ints
+    cut: int = 0
 
     @property
     def tokens(self) -> int:
@@ -53,6 +55,8 @@ class TargetManifest:
     context: int
     source: str
     windows: int
+    tokenizer: str = ""
+    warnings: tuple[str, ...] = ()
     version: int = 1
 
 
@@ -86,7 +90,7 @@ def encode_targets(
     if _whole(folder, source):
         return open_targets(folder)
     sets = [target_set(target, tokenizer, context) for target in targets]
-    return _write(sets, folder, context, source)
+    return _write(sets, folder, context, source, tokenizer.digest)
 
 
 def target_set(target: TargetText, tokenizer: Tokenizer, context: int) -> TargetSet:
@@ -138,7 +142,7 @@ def encode_heldout(
                 for text, ids in zip(chosen, tokenizer.encode(chosen), strict=True)
             ]
             sets.append(_windows(name, "heldout", rows, context))
-    return _write(sets, folder, context, source, kind="heldout")
+    return _write(sets, folder, context, source, tokenizer.digest, kind="heldout")
 
 
 def open_targets(folder: str | Path) -> list[TargetSet]:
@@ -153,7 +157,10 @@ def open_targets(folder: str | Path) -> list[TargetSet]:
         TargetSet(
             name=name,
             kind=manifest.kind,
-            **{key: map_array(path / f"{index:05d}.{key}.npy") for key in _ARRAYS},
+            inputs=map_array(path / f"{index:05d}.inputs.npy"),
+            labels=map_array(path / f"{index:05d}.labels.npy"),
+            row=map_array(path / f"{index:05d}.row.npy"),
+            bytes=map_array(path / f"{index:05d}.bytes.npy"),
         )
         for index, name in enumerate(manifest.names)
     ]
@@ -171,11 +178,13 @@ def _windows(name: str, kind: Literal["target", "heldout"], rows: Sequence[_Row]
     inputs: list[NDArray[np.int32]] = []
     labels: list[NDArray[np.int32]] = []
     owner: list[int] = []
+    cut = 0
     kept = [row for row in rows if len(row.ids) > row.unscored]
     for index, row in enumerate(kept):
         ids = np.asarray(row.ids, dtype=np.int32)
         mask = np.arange(len(ids)) >= row.unscored
         first = _first_token(len(ids), row.unscored, context)
+        cut += first > 0
         for start in range(first, len(ids) - 1, context):
             window, scored = ids[start : start + context + 1], mask[start + 1 : start + context + 1]
             inputs.append(np.pad(window[:-1], (0, context - len(scored))))
@@ -194,6 +203,19 @@ def _windows(name: str, kind: Literal["target", "heldout"], rows: Sequence[_Row]
         labels=np.stack(labels),
         row=np.asarray(owner, dtype=np.int64),
         bytes=np.asarray([row.bytes for row in kept], dtype=np.int64),
+        cut=cut,
+    )
+
+
+def _too_long(target: TargetSet, context: int) -> str:
+    """Say so when rows do not fit into the context: they then lose prompt, or are scored in pieces."""
+    lost, pieces = target.cut, int((np.bincount(target.row) > 1).sum())
+    if not lost and not pieces:
+        return ""
+    return (
+        f"target {target.name!r}: of {len(target.bytes):,} rows, {lost:,} are longer than the context of "
+        f"{context} tokens and lost the start of their prompt, {pieces:,} are scored in several windows; "
+        "raise proxy.model.context (and evaluate.model.context), or shorten the rows"
     )
 
 
@@ -216,6 +238,7 @@ def _write(
     folder: str,
     context: int,
     source: str,
+    tokenizer: str,
     *,
     kind: Literal["target", "heldout"] = "target",
 ) -> list[TargetSet]:
@@ -230,6 +253,8 @@ def _write(
         context=context,
         source=source,
         windows=sum(len(s.inputs) for s in sets),
+        tokenizer=tokenizer,
+        warnings=tuple(filter(None, (_too_long(s, context) for s in sets if kind == "target"))),
     )
     write_json(path / "manifest.json", manifest)
     return open_targets(folder)

@@ -1,29 +1,30 @@
-"""Train K proxies as one batched model and measure their losses.
+"""Train K proxies as one batched model: the steps, what is watched, what survives a kill.
 
-In: jobs (copies per pool document, a seed) and the setting they share. Out: one `Trial` per job. A model
-whose loss or gradient is not finite is frozen and becomes a failed trial; its neighbours never notice.
+In: token streams, seeds, a setting. Out: weights and what happened to each model. A model whose loss or
+gradient is not finite is frozen; its neighbours never notice. On a GPU the step is captured once as a CUDA
+graph and replayed, because models this small are bound by kernel launches.
 """
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from quadmix.errors import ProxyError
-from quadmix.proxy.losses import measure
-from quadmix.proxy.model import Weights, head_loss, hidden_states, initial_weights
+from quadmix.proxy.checkpoint import read_checkpoint, write_checkpoint
+from quadmix.proxy.device import choose_device, choose_dtype
+from quadmix.proxy.head import head_loss
+from quadmix.proxy.loader import batches
+from quadmix.proxy.model import Weights, hidden_states, initial_weights
 from quadmix.proxy.optim import Optimizer, clip_models, rate_factor, update
-from quadmix.proxy.order import ClockStream, Windows
-from quadmix.proxy.pool import TokenPool, open_pool
-from quadmix.proxy.setting import ProxyJob, ProxySetting
-from quadmix.proxy.targets import open_targets
-from quadmix.types import Copies, Loss, Trial
+from quadmix.proxy.order import TokenStream
+from quadmix.proxy.setting import ProxySetting
 
 _CURVE_POINTS = 20
+_AVERAGED = 100  # the average takes the weights of about this many steps
+_EAGER_STEPS = 3  # before a CUDA graph is captured: libraries set themselves up in the first ones
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,176 +40,188 @@ class Progress:
     points: list[tuple[int, list[float]]] = field(default_factory=list[tuple[int, list[float]]])
 
 
-def train_group(
-    jobs: Sequence[ProxyJob], setting: ProxySetting, tell: Callable[[float], None] | None = None
-) -> list[Trial]:
-    """Train all jobs as one batch and return their trials in order; `tell` hears the share done."""
-    started = time.monotonic()
-    pool = open_pool(setting.pool)
-    refused: dict[int, str] = {}
-    streams: list[ClockStream] = []
-    for index, job in enumerate(jobs):
-        try:
-            streams.append(ClockStream(pool, job.copies, job.seed))
-        except ProxyError as error:
-            refused[index] = str(error)
-    trained = [job for index, job in enumerate(jobs) if index not in refused]
-    done = iter(_train_streams(trained, streams, pool, setting, tell) if trained else [])
-    trials = [
-        failed_trial(job, refused[index], pool, setting) if index in refused else next(done)
-        for index, job in enumerate(jobs)
-    ]
-    share = (time.monotonic() - started) / len(jobs)
-    return [replace(trial, seconds=share) for trial in trials]
+@dataclass(slots=True, kw_only=True)
+class TrainState:
+    """A batch of models in training; `step` steps are done. average: by weight name, empty without one."""
+
+    weights: Weights
+    optimizer: Optimizer
+    progress: Progress
+    average: dict[str, Tensor]
+    step: int = 0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every tensor of the state by name; writing into them restores it."""
+        named = {f"weights.{name}": tensor.detach() for name, tensor in self.weights.named().items()}
+        named |= {f"first.{name}": tensor for name, tensor in self.optimizer.first.items()}
+        named |= {f"second.{name}": tensor for name, tensor in self.optimizer.second.items()}
+        named |= {f"average.{name}": tensor for name, tensor in self.average.items()}
+        named |= {f"progress.{name}": getattr(self.progress, name) for name in _WATCHED}
+        return named | {"optimizer.steps": self.optimizer.steps}
 
 
-def choose_device() -> torch.device:
-    """Return the GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return the compute type: `auto` is bfloat16 where the hardware multiplies it."""
-    if precision == "auto":
-        capable = getattr(torch.cpu, "get_capabilities", dict)()  # absent before torch 2.10: float32
-        fast = device.type == "cuda" or capable.get("avx512_bf16") or capable.get("amx_bf16")
-        return torch.bfloat16 if fast else torch.float32
-    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+_WATCHED = ("alive", "died_at", "loss", "norm", "total")
 
 
 def train_weights(
-    streams: Sequence[ClockStream],
+    streams: Sequence[TokenStream],
     seeds: Sequence[int],
     setting: ProxySetting,
+    *,
     rates: Tensor | None = None,
     tell: Callable[[float], None] | None = None,
+    checkpoint: str | None = None,
+    every: float = math.inf,
+    key: str = "",
 ) -> tuple[Weights, Progress]:
-    """Train one model per stream. rates: (K,) peak learning rate of each model, the recipe's if left out."""
-    device = choose_device()
-    dtype = choose_dtype(setting.training.precision, device)
-    weights = initial_weights(setting.model, setting.vocab_size, seeds, device)
-    optimizer = Optimizer.start(weights, setting.training, dtype)
-    windows = [Windows(s, setting.training.batch, setting.model.context) for s in streams]
+    """Train one model per stream.
+
+    rates: (K,) peak learning rate of each model, the recipe's if left out. checkpoint: a file that is
+    written about `every` seconds and from which training goes on, if it was written under the same `key`.
+    """
+    device = choose_device(setting.device)
+    state = start(setting, seeds, device)
+    if checkpoint:
+        state.step, state.progress.points = read_checkpoint(checkpoint, key, state.tensors())
     peak = torch.full((len(streams),), setting.training.peak_lr) if rates is None else rates
-    progress = _start(len(streams), device)
-    for step in range(setting.steps):
-        batch = torch.from_numpy(np.stack([w.next_step() for w in windows])).to(device)
-        rate = peak.to(device) * rate_factor(step, setting.steps, setting.training)
-        loss, norm = gradients(weights, batch, setting, dtype)
-        _watch(progress, step, loss, norm, setting.steps)
-        update(weights, optimizer, rate, progress.alive)
-        for tensor in weights.all():
-            tensor.grad = None
-        if tell:
-            tell((step + 1) / setting.steps)
-    return weights, progress
+    peak, take, saved = peak.to(device), stepper(state, setting), time.monotonic()
+    with batches(streams, setting, device, first=state.step) as loader:
+        for batch in loader:
+            take(batch, peak * rate_factor(state.step, setting.steps, setting.training))
+            state.step += 1
+            _note_point(state.progress, state.step, setting.steps)
+            average(state, setting)
+            if tell:
+                tell(state.step / setting.steps)
+            if checkpoint and state.step < setting.steps and time.monotonic() - saved >= every:
+                write_checkpoint(checkpoint, key, state.tensors(), state.step, state.progress.points)
+                saved = time.monotonic()
+    with torch.no_grad():
+        for name, tensor in state.average.items():
+            state.weights.named()[name].copy_(tensor)
+    return state.weights, state.progress
 
 
-def _start(models: int, device: torch.device) -> Progress:
-    zeros = torch.zeros(models, device=device)
-    alive = torch.ones(models, dtype=torch.bool, device=device)
-    return Progress(
-        alive=alive, died_at=zeros.long(), loss=zeros.clone(), norm=zeros.clone(), total=zeros.clone()
+def start(setting: ProxySetting, seeds: Sequence[int], device: torch.device) -> TrainState:
+    """Return the state before the first step."""
+    weights = initial_weights(setting.model, setting.vocab_size, seeds, device)
+    zeros = torch.zeros(len(seeds), device=device)
+    progress = Progress(
+        alive=torch.ones(len(seeds), dtype=torch.bool, device=device),
+        died_at=zeros.clone(), loss=zeros.clone(), norm=zeros.clone(), total=zeros.clone(),
+    )  # fmt: skip
+    averaged = setting.training.average != "none"
+    return TrainState(
+        weights=weights,
+        optimizer=Optimizer.start(weights, setting.training),
+        progress=progress,
+        average={n: t.detach().clone() for n, t in weights.named().items()} if averaged else {},
     )
+
+
+def stepper(state: TrainState, setting: ProxySetting) -> Callable[[Tensor, Tensor], None]:
+    """Return `take(batch, rate)`, one training step. batch: (K, B, T + 1) int64. rate: (K,)."""
+
+    def eager(batch: Tensor, rate: Tensor) -> None:
+        take_step(state, batch, rate, setting)
+
+    if state.weights.embedding.device.type != "cuda":
+        return eager
+    return _Captured(eager)
+
+
+class _Captured:
+    """A step that becomes a CUDA graph after a few eager ones; eager for good if capturing fails."""
+
+    def __init__(self, eager: Callable[[Tensor, Tensor], None]) -> None:
+        self._eager, self._done = eager, 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._batch = self._rate = torch.empty(0)
+
+    def __call__(self, batch: Tensor, rate: Tensor) -> None:
+        if self._done == _EAGER_STEPS:
+            self._capture(batch, rate)
+        self._done += 1
+        if self._graph is None:
+            self._eager(batch, rate)
+            return
+        self._batch.copy_(batch)
+        self._rate.copy_(rate)
+        self._graph.replay()
+
+    def _capture(self, batch: Tensor, rate: Tensor) -> None:
+        self._batch, self._rate = batch.clone(), rate.clone()
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        try:
+            with torch.cuda.graph(graph):
+                self._eager(self._batch, self._rate)
+        except torch.OutOfMemoryError:
+            raise
+        except (
+            RuntimeError
+        ):  # an operation that cannot be captured on this build; eager steps are only slower
+            torch.cuda.synchronize()
+            return
+        self._graph = graph
+
+
+def take_step(state: TrainState, batch: Tensor, rate: Tensor, setting: ProxySetting) -> None:
+    """Take one step: gradients, watch, update. No value leaves the device, so a GPU never waits."""
+    dtype = choose_dtype(setting.training.precision, batch.device)
+    loss, norm = gradients(state.weights, batch, setting, dtype)
+    progress = state.progress
+    dies = progress.alive & ~(loss.isfinite() & norm.isfinite())
+    for kept, now in (
+        (progress.died_at, state.optimizer.steps), (progress.loss, loss), (progress.norm, norm),
+    ):  # fmt: skip
+        kept.copy_(torch.where(dies, now, kept))
+    progress.alive &= ~dies
+    progress.total += loss
+    update(
+        state.weights, state.optimizer, rate, progress.alive, training=setting.training, dtype=dtype,
+        decay_all=setting.model.architecture == "tinyllama",
+    )  # fmt: skip
+    for tensor in state.weights.named().values():
+        tensor.grad = None
 
 
 def gradients(
     weights: Weights, batch: Tensor, setting: ProxySetting, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Put clipped gradients into the weights; return loss and gradient norm (K,). batch: (K, B, T + 1)."""
-    tokens, labels = batch[:, :, :-1], batch[:, :, 1:].flatten(1)
-    hidden = hidden_states(weights, tokens, setting.model.heads, dtype)
-    loss = head_loss(hidden, weights.embedding, labels)
-    loss.sum().backward()
-    return loss.detach(), clip_models(weights, setting.training.clip)
+    passes = setting.training.passes(setting.model.context)
+    total = torch.zeros(len(batch), device=batch.device)
+    for part in batch.chunk(passes, dim=1):
+        hidden = hidden_states(weights, part[:, :, :-1], setting.model, dtype)
+        loss = head_loss(hidden, weights.table, part[:, :, 1:].flatten(1)) / passes
+        loss.sum().backward()
+        total += loss.detach()
+    return total, clip_models(weights, setting.training.clip)
 
 
-def _watch(progress: Progress, step: int, loss: Tensor, norm: Tensor, steps: int) -> None:
-    """Mark models whose loss or gradient is not finite; note the curve. No value leaves the device here
-    except at a point of the curve."""
-    dies = progress.alive & ~(loss.isfinite() & norm.isfinite())
-    progress.died_at.masked_fill_(dies, step)
-    progress.loss = torch.where(dies, loss, progress.loss)
-    progress.norm = torch.where(dies, norm, progress.norm)
-    progress.alive &= ~dies
-    progress.total += loss
+def _note_point(progress: Progress, step: int, steps: int) -> None:
     every = max(1, steps // _CURVE_POINTS)
-    if (step + 1) % every == 0:
-        bits = progress.total / every / math.log(2)
-        progress.points.append((step + 1, bits.tolist()))
+    if step % every == 0:
+        progress.points.append((step, (progress.total / every / math.log(2)).tolist()))
         progress.total.zero_()
 
 
-def _train_streams(
-    jobs: Sequence[ProxyJob],
-    streams: Sequence[ClockStream],
-    pool: TokenPool,
-    setting: ProxySetting,
-    tell: Callable[[float], None] | None,
-) -> list[Trial]:
-    weights, progress = train_weights(streams, [job.seed for job in jobs], setting, tell=tell)
-    losses = _measure_all(weights, setting, setting.targets)
-    heldout = _measure_all(weights, setting, setting.heldout) if setting.heldout else [{} for _ in jobs]
-    trials: list[Trial] = []
-    for k, (job, stream) in enumerate(zip(jobs, streams, strict=True)):
-        reason = _reason(progress, k) or _not_finite(losses[k]) or _not_finite(heldout[k])
-        trial = failed_trial(job, reason, pool, setting, stream)
-        if not reason:
-            curve = tuple((step, values[k]) for step, values in progress.points)
-            trial = replace(trial, status="done", losses=losses[k], heldout=heldout[k], curve=curve)
-        trials.append(trial)
-    return trials
+@torch.no_grad()
+def average(state: TrainState, setting: ProxySetting) -> None:
+    """Take the weights of this step into their average, if it is one of the steps that count.
 
-
-def _measure_all(weights: Weights, setting: ProxySetting, folder: str) -> list[dict[str, Loss]]:
-    device = weights.embedding.device
-    dtype = choose_dtype(setting.training.precision, device)
-    out: list[dict[str, Loss]] = [{} for _ in range(len(weights.embedding))]
-    for target in open_targets(folder):
-        for losses, loss in zip(out, measure(weights, target, setting.model.heads, dtype), strict=True):
-            losses[target.name] = loss
-    return out
-
-
-def _reason(progress: Progress, k: int) -> str:
-    if bool(progress.alive[k]):
-        return ""
-    step, loss, norm = int(progress.died_at[k]), float(progress.loss[k]), float(progress.norm[k])
-    if not math.isfinite(loss):
-        return f"training loss is {loss} at step {step}; lower peak_lr"
-    return f"gradient norm is {norm} at step {step} (loss {loss:.4g}); lower peak_lr"
-
-
-def _not_finite(losses: dict[str, Loss]) -> str:
-    bad = next((name for name, loss in losses.items() if not math.isfinite(loss.bits_per_byte)), None)
-    return "" if bad is None else f"loss on {bad!r} is {losses[bad].bits_per_byte}; lower peak_lr"
-
-
-def failed_trial(
-    job: ProxyJob, reason: str, pool: TokenPool, setting: ProxySetting, stream: ClockStream | None = None
-) -> Trial:
-    """Return the record of a job that gave no losses."""
-    return Trial(
-        trial_id=job.trial_id,
-        kind=job.kind,
-        label=job.label,
-        theta=job.theta,
-        seed=job.seed,
-        selected_tokens=stream.selected_tokens if stream else 0,
-        unique_tokens=stream.unique_tokens if stream else 0,
-        train_tokens=setting.tokens if stream else 0,
-        epochs=setting.tokens / stream.selected_tokens if stream else 0.0,
-        losses={},
-        heldout={},
-        status="failed",
-        reason=reason,
-        shares=domain_shares(pool, job.copies, len(setting.domains)),
-    )
-
-
-def domain_shares(pool: TokenPool, copies: Copies, domains: int) -> tuple[float, ...]:
-    """Return each domain's share of the selected tokens; all 0 if nothing is selected."""
-    if len(copies) != len(pool):
-        return ()
-    tokens = np.bincount(pool.domain, weights=pool.lengths * copies, minlength=domains)
-    return tuple((tokens / max(1.0, tokens.sum())).tolist())
+    last: the plain mean over the last `average_share` of the steps. ema: exponential with that time
+    constant, the plain mean at first, so that the start is forgotten.
+    """
+    if not state.average:
+        return
+    span = max(1, round(setting.training.average_share * setting.steps))
+    stride = max(1, span // _AVERAGED)
+    begin = setting.steps - span if setting.training.average == "last" else 0
+    if state.step <= begin or (setting.steps - state.step) % stride:
+        return
+    seen = (state.step - begin - 1) // stride + 1
+    share = 1.0 / seen if setting.training.average == "last" else max(stride / span, 1.0 / seen)
+    for name, tensor in state.weights.named().items():
+        state.average[name].lerp_(tensor, min(1.0, share))

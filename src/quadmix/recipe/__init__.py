@@ -1,6 +1,16 @@
 """The user's YAML <-> checked settings; the only room that imports yaml and pydantic."""
 
-from quadmix.recipe.load import check_recipe, dump_recipe, json_schema, load_recipe
+from quadmix.recipe.base import Section
+from quadmix.recipe.load import (
+    check_recipe,
+    dump_recipe,
+    json_schema,
+    load_recipe,
+    preset_names,
+    preset_settings,
+    preset_text,
+)
+from quadmix.recipe.proxies import ModelSection, ProxySection, TrainingSection
 from quadmix.recipe.sections import (
     AnnotateSection,
     BudgetSection,
@@ -13,16 +23,12 @@ from quadmix.recipe.sections import (
     LabelledSet,
     MaterialiseSection,
     MixingSection,
-    ModelSection,
     PriorSection,
-    ProxySection,
     Recipe,
     RunSection,
     SearchSection,
-    Section,
     TargetSection,
     TokenizerSection,
-    TrainingSection,
 )
 
 __all__ = [
@@ -51,4 +57,7 @@ __all__ = [
     "dump_recipe",
     "json_schema",
     "load_recipe",
+    "preset_names",
+    "preset_settings",
+    "preset_text",
 ]

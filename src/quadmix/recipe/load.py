@@ -14,7 +14,10 @@ import yaml
 from pydantic import ValidationError
 
 from quadmix.errors import RecipeError
+from quadmix.recipe.proxies import LADDER
 from quadmix.recipe.sections import Recipe
+
+_PRESETS = Path(__file__).parent.parent / "data" / "presets"
 
 
 def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -37,8 +40,39 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     return check_recipe(settings, base=file.resolve().parent, where=path)
 
 
+def preset_settings(name: str) -> dict[str, Any]:
+    """Return the sections that a preset sets; RecipeError names the presets if there is no such one."""
+    return cast(dict[str, Any], yaml.safe_load(preset_text(name)))
+
+
+def preset_text(name: str) -> str:
+    """Return a preset as its commented YAML."""
+    if name not in preset_names():
+        raise RecipeError(f"there is no preset {name!r}; there are: {', '.join(preset_names())}")
+    return (_PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def preset_names() -> list[str]:
+    """Return the presets from the smallest to the largest."""
+    return ["smoke", "laptop", "workstation", "paper"]
+
+
+def _under(base: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with the user's settings over it, section by section; a `size` replaces base's shape."""
+    shape = LADDER["1M"] if settings.get("size") else {}
+    out = {key: value for key, value in base.items() if key not in shape}
+    for key, value in settings.items():
+        mine = out.get(key)
+        both = isinstance(mine, dict) and isinstance(value, dict)
+        out[key] = _under(cast(dict[str, Any], mine), cast(dict[str, Any], value)) if both else value
+    return out
+
+
 def check_recipe(settings: Mapping[str, Any], *, base: Path | None = None, where: str = "recipe") -> Recipe:
-    """Check a mapping against the schema and make its relative paths absolute from `base`."""
+    """Check a mapping against the schema, over its preset if it names one, and make its relative paths
+    absolute from `base`."""
+    if settings.get("preset") is not None:
+        settings = _under(preset_settings(str(settings["preset"])), settings)
     try:
         recipe = Recipe.model_validate(settings)
     except ValidationError as error:

@@ -6,16 +6,10 @@ identity; everything else is.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, unknown keys refused, defaults validated."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+from quadmix.recipe.base import Name, Section, Share
+from quadmix.recipe.proxies import ModelSection, ProxySection, TrainingSection
 
 
 def _refuse_stray(section: Section, keys: set[str]) -> None:
@@ -140,9 +134,9 @@ class AnnotateSection(Section):
     """Scores and a domain for every document."""
 
     domain: DomainSection = DomainSection()
-    criteria: Annotated[list[CriterionSection], Field(min_length=1)] = [
-        CriterionSection(name="heuristic", kind="heuristic")
-    ]
+    criteria: list[CriterionSection] = Field(
+        default=[CriterionSection(name="heuristic", kind="heuristic")], min_length=1
+    )
     min_coverage: Share = Field(
         default=0.999, description="least share of documents that every criterion must score"
     )
@@ -240,53 +234,6 @@ class TargetSection(Section):
         return self
 
 
-class ModelSection(Section):
-    """A decoder: RMSNorm, RoPE, SwiGLU, tied embedding."""
-
-    layers: int = Field(default=2, ge=1)
-    width: int = Field(default=64, ge=8)
-    heads: int = Field(default=2, ge=1)
-    mlp: int = Field(default=192, ge=8)
-    context: int = Field(default=128, ge=16)
-
-    @model_validator(mode="after")
-    def _divides(self) -> "ModelSection":
-        if self.width % (2 * self.heads):
-            raise ValueError(f"model width {self.width} must be a multiple of twice the heads ({self.heads})")
-        return self
-
-
-class TrainingSection(Section):
-    """How a proxy or a comparison model is trained; the same for every θ."""
-
-    tokens: int = Field(default=1_000_000, gt=0, description="training tokens per model")
-    batch: int = Field(default=8, ge=1, description="sequences per step")
-    peak_lr: float = Field(
-        default=0.02, gt=0, description="peak learning rate of the matrices (Muon) or of all (AdamW)"
-    )
-    optimizer: Literal["muon", "adamw"] = "muon"
-    schedule: Literal["linear", "constant", "wsd"] = Field(
-        default="linear", description="decay to zero, none, or late decay"
-    )
-    warmup: Share = Field(default=0.03, description="share of the steps")
-    weight_decay: float = Field(default=0.1, ge=0)
-    clip: float = Field(default=1.0, gt=0)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-
-
-class ProxySection(Section):
-    """The swarm: how many tiny models, how large, on how much."""
-
-    trials: int = Field(default=64, ge=8, description="random θ in the swarm")
-    repeats: int = Field(
-        default=6, ge=0, description="repeated trials of the prior mean (other seeds) for the noise floor"
-    )
-    group: int = Field(default=8, ge=1, description="models trained together as one batched model")
-    pool: Literal["repetition-matched", "fresh"] = "repetition-matched"
-    model: ModelSection = ModelSection()
-    training: TrainingSection = TrainingSection()
-
-
 class SearchSection(Section):
     """From trials to θ*."""
 
@@ -319,9 +266,9 @@ class EvaluateSection(Section):
     )
     holdout_bytes: int = Field(default=300_000, gt=0, description="held-out text scored per domain, at most")
     seeds: int = Field(default=3, ge=2)
-    baselines: list[Literal["random", "prior-mean", "criteria", "regmix"]] = [
-        "random", "prior-mean", "criteria", "regmix",
-    ]  # fmt: skip
+    baselines: list[Literal["random", "prior-mean", "criteria", "regmix"]] = Field(
+        default=["random", "prior-mean", "criteria", "regmix"]
+    )
     regmix_trials: int = Field(
         default=24, ge=8, description="proxies of the domain-only swarm for the RegMix-style baseline"
     )
@@ -336,7 +283,20 @@ class RunSection(Section):
         default="runs", description="run folders are made here; relative to the working directory"
     )
     workers: int = Field(default=0, ge=0, description="worker processes; 0 = one per core")
-    executor: Literal["serial", "processes"] = "processes"
+    executor: Literal["serial", "processes", "ray"] = "processes"
+    address: str | None = Field(
+        default=None,
+        description="executor ray: an existing cluster (auto, host:port, ray://...); left out, a local one",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="where proxies are trained; auto: GPUs if there are any"
+    )
+    groups_per_gpu: int = Field(default=1, ge=1, description="groups of proxies trained at once on each GPU")
+    checkpoint_seconds: float = Field(
+        default=120,
+        ge=0,
+        description="a group in training is saved this often, and goes on from there after a kill",
+    )
     accept_unconfirmed: bool = Field(
         default=False, description="write the dataset even if θ* did not beat the control"
     )
@@ -349,6 +309,9 @@ class Recipe(Section):
     name: Name
     seed: int = Field(default=0, ge=0)
     corpus: CorpusSection
+    preset: Literal["smoke", "laptop", "workstation", "paper"] | None = Field(
+        default=None, description="defaults of tokenizer, proxy and evaluate; `quadmix presets` shows them"
+    )
     tokenizer: TokenizerSection = TokenizerSection()
     annotate: AnnotateSection = AnnotateSection()
     mixing: MixingSection = MixingSection()

@@ -26,6 +26,7 @@ class Trial:
     label: the selector's name ("theta", "prior-mean", "random", "top:edu", ...).
     losses: per target name; heldout: per domain name; curve: (step, training bits per token).
     job: digest of all that the model was made from, so that a trial is never taken for another job's.
+    group: how many models were trained together with it, itself counted.
     """
 
     trial_id: str
@@ -45,6 +46,7 @@ class Trial:
     curve: tuple[tuple[int, float], ...] = ()
     seconds: float = 0.0
     job: str = ""
+    group: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

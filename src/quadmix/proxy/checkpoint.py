@@ -1,0 +1,50 @@
+"""A group of models in the middle of training, in one file that is whole or absent.
+
+safetensors, with a JSON of the plain facts (key, step, points of the curve) as one more tensor. The key
+names what is trained (jobs and setting): a checkpoint of anything else is ignored and replaced.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from quadmix.io.atomic import read_bytes, write_bytes
+
+Points = list[tuple[int, list[float]]]
+
+
+def write_checkpoint(path: str, key: str, tensors: Mapping[str, Tensor], step: int, points: Points) -> None:
+    """Write the state after `step` steps, atomically."""
+    facts = orjson.dumps({"key": key, "step": step, "points": points})
+    named = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    named["facts"] = torch.frombuffer(bytearray(facts), dtype=torch.uint8)
+    write_bytes(path, save(named))
+
+
+@torch.no_grad()
+def read_checkpoint(path: str, key: str, tensors: Mapping[str, Tensor]) -> tuple[int, Points]:
+    """Copy a checkpoint into `tensors` and return its step and points; (0, []) if there is none to use."""
+    if not Path(path).exists():
+        return 0, []
+    try:
+        stored: dict[str, Tensor] = load(read_bytes(path))
+        facts: dict[str, Any] = orjson.loads(bytes(stored.pop("facts").tolist()))
+    except (SafetensorError, KeyError, orjson.JSONDecodeError):
+        return 0, []  # not a checkpoint of ours: training starts anew and replaces it
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    if facts.get("key") != key or {n: t.shape for n, t in stored.items()} != shapes:
+        return 0, []
+    for name, tensor in tensors.items():
+        tensor.copy_(stored[name])
+    return int(facts["step"]), [(int(at), [float(v) for v in values]) for at, values in facts["points"]]
+
+
+def write_weights(path: str, tensors: Mapping[str, Tensor]) -> None:
+    """Write one model's weights in bfloat16, for losses on other targets later."""
+    write_bytes(path, save({n: t.detach().cpu().bfloat16().contiguous() for n, t in tensors.items()}))
