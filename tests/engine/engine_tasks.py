@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 from quadmix.errors import InputError, MissingExtraError
 
@@ -73,3 +74,67 @@ def hang(marker: str) -> None:
         time.sleep(60)
     finally:
         temporary.unlink()
+
+
+def crowd(task: tuple[str, str, int]) -> int:
+    """Wait until `count` tasks have begun, then return how many are at work at the same time."""
+    folder, name, count = task
+    begun, running = Path(folder, f"begun-{name}"), Path(folder, f"running-{name}")
+    begun.touch()
+    running.touch()
+    deadline = time.monotonic() + 60
+    while len(list(Path(folder).glob("begun-*"))) < count and time.monotonic() < deadline:
+        time.sleep(0.02)
+    most = 0
+    for _ in range(20):  # long enough for one too many to show itself
+        most = max(most, len(list(Path(folder).glob("running-*"))))
+        time.sleep(0.02)
+    running.unlink()
+    return most
+
+
+def sums(seed: int) -> tuple[bytes, bytes]:
+    """Return float sums whose last bits depend on how many threads add them up."""
+    import numpy as np
+    import torch
+
+    data = np.random.default_rng(seed).normal(size=(300, 700)).astype(np.float32)
+    product = torch.from_numpy(data) @ torch.from_numpy(data).T
+    return (data.T @ data).tobytes(), (product.numpy().tobytes() + product.sum().numpy().tobytes())
+
+
+def train_and_die(group: Any) -> Any:
+    """Train a group of proxies; the first worker of all kills itself."""
+    from quadmix.proxy.swarm import train_task
+
+    Path(group.folder).mkdir(exist_ok=True)
+    die_once(str(Path(group.folder, "died")))
+    return train_task(group)
+
+
+def train_and_wait(group: Any) -> Any:
+    """Train a group of proxies; the first task says on which node it is and waits for the end."""
+    import ray
+
+    from quadmix.proxy.swarm import train_task
+
+    mark = Path(group.folder, "held-node")
+    mark.parent.mkdir(exist_ok=True)
+    try:
+        os.close(os.open(mark.with_suffix(".lock"), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return train_task(group)
+    mark.with_suffix(".part").write_text(ray.get_runtime_context().get_node_id())
+    mark.with_suffix(".part").rename(mark)
+    time.sleep(120)
+
+
+def hang_or_fail(task: str) -> None:
+    """Hang, or, for "fail <marker>", fail as soon as the other hangs."""
+    marker = Path(task.removeprefix("fail "))
+    if not task.startswith("fail "):
+        hang(task)
+    deadline = time.monotonic() + 60
+    while not marker.with_suffix(".tmp").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    fail("input")

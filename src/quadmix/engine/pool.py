@@ -51,7 +51,7 @@ class _Worker:
 
 
 @dataclass(frozen=True, slots=True)
-class _Failure:
+class Failure:
     """An exception on its way to the parent, in parts: not every class can be rebuilt by calling it."""
 
     kind: type[Exception]
@@ -90,8 +90,8 @@ def run_in_processes(
                     _start(pool, function, worker.gpu)
                     continue
                 worker.task = None
-                if isinstance(answer, _Failure):
-                    raise _rebuilt(answer)
+                if isinstance(answer, Failure):
+                    raise rebuilt(answer)
                 results[index] = answer
                 if on_done:
                     on_done(index, answer)
@@ -172,7 +172,7 @@ def _check_deaths(
     )
 
 
-def _rebuilt(failure: _Failure) -> Exception:
+def rebuilt(failure: Failure) -> Exception:
     if issubclass(failure.kind, OSError):
         error: Exception = failure.kind(*failure.args)  # its errno and filename come from the call alone
     else:
@@ -210,7 +210,7 @@ def _work(pipe: Connection, function: Callable[[Any], Any]) -> None:
         except BrokenPipeError:
             return
         except Exception as error:  # the border between processes: whatever it is, the parent raises it
-            pipe.send(_packed(error))
+            pipe.send(packed(error))
 
 
 def _leave_with_parent() -> None:
@@ -220,14 +220,14 @@ def _leave_with_parent() -> None:
     os._exit(1)
 
 
-def _packed(error: Exception) -> _Failure:
+def packed(error: Exception) -> Failure:
     """Take an exception apart: ours as they are, others with the worker's trace, odd ones as RuntimeError."""
     notes = tuple(getattr(error, "__notes__", ()))
     if isinstance(error, QuadmixError) and "<" not in type(error).__qualname__:
-        return _Failure(type(error), tuple(map(str, error.args)), notes)
+        return Failure(type(error), tuple(map(str, error.args)), notes)
     notes += ("in a worker process:\n" + "".join(traceback.format_exception(error)),)
     args = (*error.args[:2], error.filename) if isinstance(error, OSError) else tuple(map(str, error.args))
-    same = _Failure(type(error), args, notes)
-    if type(error).__module__ == "builtins" and str(_rebuilt(same)) == str(error):
+    same = Failure(type(error), args, notes)
+    if type(error).__module__ == "builtins" and str(rebuilt(same)) == str(error):
         return same
-    return _Failure(RuntimeError, (f"{type(error).__name__}: {error}",), notes)
+    return Failure(RuntimeError, (f"{type(error).__name__}: {error}",), notes)
