@@ -9,6 +9,9 @@ variant and prints, for the weighted objective and every target, in bits per byt
   spread   sd over θ inside a seed, noise included, as the report of a run gives it
   true     sd over θ of the means over seeds, its share of noise taken off
   ratio    spread / noise, and (in brackets) its 90 % interval by bootstrap over θ
+With --run FOLDER instead of a recipe: the same of a finished search (64 random θ, repeats of the prior mean),
+with the surrogate's out-of-fold rank correlation and its ceiling: a perfect prediction of the noiseless loss
+correlates with measured losses like sqrt(1 - noise² / spread²).
 The last line is JSON. Trials are kept in <run folder>/noise/<variant>, so a stopped benchmark goes on.
 """
 
@@ -21,6 +24,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from quadmix.io.atomic import read_value
 from quadmix.mixing.prior import draw_theta
 from quadmix.pipeline import stages
 from quadmix.pipeline.folder import open_run
@@ -30,6 +34,7 @@ from quadmix.pipeline.training import proxy_setting, swarm_job
 from quadmix.proxy.swarm import run_swarm
 from quadmix.recipe import Recipe, load_recipe
 from quadmix.rng import stream
+from quadmix.types import Proposal
 
 EVERYTHING = ["init", "order", "draw"]
 VARIANTS: dict[str, tuple[list[str], dict[str, object]]] = {
@@ -52,12 +57,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("recipe")
+    parser.add_argument("recipe", nargs="?")
+    parser.add_argument("--run", help="a run folder with a finished search")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
     parser.add_argument("--thetas", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--variants", default="recipe", help=f"all, or some of {','.join(VARIANTS)}")
     options = parser.parse_args()
+    if options.run:
+        sys.stdout.write(json.dumps(signal_of(options.run)) + "\n")
+        return
     names = list(VARIANTS) if options.variants == "all" else options.variants.split(",")
     recipe = load_recipe(options.recipe, options.set)
     results = {name: measure(recipe, name, options.thetas, options.seeds) for name in names}
@@ -98,6 +107,26 @@ def measure(recipe: Recipe, name: str, thetas: int, seeds: int) -> dict[str, dic
     for row, values in rows.items():
         sys.stdout.write(f"  {row:16}" + "  ".join(f"{k} {v:.4f}" for k, v in values.items()) + "\n")
     sys.stdout.flush()
+    return rows
+
+
+def signal_of(folder: str) -> dict[str, dict[str, float | str]]:
+    """Print and return what a finished search says of spread, noise and surrogate."""
+    proposal = read_value(f"{folder}/search/proposal.json", Proposal)
+    rows: dict[str, dict[str, float | str]] = {
+        "objective": {
+            "noise": proposal.noise_sd, "spread": proposal.spread_sd,
+            "ratio": proposal.spread_sd / proposal.noise_sd,
+        }
+    }  # fmt: skip
+    for report in proposal.diagnostics:
+        rows[report.target] = {
+            "noise": report.noise_sd, "spread": report.spread_sd, "ratio": report.spread_sd / report.noise_sd,
+            "spearman": report.spearman, "low": report.spearman_low, "high": report.spearman_high,
+            "ceiling": max(0.0, 1 - (report.noise_sd / report.spread_sd) ** 2) ** 0.5,
+        }  # fmt: skip
+    for row, values in rows.items():
+        sys.stdout.write(f"{row:16}" + "  ".join(f"{k} {v:.4f}" for k, v in values.items()) + "\n")
     return rows
 
 

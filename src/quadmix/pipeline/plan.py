@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 BYTES_PER_TOKEN = 3.6  # byte-level BPE of a few thousand entries on English text
 _EXPANSION = {".zst": 3.0, ".gz": 2.8, ".parquet": 2.2}
-_READ, _SCORE, _TOKENISE = 60e6, 3.5e6, 4e6  # bytes of text per second and worker, on a plain laptop core
+_READ, _TOKENISE = 60e6, 4e6  # bytes of text per second and worker, on a plain laptop core
+_COUNT, _SCORE = 0.25e-6, 0.12e-6  # seconds per byte of text: tokens and overlap; each criterion
 _CALIBRATION = 20.0  # seconds of measuring per model of the recipe, in a plan
 GLANCE = 1.0  # the same for the progress display, which corrects itself
 
@@ -193,7 +194,7 @@ def stage_seconds(
     counts, workers = model_counts(recipe), max(1, data_place(recipe.run).workers)
     seconds = {
         "corpus": 2 + text_bytes / _READ / workers,
-        "annotate": 8 + text_bytes / _SCORE / workers,
+        "annotate": 15 + text_bytes * (_COUNT + _SCORE * len(recipe.annotate.criteria)) / workers,
         "pool": 1 + text_bytes * _pool_share(recipe, budget) / _TOKENISE / workers,
         "swarm": costs["proxy"].seconds(counts["swarm"]),
         "search": 5 + recipe.search.candidates * len(recipe.targets) / 2000,

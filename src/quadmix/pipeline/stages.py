@@ -221,25 +221,29 @@ def tokenise(job: Job, corpus: Corpus, mix: Mix, targets: Sequence[TargetText]) 
         )  # fmt: skip
         notes.facts = {"documents": len(rows), "tokens": int(pool.offsets[-1]), "share": share}
         notes.warnings += read_value(job.path("targets", "manifest.json"), TargetManifest).warnings
-        if tokenizer.vocab_size > WIDE_VOCAB:
-            notes.warnings.append(
-                f"the vocabulary has {tokenizer.vocab_size:,} entries: tokens take 4 bytes in the pool, not "
-                "2, and almost all of a proxy's cost is its output head; without tokenizer.path a vocabulary "
-                "of 4,096 is trained, at a fraction of the cost"
-            )
-        for name, tokens in (
-            ("proxy", recipe.proxy.training.tokens),
-            ("evaluate", recipe.evaluate.training.tokens),
-        ):
-            if tokens > 1.05 * mix.train_tokens:
-                notes.warnings.append(
-                    f"{name}.training.tokens is {tokens:,}, the final training {mix.train_tokens:,}: these "
-                    f"models repeat data {tokens / mix.train_tokens:.1f} times as often as the final run; "
-                    "lower it, or say with budget.train_tokens how long the final training is"
-                )
-        if recipe.run.accept_test_targets:
-            notes.warnings.append("run.accept_test_targets: targets were not checked for being test splits")
+        notes.warnings += _pool_warnings(job, mix, tokenizer.vocab_size)
     return pool
+
+
+def _pool_warnings(job: Job, mix: Mix, vocab: int) -> list[str]:
+    recipe, out = job.recipe, list[str]()
+    if vocab > WIDE_VOCAB:
+        out.append(
+            f"the vocabulary has {vocab:,} entries: tokens take 4 bytes in the pool, not 2, and almost "
+            "all of a proxy's cost is its output head; without tokenizer.path a vocabulary of 4,096 is "
+            "trained, at a fraction of the cost"
+        )
+    trained = {"proxy": recipe.proxy.training.tokens, "evaluate": recipe.evaluate.training.tokens}
+    for name, tokens in trained.items():
+        if tokens > 1.05 * mix.train_tokens:
+            out.append(
+                f"{name}.training.tokens is {tokens:,}, the final training {mix.train_tokens:,}: these "
+                f"models repeat data {tokens / mix.train_tokens:.1f} times as often as the final run; "
+                "lower it, or say with budget.train_tokens how long the final training is"
+            )
+    if recipe.run.accept_test_targets:
+        out.append("run.accept_test_targets: targets were not checked for being test splits")
+    return out
 
 
 def target_halves(targets: Sequence[TargetText], evaluated: bool, seed: int) -> dict[str, list[TargetText]]:

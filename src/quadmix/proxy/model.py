@@ -103,11 +103,12 @@ def rotary(
     """Return the tables (T, d) of rotary position embedding, base 10,000, repeated for every head:
     x * cos + swap(x) * sin turns the pair (i, i + half) of a head by its position's angle."""
     half = width // heads // 2
-    rate = 10_000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
-    angle = torch.arange(context, dtype=torch.float64)[:, None] * rate
+    # made on the device: a copy from the host cannot be part of a CUDA graph
+    rate = 10_000.0 ** (-torch.arange(half, dtype=torch.float64, device=device) / half)
+    angle = torch.arange(context, dtype=torch.float64, device=device)[:, None] * rate
     cos, sin = angle.cos(), angle.sin()
     tables = torch.cat((cos, cos), dim=1), torch.cat((-sin, sin), dim=1)
-    first, second = (table.repeat(1, heads).to(device, dtype) for table in tables)
+    first, second = (table.repeat(1, heads).to(dtype) for table in tables)
     return first, second
 
 

@@ -7,6 +7,7 @@ graph and replayed, because models this small are bound by kernel launches.
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -127,14 +128,18 @@ def stepper(state: TrainState, setting: ProxySetting) -> Callable[[Tensor, Tenso
 
     if state.weights.embedding.device.type != "cuda":
         return eager
-    return _Captured(eager)
+    return _Captured(eager, lambda: _drop_gradients(state.weights))
 
 
 class _Captured:
-    """A step that becomes a CUDA graph after a few eager ones; eager for good if capturing fails."""
+    """A step that becomes a CUDA graph after a few eager ones; eager for good if capturing fails.
 
-    def __init__(self, eager: Callable[[Tensor, Tensor], None]) -> None:
-        self._eager, self._done = eager, 0
+    The eager steps and the capture share a side stream, as autograd must not meet the default one there.
+    """
+
+    def __init__(self, eager: Callable[[Tensor, Tensor], None], reset: Callable[[], None]) -> None:
+        self._eager, self._reset, self._done = eager, reset, 0
+        self._stream = torch.cuda.Stream()
         self._graph: torch.cuda.CUDAGraph | None = None
         self._batch = self._rate = torch.empty(0)
 
@@ -142,26 +147,30 @@ class _Captured:
         if self._done == _EAGER_STEPS:
             self._capture(batch, rate)
         self._done += 1
-        if self._graph is None:
-            self._eager(batch, rate)
+        if self._graph is not None:
+            self._batch.copy_(batch)
+            self._rate.copy_(rate)
+            self._graph.replay()
             return
-        self._batch.copy_(batch)
-        self._rate.copy_(rate)
-        self._graph.replay()
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            self._eager(batch, rate)
+        torch.cuda.current_stream().wait_stream(self._stream)
 
     def _capture(self, batch: Tensor, rate: Tensor) -> None:
         self._batch, self._rate = batch.clone(), rate.clone()
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, stream=self._stream):
                 self._eager(self._batch, self._rate)
         except torch.OutOfMemoryError:
             raise
-        except (
-            RuntimeError
-        ):  # an operation that cannot be captured on this build; eager steps are only slower
+        except RuntimeError as error:  # an operation that this build cannot capture: only slower without
             torch.cuda.synchronize()
+            self._reset()
+            text = str(error).splitlines()[0]
+            warnings.warn(f"training goes on without a CUDA graph: {text}", RuntimeWarning, stacklevel=2)
             return
         self._graph = graph
 
@@ -182,7 +191,11 @@ def take_step(state: TrainState, batch: Tensor, rate: Tensor, setting: ProxySett
         state.weights, state.optimizer, rate, progress.alive, training=setting.training, dtype=dtype,
         decay_all=setting.model.architecture == "tinyllama",
     )  # fmt: skip
-    for tensor in state.weights.named().values():
+    _drop_gradients(state.weights)
+
+
+def _drop_gradients(weights: Weights) -> None:
+    for tensor in weights.named().values():
         tensor.grad = None
 
 
