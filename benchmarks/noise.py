@@ -67,6 +67,8 @@ def main() -> None:
     if options.run:
         sys.stdout.write(json.dumps(signal_of(options.run)) + "\n")
         return
+    if not options.recipe:
+        parser.error("give a recipe, or --run with a run folder")
     names = list(VARIANTS) if options.variants == "all" else options.variants.split(",")
     recipe = load_recipe(options.recipe, options.set)
     results = {name: measure(recipe, name, options.thetas, options.seeds) for name in names}

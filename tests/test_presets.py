@@ -12,7 +12,6 @@ from quadmix.pipeline.presets import HEADER, plan_presets, to_rows
 from quadmix.recipe import (
     ModelSection,
     Recipe,
-    RunSection,
     check_recipe,
     dump_recipe,
     load_recipe,
@@ -58,7 +57,7 @@ def test_own_keys_win_over_the_preset_and_set_over_both(tmp_path: Path) -> None:
     settings = minimal(preset="laptop", proxy={"trials": 20, "training": {"batch": 4}})
     recipe = loaded(tmp_path, settings)
     assert (recipe.proxy.trials, recipe.proxy.training.batch) == (20, 4)
-    assert (recipe.proxy.training.tokens, recipe.tokenizer.vocab_size) == (500_000, 4_096)
+    assert (recipe.proxy.training.tokens, recipe.tokenizer.vocab_size) == (2_000_000, 2_048)
     recipe = loaded(tmp_path, settings, "proxy.trials=30", "proxy.model.layers=3", "preset=workstation")
     assert (recipe.proxy.trials, recipe.proxy.training.batch) == (30, 4)
     assert (recipe.proxy.model.layers, recipe.proxy.model.width) == (3, LADDER["1M"]["width"])
@@ -94,7 +93,7 @@ def test_a_size_sets_the_shape_and_own_keys_win(size: str) -> None:
 
 def test_a_preset_is_measured_on_this_device() -> None:
     """One line with finite seconds and memory; a swarm takes longer than one of its proxies."""
-    (plan,) = plan_presets(RunSection(workers=1), ["smoke"], seconds=0.3)
+    (plan,) = plan_presets({"workers": 1}, ["smoke"], seconds=0.3)
     assert plan.seconds is not None
     assert plan.seconds_per_proxy is not None
     assert 0 < plan.seconds_per_proxy < plan.seconds < math.inf

@@ -138,3 +138,14 @@ def hang_or_fail(task: str) -> None:
     while not marker.with_suffix(".tmp").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     fail("input")
+
+
+def die_if_large(size: int) -> int:
+    """Stand for a task that the kernel kills for want of memory."""
+    if size > 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return size
+
+
+def smaller(size: int, deaths: int) -> int:
+    return size if deaths < 2 else size // 4

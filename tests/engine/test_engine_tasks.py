@@ -167,3 +167,9 @@ def children_of(pid: int) -> list[int]:
             if is_running(child) and b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
                 found.append(child)
     return found
+
+
+def test_a_task_that_kills_its_workers_may_be_made_smaller() -> None:
+    """Tried as it is twice, then as `on_death` says; the others are not touched."""
+    out = run_tasks(work.die_if_large, [1, 8, 2], place=Place("processes", 2), on_death=work.smaller)
+    assert out == [1, 2, 2]

@@ -129,7 +129,7 @@ def test_a_killed_group_goes_on_where_it_was(tmp_path: Path, taken: list[int]) -
     process = multiprocessing.get_context("spawn").Process(target=train_slowly, args=(str(tmp_path),))
     process.start()
     deadline = time.monotonic() + 120
-    while not (tmp_path / "trials" / ".group-t0.safetensors").exists():
+    while not (tmp_path / "trials" / ".group-t0-2.safetensors").exists():
         assert process.is_alive(), "the swarm ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -162,3 +162,63 @@ def test_halves_of_a_group_leave_no_checkpoint(tmp_path: Path, monkeypatch: pyte
     trials = run_swarm(two_jobs(), setting, folder=tmp_path / "trials", group=2, place=SERIAL)
     assert [t.status for t in trials] == ["done", "done"]
     assert not list((tmp_path / "trials").glob(".group-*"))
+
+
+def test_a_dead_model_survives_a_stop_as_dead(tmp_path: Path) -> None:
+    """Its curve is NaN on both sides of the stop, its neighbour's is that of one go."""
+    setting = make_setting(tmp_path)
+    pool, rates = open_pool(setting.pool), torch.tensor([0.02, torch.nan])
+    file, results = str(tmp_path / "checkpoint"), []
+
+    def stop(share: float) -> None:
+        if share >= 0.5:
+            raise Stopped
+
+    for tell, path in ((None, None), (stop, file), (None, file)):
+        streams = [TokenStream(pool, some_copies(i), i) for i in range(2)]
+        try:
+            results.append(
+                room.train_weights(
+                    streams, [0, 1], setting, rates=rates, tell=tell, checkpoint=path, every=0, key="k"
+                )
+            )
+        except Stopped:
+            assert Path(file).exists()
+    (_, whole), (_, resumed) = results
+    assert resumed.alive.tolist() == [True, False]
+    assert [at for at, _ in resumed.points] == [at for at, _ in whole.points]
+    assert [v[0] for _, v in resumed.points] == [v[0] for _, v in whole.points]
+    assert resumed.died_at.tolist() == whole.died_at.tolist()
+
+
+def test_a_half_goes_on_from_its_own_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: list[int]
+) -> None:
+    """A group of four runs out of memory, its first half is stopped after a checkpoint: the next attempt at
+    the whole fails again and must not cost the half its steps. No checkpoint is left at the end."""
+    setting = replace(make_setting(tmp_path), checkpoint_seconds=0.0)
+    jobs, folder, real = (
+        [make_job(f"t{i}", some_copies(i)) for i in range(4)],
+        tmp_path / "trials",
+        room.start,
+    )
+
+    def small(setting: ProxySetting, seeds: list[int], device: torch.device) -> room.TrainState:
+        if len(seeds) > 2:
+            raise MemoryError
+        return real(setting, seeds, device)
+
+    def stopping(state: room.TrainState, setting: ProxySetting) -> None:
+        if state.step == 7:
+            raise Stopped
+
+    monkeypatch.setattr(room, "start", small)
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "average", stopping)
+        with pytest.raises(Stopped):
+            run_swarm(jobs, setting, folder=folder, group=4, place=SERIAL)
+    before = len(taken)
+    trials = run_swarm(jobs, setting, folder=folder, group=4, place=SERIAL)
+    assert [t.group for t in trials] == [2, 2, 2, 2]
+    assert len(taken) - before == (setting.steps - 6) + setting.steps
+    assert list(folder.glob(".group-*")) == []

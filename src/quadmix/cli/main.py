@@ -97,7 +97,7 @@ def plan(
     ] = None,
     overrides: Overrides = None,
     workers: Workers = None,
-    device: Annotated[str, typer.Option(help="without a recipe: auto, cpu or cuda")] = "auto",
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda; the recipe's run.device")] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="of measuring per kind of model")] = 15.0,
     json_: AsJson = False,
 ) -> None:
@@ -107,15 +107,14 @@ def plan(
     """
     if recipe is None:
         from quadmix.pipeline.presets import HEADER, plan_presets, to_rows
-        from quadmix.recipe import RunSection
 
-        run = RunSection.model_validate({"workers": workers or 0, "device": device})
-        plans = plan_presets(run, seconds=seconds)
+        plans = plan_presets({"workers": workers or 0, "device": device or "auto"}, seconds=seconds)
         _print(to_rows(plans), [HEADER, *(p.line() for p in plans)], json_)
         return
     from quadmix.pipeline.plan import plan as make_plan
 
-    result = make_plan(_load(recipe, overrides, workers), seconds=seconds)
+    chosen = [*(overrides or []), *([f"run.device={device}"] if device else [])]
+    result = make_plan(_load(recipe, chosen, workers), seconds=seconds)
     _print(result.to_json(), result.lines(), json_)
 
 

@@ -61,9 +61,8 @@ class Tokenizer:
             )
         backend.no_padding()
         backend.no_truncation()
-        return Tokenizer(
-            backend, xxhash.xxh3_128_hexdigest(text.encode()), backend.get_vocab_size(), int(end)
-        )
+        entries = 1 + max(backend.get_vocab(with_added_tokens=True).values())  # ids may have gaps
+        return Tokenizer(backend, xxhash.xxh3_128_hexdigest(text.encode()), entries, int(end))
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, without special tokens."""

@@ -47,6 +47,7 @@ def run_in_ray(
     workers: int = 0,
     gpu_share: float = 0.0,
     on_done: Callable[[int, Any], None] | None = None,
+    on_death: Callable[[Any, int], Any] | None = None,
 ) -> list[Any]:
     """Return the results in task order; see `tasks.run_tasks`. workers: tasks at once, 0 = as many as the
     cluster holds. gpu_share: GPUs per task, fractions allowed.
@@ -59,6 +60,7 @@ def run_in_ray(
         attempt = ray.remote(
             num_cpus=1, num_gpus=gpu_share, max_retries=0, runtime_env={"env_vars": ENVIRONMENT}
         )(_attempt)
+        tasks = list(tasks)
         waiting, deaths = deque(range(len(tasks))), [0] * len(tasks)
         running, results = dict[Any, int](), dict[int, Any]()
         try:
@@ -73,6 +75,8 @@ def run_in_ray(
                     if lost is not None:
                         deaths[index] += 1
                         _check_deaths(function, index, tasks, deaths[index], lost)
+                        if on_death:
+                            tasks[index] = on_death(tasks[index], deaths[index])
                         waiting.appendleft(index)
                         continue
                     results[index] = answer
@@ -81,6 +85,15 @@ def run_in_ray(
         finally:
             _cancel(ray, list(running))
     return [results[i] for i in range(len(tasks))]
+
+
+def cluster_slots(address: str | None, workers: int, gpu_share: float) -> int:
+    """Return how many tasks of one CPU and `gpu_share` GPUs the cluster holds at once."""
+    with _connection(address, workers) as ray:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(
+        int(min(node.get("CPU", 0), node.get("GPU", 0) / gpu_share if gpu_share else 1e9)) for node in nodes
+    )
 
 
 def _attempt(function: Callable[[Any], Any], task: Any) -> Any:

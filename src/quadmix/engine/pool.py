@@ -66,9 +66,10 @@ def run_in_processes(
     workers: int,
     gpu_ids: Sequence[str] = (),
     on_done: Callable[[int, Any], None] | None = None,
+    on_death: Callable[[Any, int], Any] | None = None,
 ) -> list[Any]:
     """Return the results in task order; see `tasks.run_tasks`."""
-    waiting = deque(range(len(tasks)))
+    tasks, waiting = list(tasks), deque(range(len(tasks)))
     results: dict[int, Any] = {}
     deaths = [0] * len(tasks)
     pool: list[_Worker] = []
@@ -86,6 +87,8 @@ def run_in_processes(
                 if not alive:
                     deaths[index] += 1
                     _check_deaths(function, index, tasks, deaths[index], _bury(pool, worker))
+                    if on_death:
+                        tasks[index] = on_death(tasks[index], deaths[index])
                     waiting.appendleft(index)
                     _start(pool, function, worker.gpu)
                     continue
@@ -162,7 +165,7 @@ def _check_deaths(
         return
     how = f"signal {-exit_code}" if exit_code and exit_code < 0 else f"exit code {exit_code}"
     hint = (
-        "it ran out of memory, probably: use fewer workers (--set run.workers=1)"
+        "it ran out of memory, probably: use fewer workers (run.workers) or smaller groups (proxy.group)"
         if exit_code == -signal.SIGKILL
         else "its own message is above; a script that calls quadmix needs `if __name__ == '__main__':`"
     )

@@ -44,14 +44,26 @@ def resolve_workers(workers: int) -> int:
     return workers or available_cores()
 
 
+def slots(place: Place) -> int:
+    """Return how many tasks of one CPU (and the place's share of a GPU) run there at once."""
+    if place.executor != "ray":
+        return max(1, place.workers)
+    from quadmix.engine.cluster import cluster_slots
+
+    there = cluster_slots(place.address, place.workers, place.gpu_share)
+    return max(1, min(place.workers or there, there))
+
+
 def run_tasks(
     function: Callable[[T], R],
     tasks: Sequence[T],
     *,
     place: Place = LOCAL,
     on_done: Callable[[int, R], None] | None = None,
+    on_death: Callable[[T, int], T] | None = None,
 ) -> list[R]:
-    """Return [function(task) for task in tasks]; `on_done(index, result)` is called here as results arrive.
+    """Return [function(task) for task in tasks]; `on_done(index, result)` is called here as results arrive,
+    `on_death(task, deaths)` when a task's worker died, for the task to give out in its place.
 
     An exception of a task ends the run and is raised here as it was. A task whose worker died three times
     is a QuadmixError that names it.
@@ -68,9 +80,11 @@ def run_tasks(
         from quadmix.engine.cluster import run_in_ray
 
         return run_in_ray(function, tasks, address=place.address, workers=place.workers,
-                          gpu_share=place.gpu_share, on_done=on_done)  # fmt: skip
+                          gpu_share=place.gpu_share, on_done=on_done, on_death=on_death)  # fmt: skip
     workers = resolve_workers(place.workers)
-    return run_in_processes(function, tasks, workers=workers, gpu_ids=place.gpu_ids, on_done=on_done)
+    return run_in_processes(
+        function, tasks, workers=workers, gpu_ids=place.gpu_ids, on_done=on_done, on_death=on_death
+    )
 
 
 def _check_importable(function: Callable[..., Any]) -> None:

@@ -55,11 +55,6 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """Read a file of the run folder whole."""
-    return Path(path).read_bytes()
-
-
 def write_text(path: str | Path, text: str) -> None:
     """Write a small UTF-8 file atomically."""
     write_bytes(path, text.encode())

@@ -50,8 +50,8 @@ class StageNotes:
 
 
 def run_folder(recipe: Recipe) -> Path:
-    """Return the folder of a recipe's run."""
-    return Path(recipe.run.folder) / recipe.name
+    """Return the folder of a recipe's run, absolute: workers on other machines stand elsewhere."""
+    return (Path(recipe.run.folder) / recipe.name).absolute()
 
 
 @contextmanager

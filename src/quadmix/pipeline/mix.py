@@ -106,12 +106,12 @@ class Mix:
     def proxy_share(self, tokens: int, pool: str) -> float:
         """Return the share of the documents on which a model of `tokens` training tokens is trained.
 
-        repetition-matched: as many epochs as the final run; fresh: the whole pool, no token twice.
+        repetition-matched: as many epochs as the final run; fresh: the whole pool, one epoch.
         Raises BudgetError if a mixture of the whole pool is too small for that.
         """
         if pool == "fresh" and tokens > self.budget:
             raise BudgetError(
-                f"proxy.pool is fresh (no token seen twice), but a mixture selects {self.budget:,} tokens of "
+                f"proxy.pool is fresh (one epoch), but a mixture selects {self.budget:,} tokens of "
                 f"this pool and a model trains on {tokens:,}: add documents, raise the budget, lower "
                 f"training.tokens to {self.budget:,}, or set proxy.pool to repetition-matched"
             )

@@ -13,6 +13,8 @@ _GROUP = {"cpu": 8, "cuda": 64}  # benchmarks/swarm.py; more fills a CPU's cache
 
 def data_place(run: RunSection) -> Place:
     """Return where shards are read, scored and written."""
+    if run.executor == "serial":
+        return Place("serial", 1)
     workers = run.workers if run.executor == "ray" else resolve_workers(run.workers)
     return Place(run.executor, workers, run.address)
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from quadmix.codec import to_json
 from quadmix.corpus.targets import read_target
-from quadmix.engine.tasks import Place
+from quadmix.corpus.tokenizer import Tokenizer
+from quadmix.engine.tasks import Place, slots
 from quadmix.io.atomic import read_json
 from quadmix.io.fs import expand, file_size
 from quadmix.pipeline.folder import STAGES, check_identity, identity_facts, run_folder, stage_done
@@ -100,7 +101,7 @@ def plan(recipe: Recipe, *, seconds: float = _CALIBRATION) -> Plan:
     estimate = stage_seconds(recipe, text, budget, costs)
     return Plan(
         folder=str(folder), files=len(files), text_bytes=text, tokens=tokens, budget=budget,
-        workers=training_place(recipe.run).workers, models=model_counts(recipe),
+        workers=slots(training_place(recipe.run)), models=model_counts(recipe),
         memory={name: cost.speed.peak_bytes for name, cost in costs.items()},
         together={name: cost.group for name, cost in costs.items()},
         stages=tuple(
@@ -147,7 +148,7 @@ class ModelCost:
 
         return swarm_seconds(
             self.setting, models, self.speed, group=even_group(models, self.group),
-            workers=max(1, self.place.workers), evaluated=self.evaluated,
+            workers=slots(self.place), evaluated=self.evaluated,
         )  # fmt: skip
 
 
@@ -170,13 +171,18 @@ def _model_cost(
     place = training_place(recipe.run)
     setting = ProxySetting(
         pool="", targets="", heldout=None, model=model, training=training,
-        vocab_size=model.padded(recipe.tokenizer.vocab_size), domains=("any",), device=recipe.run.device,
+        vocab_size=model.padded(_vocabulary(recipe)), domains=("any",), device=recipe.run.device,
     )  # fmt: skip
     from quadmix.proxy.cost import measure_speed
 
     group = fitting(setting, recipe.proxy.group, recipe.run)
     speed = measure_speed(setting, group=group, seconds=seconds, place=place)
     return ModelCost(setting=setting, place=place, group=group, speed=speed, evaluated=evaluated)
+
+
+def _vocabulary(recipe: Recipe) -> int:
+    section = recipe.tokenizer
+    return Tokenizer.load(section.path).vocab_size if section.path else section.vocab_size
 
 
 def _target_tokens(recipe: Recipe) -> int:
@@ -191,7 +197,7 @@ def stage_seconds(
     recipe: Recipe, text_bytes: float, budget: int, costs: Mapping[str, ModelCost]
 ) -> dict[str, float]:
     """Return the estimated seconds of every stage (and of `regmix`, a part of evaluate)."""
-    counts, workers = model_counts(recipe), max(1, data_place(recipe.run).workers)
+    counts, workers = model_counts(recipe), slots(data_place(recipe.run))
     seconds = {
         "corpus": 2 + text_bytes / _READ / workers,
         "annotate": 15 + text_bytes * (_COUNT + _SCORE * len(recipe.annotate.criteria)) / workers,

@@ -1,6 +1,6 @@
 """The presets side by side: what each trains, and what that costs on this device."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +53,14 @@ HEADER = (
 )
 
 
-def plan_presets(run: RunSection, names: Sequence[str] = (), seconds: float = _SECONDS) -> list[PresetPlan]:
-    """Measure each preset's proxies for about `seconds` on this device, all workers at once."""
+def plan_presets(
+    settings: Mapping[str, Any], names: Sequence[str] = (), seconds: float = _SECONDS
+) -> list[PresetPlan]:
+    """Measure each preset's proxies for about `seconds` on this device, all workers at once.
+
+    settings: the keys of a recipe's `run` section. Raises RecipeError or ProxyError for what cannot be had.
+    """
+    run = check_recipe({**_STAND_IN, "name": "presets", "run": settings}).run
     training_place(run)  # a device that is not there is no matter of one preset
     return [_plan(name, run, seconds) for name in names or preset_names()]
 

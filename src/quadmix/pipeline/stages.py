@@ -63,6 +63,8 @@ def mapper(job: Job, name: str, unit: str) -> Callable[[Callable[[T], R], Sequen
 def plan_progress(job: Job) -> None:
     """Give the progress display the planned seconds of every stage, so that its ETA covers the whole run."""
     recipe = job.recipe
+    if recipe.run.executor == "ray":
+        return  # starting a cluster to measure costs more than the better estimate is worth
     text = text_bytes(recipe)
     budget = recipe.budget.tokens or round((recipe.budget.share or 0) * text / BYTES_PER_TOKEN)
     job.progress.plan(progress_weights(stage_seconds(recipe, text, budget, model_costs(recipe, GLANCE))))
@@ -210,14 +212,15 @@ def tokenise(job: Job, corpus: Corpus, mix: Mix, targets: Sequence[TargetText]) 
         if recipe.evaluate.enabled:
             share = max(share, mix.proxy_share(recipe.evaluate.training.tokens, recipe.proxy.pool))
         rows = np.flatnonzero(mix.excluded == 0)[mix.part(share).rows]
-        file, context = str(job.path("tokenizer.json")), recipe.proxy.model.context
+        file, larger = str(job.path("tokenizer.json")), recipe.evaluate.model.context
+        contexts = {"targets": recipe.proxy.model.context, "judges": larger}
         tokenizer, run = Tokenizer.load(file), mapper(job, "pool", "pieces")
         pool = build_pool(corpus, mix.full, file, str(job.path("pool")), rows=rows, mapper=run)
         for name, part in target_halves(targets, recipe.evaluate.enabled, recipe.seed).items():
-            encode_targets(part, tokenizer, context, str(job.path(name)))
+            encode_targets(part, tokenizer, contexts[name], str(job.path(name)))
         encode_heldout(
             corpus, mix.full, tokenizer, str(job.path("heldout")),
-            context=context, max_bytes=recipe.evaluate.holdout_bytes, mapper=run,
+            context=larger, max_bytes=recipe.evaluate.holdout_bytes, mapper=run,
         )  # fmt: skip
         notes.facts = {"documents": len(rows), "tokens": int(pool.offsets[-1]), "share": share}
         notes.warnings += read_value(job.path("targets", "manifest.json"), TargetManifest).warnings

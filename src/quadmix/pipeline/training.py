@@ -258,7 +258,7 @@ def _train(
     """Train all jobs of one stage and note what failed."""
     run = job.recipe.run
     wanted = wanted_group(job.recipe.proxy.group, run)
-    group = fitting(setting, wanted, run)
+    group = _chosen_group(job, name, setting, wanted)
     if group < wanted:
         notes.warnings.append(
             f"{group} models are trained together, not {wanted}: more do not fit into memory beside "
@@ -274,9 +274,21 @@ def _train(
     for trial in trials:
         if trial.status == "failed":
             notes.warnings.append(f"trial {trial.trial_id} failed: {trial.reason}")
-    if smaller := {trial.group for trial in trials if 0 < trial.group <= group // 2}:
-        notes.warnings.append(f"memory ran out: some models were trained in groups of {min(smaller)}")
+    planned = [min(group, len(jobs) - i // group * group) for i in range(len(jobs))]
+    halved = [t.group for t, size in zip(trials, planned, strict=True) if 0 < t.group < size]
+    if halved:
+        notes.warnings.append(f"memory ran out: {len(halved)} models were trained in groups of {min(halved)}")
     return trials
+
+
+def _chosen_group(job: Job, name: str, setting: ProxySetting, wanted: int) -> int:
+    """Return the group size of a stage, the same after a kill whatever memory is free then."""
+    file = job.path("trials", "groups.json")
+    chosen: dict[str, int] = read_json(file) if file.exists() else {}
+    if name not in chosen:
+        chosen[name] = fitting(setting, wanted, job.recipe.run)
+        write_json(file, chosen)
+    return chosen[name]
 
 
 def _theta_job(

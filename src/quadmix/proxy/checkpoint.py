@@ -4,6 +4,7 @@ safetensors, with a JSON of the plain facts (key, step, points of the curve) as 
 names what is trained (jobs and setting): a checkpoint of anything else is ignored and replaced.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from typing import Any
 import orjson
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from quadmix.io.atomic import read_bytes, write_bytes
+from quadmix.io.atomic import replacing
 
 Points = list[tuple[int, list[float]]]
 
@@ -24,7 +25,8 @@ def write_checkpoint(path: str, key: str, tensors: Mapping[str, Tensor], step: i
     facts = orjson.dumps({"key": key, "step": step, "points": points})
     named = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     named["facts"] = torch.frombuffer(bytearray(facts), dtype=torch.uint8)
-    write_bytes(path, save(named))
+    with replacing(path) as temporary:
+        save_file(named, temporary)
 
 
 @torch.no_grad()
@@ -33,7 +35,7 @@ def read_checkpoint(path: str, key: str, tensors: Mapping[str, Tensor]) -> tuple
     if not Path(path).exists():
         return 0, []
     try:
-        stored: dict[str, Tensor] = load(read_bytes(path))
+        stored: dict[str, Tensor] = load_file(path)
         facts: dict[str, Any] = orjson.loads(bytes(stored.pop("facts").tolist()))
     except (SafetensorError, KeyError, orjson.JSONDecodeError):
         return 0, []  # not a checkpoint of ours: training starts anew and replaces it
@@ -42,9 +44,14 @@ def read_checkpoint(path: str, key: str, tensors: Mapping[str, Tensor]) -> tuple
         return 0, []
     for name, tensor in tensors.items():
         tensor.copy_(stored[name])
-    return int(facts["step"]), [(int(at), [float(v) for v in values]) for at, values in facts["points"]]
+    return int(facts["step"]), [(int(at), [_number(v) for v in values]) for at, values in facts["points"]]
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)  # JSON has no NaN, the curve of a dead model does
 
 
 def write_weights(path: str, tensors: Mapping[str, Tensor]) -> None:
     """Write one model's weights in bfloat16, for losses on other targets later."""
-    write_bytes(path, save({n: t.detach().cpu().bfloat16().contiguous() for n, t in tensors.items()}))
+    with replacing(path) as temporary:
+        save_file({name: t.detach().cpu().bfloat16().contiguous() for name, t in tensors.items()}, temporary)

@@ -48,11 +48,12 @@ class _Measurement:
 
 
 def measure_speed(setting: ProxySetting, *, group: int, seconds: float, place: Place) -> Speed:
-    """Return the median over the workers of `place`, measured for about `seconds` each."""
-    workers = 1 if place.executor == "serial" else max(1, place.workers)
-    local = replace(place, executor="processes", workers=workers)
+    """Return the median over the workers of `place`, measured for about `seconds` each (Ray: two of them)."""
+    if place.executor == "serial":
+        place = replace(place, executor="processes")  # for a memory peak of its own
+    workers = min(place.workers or 2, 2) if place.executor == "ray" else place.workers
     task = _Measurement(setting=setting, group=group, seconds=seconds)
-    speeds = run_tasks(measure_here, [task] * workers, place=local)
+    speeds = run_tasks(measure_here, [task] * workers, place=place)
     return Speed(
         training=median(s.training for s in speeds),
         evaluation=median(s.evaluation for s in speeds),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 HEAD_ROWS = 256  # rows of logits alive at a time on CPU: 256 x 4,096 bf16 = 2 MB
-_GPU_LOGITS = 1 << 28  # logits alive at a time on a GPU
+GPU_LOGITS = 1 << 28  # logits alive at a time on a GPU
 _LEAST = 1e-38  # a probability below is rounded to 0 and would make a huge loss an infinite one
 
 
@@ -30,7 +30,7 @@ def _chunks(hidden: Tensor, vocab: int) -> Iterator[tuple[slice, list[slice]]]:
     models, rows, _ = hidden.shape
     together, size = 1, HEAD_ROWS
     if hidden.device.type == "cuda":
-        together, size = models, max(HEAD_ROWS, _GPU_LOGITS // (models * vocab))
+        together, size = models, max(HEAD_ROWS, GPU_LOGITS // (models * vocab))
     parts = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
     for k in range(0, models, together):
         yield slice(k, k + together), parts

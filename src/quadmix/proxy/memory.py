@@ -12,7 +12,7 @@ import torch
 from quadmix.errors import ProxyError
 from quadmix.io.atomic import read_text
 from quadmix.proxy.device import choose_device, choose_dtype
-from quadmix.proxy.head import HEAD_ROWS
+from quadmix.proxy.head import GPU_LOGITS, HEAD_ROWS
 from quadmix.proxy.model import parameter_count
 from quadmix.proxy.setting import ProxySetting
 
@@ -36,7 +36,10 @@ def group_bytes(setting: ProxySetting, models: int) -> int:
     if device.type == "cpu" and model.context <= 512:
         per_token += 3 * model.layers * model.heads * model.context * width  # the scores of plain attention
     tokens = training.batch // training.passes(model.context) * model.context
-    return models * (state + scratch + per_token * tokens) + 4 * HEAD_ROWS * setting.vocab_size * width
+    logits = HEAD_ROWS * setting.vocab_size
+    if device.type == "cuda":  # of all models at once
+        logits = max(models * logits, min(GPU_LOGITS, models * tokens * setting.vocab_size))
+    return models * (state + scratch + per_token * tokens) + 4 * logits * width
 
 
 def available_bytes(device: torch.device) -> int:

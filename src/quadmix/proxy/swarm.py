@@ -6,6 +6,7 @@ checkpoint. Groups depend on the job order alone, and a worker always computes w
 of workers changes nothing (promise P7).
 """
 
+import glob
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ class _Group:
     setting: ProxySetting
     folder: str
     save_weights: bool
+    at_most: int = 1 << 30  # models to train together, after workers died of more
 
     @property
     def name(self) -> str:
@@ -35,7 +37,7 @@ class _Group:
 
     @property
     def checkpoint(self) -> Path:
-        return Path(self.folder, f".group-{self.name}.safetensors")
+        return Path(self.folder, f".group-{self.name}-{len(self.jobs)}.safetensors")
 
 
 def run_swarm(
@@ -77,13 +79,19 @@ def run_swarm(
             write_json(path / f"{trial.trial_id}.json", trial)
             trials[trial.trial_id] = trial
             tell(trial)
-        for job in todo[index].jobs:  # the parts of a divided group had their own
-            replace(todo[index], jobs=(job,)).checkpoint.unlink(missing_ok=True)
+        for job in todo[index].jobs:  # halves of the group have checkpoints of their own
+            for checkpoint in path.glob(f".group-{glob.escape(job.trial_id)}-*.safetensors"):
+                checkpoint.unlink()
 
     sizes = {task.name: len(task.jobs) for task in todo}
     with watching(path, sizes, on_partial or (lambda _: None)):
-        run_tasks(train_task, todo, place=place, on_done=arrived)
+        run_tasks(train_task, todo, place=place, on_done=arrived, on_death=_smaller)
     return [trials[job.trial_id] for job in jobs]
+
+
+def _smaller(task: _Group, deaths: int) -> _Group:
+    """Train a group in quarters after two deaths of its worker: how the kernel says that memory is out."""
+    return task if deaths < 2 else replace(task, at_most=max(1, len(task.jobs) // 4))
 
 
 def train_task(task: _Group) -> list[Trial]:
@@ -108,6 +116,8 @@ def _train_fitting(task: _Group, tell: Callable[[float], None]) -> list[Trial]:
     from quadmix.proxy.group import train_group
     from quadmix.proxy.memory import release
 
+    if len(task.jobs) > task.at_most:
+        return _halves(task, tell)
     key = value_digest([job_digest(job, task.setting) for job in task.jobs])
     try:
         return train_group(
@@ -120,10 +130,14 @@ def _train_fitting(task: _Group, tell: Callable[[float], None]) -> list[Trial]:
     release()
     task.checkpoint.unlink(missing_ok=True)
     if full and len(task.jobs) > 1:
-        middle = len(task.jobs) // 2
-        halves = [replace(task, jobs=task.jobs[:middle]), replace(task, jobs=task.jobs[middle:])]
-        return [trial for half in halves for trial in _train_fitting(half, tell)]
+        return _halves(task, tell)
     return _failed(task, f"{failure}{_shortage(task.setting) if full else ''}")
+
+
+def _halves(task: _Group, tell: Callable[[float], None]) -> list[Trial]:
+    middle = len(task.jobs) // 2
+    halves = [replace(task, jobs=task.jobs[:middle]), replace(task, jobs=task.jobs[middle:])]
+    return [trial for half in halves for trial in _train_fitting(half, tell)]
 
 
 def _said(error: BaseException) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from quadmix.proxy.checkpoint import read_checkpoint, write_checkpoint
-from quadmix.proxy.device import choose_device, choose_dtype
+from quadmix.proxy.device import choose_device, choose_dtype, is_out_of_memory
 from quadmix.proxy.head import head_loss
 from quadmix.proxy.loader import batches
 from quadmix.proxy.model import Weights, hidden_states, initial_weights
@@ -25,6 +25,7 @@ from quadmix.proxy.setting import ProxySetting
 
 _CURVE_POINTS = 20
 _AVERAGED = 100  # the average takes the weights of about this many steps
+_LEAST_BETWEEN = 20  # checkpoints of large groups may cost a twentieth of the time, not more
 _EAGER_STEPS = 3  # before a CUDA graph is captured: libraries set themselves up in the first ones
 
 
@@ -78,7 +79,8 @@ def train_weights(
     """Train one model per stream.
 
     rates: (K,) peak learning rate of each model, the recipe's if left out. checkpoint: a file that is
-    written about `every` seconds and from which training goes on, if it was written under the same `key`.
+    written about `every` seconds (0: every step) and from which training goes on, if it was written under
+    the same `key`.
     """
     device = choose_device(setting.device)
     state = start(setting, seeds, device)
@@ -95,8 +97,10 @@ def train_weights(
             if tell:
                 tell(state.step / setting.steps)
             if checkpoint and state.step < setting.steps and time.monotonic() - saved >= every:
+                begun = time.monotonic()
                 write_checkpoint(checkpoint, key, state.tensors(), state.step, state.progress.points)
                 saved = time.monotonic()
+                every = every and max(every, _LEAST_BETWEEN * (saved - begun))
     with torch.no_grad():
         for name, tensor in state.average.items():
             state.weights.named()[name].copy_(tensor)
@@ -162,11 +166,16 @@ class _Captured:
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
         try:
-            with torch.cuda.graph(graph, stream=self._stream):
+            # thread_local: the loader's thread goes on pinning memory. The outer context restores the stream
+            # where a failed capture leaves its own behind
+            with (
+                torch.cuda.stream(torch.cuda.current_stream()),
+                torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
+            ):
                 self._eager(self._batch, self._rate)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:  # an operation that this build cannot capture: only slower without
+            if is_out_of_memory(error) or is_out_of_memory(error.__context__):
+                raise torch.OutOfMemoryError(str(error)) from error
             torch.cuda.synchronize()
             self._reset()
             text = str(error).splitlines()[0]

@@ -116,7 +116,7 @@ class ProxySection(Section):
     )
     pool: Literal["repetition-matched", "fresh"] = Field(
         default="repetition-matched",
-        description="as many epochs as the final run (a smaller pool), or the whole pool and no repetition",
+        description="as many epochs as the final run (a smaller pool), or the whole pool and one epoch",
     )
     common: list[Literal["init", "order", "draw"]] = Field(
         default=["init", "order", "draw"],

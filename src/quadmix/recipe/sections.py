@@ -4,12 +4,12 @@ The `run` section (workers, folder, ...) says where and how work runs and is not
 identity; everything else is.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from quadmix.recipe.base import Name, Section, Share
-from quadmix.recipe.proxies import ModelSection, ProxySection, TrainingSection
+from quadmix.recipe.proxies import LADDER, ModelSection, ProxySection, TrainingSection
 
 
 def _refuse_stray(section: Section, keys: set[str]) -> None:
@@ -53,12 +53,21 @@ class TokenizerSection(Section):
     """Byte-level BPE trained on the pool, or a tokenizer.json of yours."""
 
     vocab_size: int = Field(
-        default=4096, ge=512, le=65_536, description="size of the BPE trained on the pool"
+        default=4096, ge=512, description="size of the BPE trained on the pool, at most 65,536"
     )
     train_bytes: int = Field(
         default=20_000_000, gt=0, description="text used to train the BPE, drawn evenly from the pool"
     )
     path: str | None = Field(default=None, description="use this tokenizer.json instead of training one")
+
+    @model_validator(mode="after")
+    def _two_bytes(self) -> "TokenizerSection":
+        if self.vocab_size > 65_536 and self.path is None:
+            raise ValueError(
+                f"tokenizer.vocab_size is {self.vocab_size:,}; at most 65,536 (two bytes a token) are "
+                "trained: lower it (4,096 ranks mixtures at a fraction of the cost), or give tokenizer.path"
+            )
+        return self
 
 
 class LabelledSet(Section):
@@ -272,8 +281,17 @@ class EvaluateSection(Section):
     regmix_trials: int = Field(
         default=24, ge=8, description="proxies of the domain-only swarm for the RegMix-style baseline"
     )
-    model: ModelSection = ModelSection(layers=4, width=128, heads=4, mlp=352)
+    model: ModelSection = ModelSection.model_validate(LADDER["1M"])
     training: TrainingSection = TrainingSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _larger(cls, data: Any) -> Any:
+        """A model of which only some keys are given keeps the other defaults of this section."""
+        model = data.get("model") if isinstance(data, dict) else None  # pyright: ignore[reportUnknownMemberType]
+        if isinstance(model, dict) and "size" not in model:
+            return {**data, "model": {**LADDER["1M"], **model}}
+        return data
 
 
 class RunSection(Section):
@@ -289,7 +307,8 @@ class RunSection(Section):
         description="executor ray: an existing cluster (auto, host:port, ray://...); left out, a local one",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="where proxies are trained; auto: GPUs if there are any"
+        default="auto",
+        description="where proxies are trained; auto: GPUs if this machine has any (on Ray: say cuda)",
     )
     groups_per_gpu: int = Field(default=1, ge=1, description="groups of proxies trained at once on each GPU")
     checkpoint_seconds: float = Field(
@@ -327,6 +346,13 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _distinct(self) -> "Recipe":
+        fresh = self.proxy.pool == "fresh" and self.budget.tokens is not None
+        if fresh and self.proxy.training.tokens > (self.budget.tokens or 0):
+            raise ValueError(
+                f"proxy.pool is fresh (one epoch), but budget.tokens is {self.budget.tokens:,} and "
+                f"proxy.training.tokens {self.proxy.training.tokens:,}: lower it, raise the budget, or set "
+                "proxy.pool to repetition-matched"
+            )
         names = [t.name for t in self.targets]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"target name {twice[0]!r} is used twice; names must be distinct")
