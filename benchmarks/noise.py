@@ -49,7 +49,9 @@ VARIANTS: dict[str, tuple[list[str], dict[str, object]]] = {
     "wsd": (EVERYTHING, {"schedule": "wsd"}),
     "last": (EVERYTHING, {"average": "last", "average_share": 0.2}),
     "ema": (EVERYTHING, {"average": "ema", "average_share": 0.05}),
-    "adamw": (EVERYTHING, {"optimizer": "adamw", "peak_lr": 0.01}),
+    "batch-8": (EVERYTHING, {"batch": 8}),
+    "batch-64": (EVERYTHING, {"batch": 64}),
+    "adamw": (EVERYTHING, {"optimizer": "adamw", "peak_lr": 0.003}),
 }
 
 

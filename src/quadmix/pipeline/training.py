@@ -283,7 +283,7 @@ def _train(
 
 def _chosen_group(job: Job, name: str, setting: ProxySetting, wanted: int) -> int:
     """Return the group size of a stage, the same after a kill whatever memory is free then."""
-    file = job.path("trials", "groups.json")
+    file = job.path("trials", ".groups.json")
     chosen: dict[str, int] = read_json(file) if file.exists() else {}
     if name not in chosen:
         chosen[name] = fitting(setting, wanted, job.recipe.run)
