@@ -1,8 +1,8 @@
 """What a model reads, and when: every document has a place in the epoch, θ only decides who is present.
 
 In: a token pool, copies per document, a seed. Out: `read(start, count)`, any stretch of an endless stream
-of tokens, cut without padding. Each further epoch has an order of its own. Three orders (§ order in
-docs/proxies.md has what each costs in noise):
+of tokens, cut without padding. Each further epoch has an order of its own. Three orders
+(docs/proxies.md has what is known of their noise):
 
 clock: a document's time is a hash of its id, so two mixtures with one seed show their shared documents at
 the same times and their losses differ by what they select and by little else.
