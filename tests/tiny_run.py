@@ -54,7 +54,7 @@ def tiny_settings(folder: Path, **changes: Any) -> dict[str, Any]:
         ],
         "proxy": {"trials": 12, "repeats": 2, "group": 4, "model": model, "training": training},
         "search": {"candidates": 200},
-        "confirm": {"seeds": 2, "runners_up": 1},
+        "confirm": {"candidates": ["theta-star", "best-observed"]},
         "evaluate": {
             "holdout": 0.05, "seeds": 2, "regmix_trials": 8, "model": model, "training": training,
         },

@@ -56,7 +56,7 @@ class World:
     def context(self, planned: int, seed: int = 5) -> SearchContext:
         return SearchContext(
             annotations=self.annotations, normalised=self.normalised, prior=self.prior, fit=self.fit,
-            seed=seed, target_weights=self.weights, planned=planned,
+            seed=seed, target_weights=self.weights, planned=planned, budget=self.budget,
         )  # fmt: skip
 
 

@@ -5,20 +5,29 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import t, ttest_rel
+from scipy.stats import norm, t, ttest_rel
 from search_world import make_trial
 
 from quadmix.errors import SearchError
 from quadmix.mixing.prior import Prior, draw_theta
-from quadmix.search.confirm import complete_block, decide, dunnett_critical, measure, paired
-from quadmix.types import Candidate, Proposal
+from quadmix.search.confirm import (
+    broken_ceilings,
+    complete_block,
+    decide,
+    dunnett_critical,
+    measure,
+    objectives,
+    paired,
+)
+from quadmix.types import Candidate, Confirmation, Objective, Proposal, from_json, to_json
+from quadmix.types.results import Standing
 
-WEIGHTS = {"x": 0.25, "y": 0.75}
+MEAN = Objective(weights={"x": 0.25, "y": 0.75})
 NAMES = ("theta-star", "top-1", "best-observed", "prior-mean")
 
 
 def trials_of(values, seeds=(1, 2, 3)):
-    """Trials whose objective under WEIGHTS is values[label][i] at seeds[i]."""
+    """Trials whose objective under MEAN is values[label][i] at seeds[i]."""
     return [
         make_trial(f"{label}-{seed}", {"x": v - 0.3, "y": v + 0.1}, kind="confirm", label=label, seed=seed)
         for label, row in values.items()
@@ -26,14 +35,14 @@ def trials_of(values, seeds=(1, 2, 3)):
     ]
 
 
-def proposal_of(names=NAMES):
+def proposal_of(names=NAMES, objective=MEAN):
     thetas = draw_theta(np.random.default_rng(0), Prior(num_domains=2, num_criteria=2), len(names))
     return Proposal(
         candidates=tuple(
             Candidate(name=n, theta=t, predicted=1.0, predicted_low=0.9, predicted_high=1.1, losses={})
             for n, t in zip(names, thetas, strict=True)
         ),
-        target_weights=WEIGHTS, diagnostics=(), trials_used=8, trials_excluded={}, noise_sd=0.01,
+        objective=objective, diagnostics=(), trials_used=8, trials_excluded={}, noise_sd=0.01,
         spread_sd=0.1,
     )  # fmt: skip
 
@@ -45,7 +54,7 @@ def world_values(rng, effects, *, seeds=3, noise=0.01):
 
 def test_measure_gives_means_t_intervals_and_losses_per_target():
     values = [1.0, 1.2, 1.1]
-    (found,) = measure(trials_of({"a": values}), WEIGHTS)
+    (found,) = measure(trials_of({"a": values}), MEAN)
     half = t.ppf(0.975, 2) * np.std(values, ddof=1) / np.sqrt(3)
     assert found.values == pytest.approx(values)
     assert (found.mean, found.low, found.high) == pytest.approx((1.1, 1.1 - half, 1.1 + half))
@@ -55,16 +64,16 @@ def test_measure_gives_means_t_intervals_and_losses_per_target():
 
 
 def test_values_are_in_order_of_seeds_and_one_seed_has_no_interval():
-    (found,) = measure(trials_of({"a": [3.0, 1.0]}, seeds=(9, 2)), WEIGHTS)
+    (found,) = measure(trials_of({"a": [3.0, 1.0]}, seeds=(9, 2)), MEAN)
     assert found.values == pytest.approx((1.0, 3.0))
-    (single,) = measure(trials_of({"a": [3.0]}, seeds=(9,)), WEIGHTS)
+    (single,) = measure(trials_of({"a": [3.0]}, seeds=(9,)), MEAN)
     assert np.isnan([single.low, single.high]).all()
 
 
 def test_two_labels_give_the_paired_t_test():
     rng = np.random.default_rng(0)
     values = world_values(rng, {"a": -0.01, "prior-mean": 0.0}, seeds=5)
-    (found,) = paired(trials_of(values, range(5)), WEIGHTS, "prior-mean")
+    (found,) = paired(trials_of(values, range(5)), MEAN, "prior-mean")
     test = ttest_rel(values["a"], values["prior-mean"])
     low, high = test.confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((low, high))
@@ -85,7 +94,7 @@ def test_the_standard_error_is_that_of_the_two_way_least_squares_fit():
     beta, rss, *_ = np.linalg.lstsq(design, y, rcond=None)
     contrast = np.array([1, 0, -1, 0, 0, 0.0])
     stderr = np.sqrt(rss[0] / 6 * contrast @ np.linalg.inv(design.T @ design) @ contrast)
-    found = next(p for p in paired(trials_of(values, range(4)), WEIGHTS, "prior-mean") if p.label == "a")
+    found = next(p for p in paired(trials_of(values, range(4)), MEAN, "prior-mean") if p.label == "a")
     assert found.difference == pytest.approx(contrast @ beta)
     assert found.stderr == pytest.approx(stderr)
     assert found.high - found.difference == pytest.approx(t.ppf(0.975, 6) * stderr)
@@ -96,7 +105,7 @@ def test_a_shift_common_to_a_seed_changes_no_difference():
     values = world_values(rng, {"a": -0.02, "b": 0.01, "prior-mean": 0.0})
     shifted = {n: v + np.array([0.0, 5.0, -3.0]) for n, v in values.items()}
     for one, other in zip(
-        paired(trials_of(values), WEIGHTS, "prior-mean"), paired(trials_of(shifted), WEIGHTS, "prior-mean"),
+        paired(trials_of(values), MEAN, "prior-mean"), paired(trials_of(shifted), MEAN, "prior-mean"),
         strict=True,
     ):  # fmt: skip
         assert (one.difference, one.low, one.high) == pytest.approx((other.difference, other.low, other.high))
@@ -124,6 +133,7 @@ def test_a_clear_gain_is_confirmed_with_its_numbers():
     assert f"{star.difference:+.5f}" in found.reason
     assert "best of 3 candidates" in found.reason
     assert {m.label for m in found.measured} == set(NAMES)
+    assert found.needed == ""
 
 
 def test_a_runner_up_that_measures_best_wins():
@@ -143,6 +153,7 @@ def test_the_control_as_winner_is_never_a_confirmation():
     found = decide(proposal_of(), trials_of(values))
     assert (found.winner, found.confirmed) == ("prior-mean", False)
     assert "no candidate measured better than prior-mean" in found.reason
+    assert "More seeds would not turn this into a gain" in found.needed
 
 
 def test_a_gain_inside_the_noise_is_refused_and_the_seeds_it_would_take_are_named():
@@ -150,9 +161,12 @@ def test_a_gain_inside_the_noise_is_refused_and_the_seeds_it_would_take_are_name
     found = decide(proposal_of(("theta-star", "prior-mean")), trials_of(values))
     assert (found.winner, found.confirmed) == ("theta-star", False)
     (p,) = found.against
-    factor = ((p.difference - p.low) / p.difference) ** 2
-    assert f"about {int(np.ceil(3 * factor))} seeds" in found.reason
     assert "the only candidate" in found.reason
+    noise = p.stderr * np.sqrt(3)
+    enough = (
+        n for n in range(4, 1000) if (t.ppf(0.975, n - 1) + norm.ppf(0.8)) * noise / n**0.5 <= -p.difference
+    )
+    assert f"about {next(enough)} seeds instead of 3 would show it four times in five" in found.needed
 
 
 def test_pure_noise_is_confirmed_in_about_one_of_forty_cases_although_the_best_of_three_is_picked():
@@ -169,7 +183,7 @@ def test_failed_trials_drop_their_seed_for_all_and_are_named():
     trials = trials_of(values, range(4))
     trials[1] = dataclasses.replace(trials[1], status="failed", reason="diverged", losses={})
     trials[6] = make_trial("top-1-2", {"x": float("nan"), "y": 1.0}, kind="confirm", label="top-1", seed=2)
-    block = complete_block(trials, WEIGHTS)
+    block = complete_block(trials, MEAN)
     assert block.seeds == (0, 3)
     assert block.excluded == {"theta-star-1": "diverged", "top-1-2": "no finite loss on target 'x'"}
     found = decide(proposal_of(), trials)
@@ -181,7 +195,7 @@ def test_without_common_seeds_nothing_is_confirmed_and_the_reason_says_why():
     trials = trials_of({"theta-star": [0.5]}, (1,)) + trials_of({"prior-mean": [1.0]}, (2,))
     found = decide(proposal_of(("theta-star", "prior-mean")), trials)
     assert not found.confirmed
-    assert "At least 2 common seeds" in found.reason
+    assert "At least 2 common seeds" in found.needed
     assert np.isnan(found.against[0].difference)
 
 
@@ -203,7 +217,7 @@ def test_a_label_that_never_finished_is_left_out_but_the_control_is_needed():
 def test_two_trials_of_one_label_and_seed_are_refused():
     twice = trials_of({"a": [1.0]}, (1,)) * 2
     with pytest.raises(SearchError, match="two trials with seed 1"):
-        measure(twice, WEIGHTS)
+        measure(twice, MEAN)
 
 
 def test_the_verdict_does_not_depend_on_the_order_of_trials():
@@ -212,3 +226,88 @@ def test_the_verdict_does_not_depend_on_the_order_of_trials():
     orders = itertools.islice(itertools.permutations(trials), 0, 5000, 900)
     found = [decide(proposal_of(), list(order)) for order in orders]
     assert len({(d.winner, d.confirmed, d.theta.cutoff.tobytes()) for d in found}) == 1
+
+
+def test_the_worst_target_decides_where_the_objective_says_so():
+    """x of b rose by 0.2, y of a by 0.3; weighted 0.25 and 0.75, a is worse off although its mean is not."""
+    worst = Objective(weights={"x": 0.5, "y": 0.5}, how="worst", levels={"x": 1.0, "y": 1.0})
+    a = make_trial("a-1", {"x": 0.6, "y": 1.3}, label="a", seed=1)
+    b = make_trial("b-1", {"x": 1.2, "y": 1.0}, label="b", seed=1)
+    assert objectives([a, b], worst) == pytest.approx([1.0 + 0.3, 1.0 + 0.2])
+    assert objectives([a, b], MEAN) == pytest.approx([0.25 * 0.6 + 0.75 * 1.3, 0.25 * 1.2 + 0.75])
+
+
+def test_a_ceiling_is_broken_beyond_the_standard_error_of_the_mean_only():
+    values = {"over": [2.0, 2.1, 2.2], "near": [1.9, 2.1, 2.3], "below": [1.0, 1.0, 1.0]}
+    bounded = Objective(weights=MEAN.weights, ceilings={"y": 2.12})  # y is the objective plus 0.1
+    found = broken_ceilings(trials_of(values), bounded)
+    assert list(found) == ["over"]  # 2.2 - 0.058 exceeds 2.12, 2.2 - 0.115 does not
+    assert found["over"] == "its loss of 2.2000 ± 0.0577 on 'y' exceeds the ceiling of 2.12"
+    assert broken_ceilings(trials_of({"over": [9.0]}, (1,)), bounded) == {}
+
+
+def test_a_candidate_that_breaks_a_ceiling_cannot_win():
+    trials = [
+        make_trial(f"{n}-{s}", {"x": x + 0.001 * s, "y": y + 0.001 * s}, label=n, seed=s)
+        for n, x, y in [("theta-star", 2.0, 0.2), ("top-1", 1.0, 0.9), ("prior-mean", 1.0, 1.0)]
+        for s in (1, 2, 3)
+    ]
+    for i, trial in enumerate(trials):  # some residual, so that there is noise to estimate
+        y = trial.losses["y"]
+        noisy = dataclasses.replace(y, bits_per_byte=y.bits_per_byte + 1e-4 * (i * i % 5))
+        trials[i] = dataclasses.replace(trial, losses={"x": trial.losses["x"], "y": noisy})
+    assert decide(proposal_of(), trials).winner == "theta-star"
+    bounded = Objective(weights=MEAN.weights, ceilings={"x": 1.5})
+    found = decide(proposal_of(objective=bounded), trials)
+    assert (found.winner, found.confirmed) == ("top-1", True)
+    assert "theta-star cannot win: its loss of 2.0020" in found.reason
+    none = decide(proposal_of(objective=Objective(weights=MEAN.weights, ceilings={"x": 0.5})), trials)
+    assert (none.winner, none.confirmed) == ("prior-mean", False)
+    assert "every candidate breaks a ceiling" in none.reason
+    assert "Loosen the ceilings" in none.needed
+
+
+def test_candidates_without_theta_are_ignored_and_named():
+    values = world_values(np.random.default_rng(10), {"theta-star": -0.2, "top-1": -0.5, "prior-mean": 0.0})
+    proposal = proposal_of(("theta-star", "top-1", "prior-mean"))
+    bare = dataclasses.replace(proposal.candidates[1], theta=None)
+    found = decide(
+        dataclasses.replace(proposal, candidates=(proposal.candidates[0], bare, proposal.candidates[2])),
+        trials_of(values),
+    )
+    assert found.winner == "theta-star"
+    assert "top-1: has no θ" in found.reason
+
+
+def test_labels_that_left_the_race_are_not_compared_but_still_count_as_tried():
+    """The interval of two labels after a race of four candidates is Dunnett's for four comparisons."""
+    values = world_values(np.random.default_rng(11), {"theta-star": -0.02, "prior-mean": 0.0}, seeds=6)
+    early = world_values(np.random.default_rng(12), {"top-1": -5.0}, seeds=3)
+    trials = trials_of(values, range(6)) + trials_of(early, range(3))
+    rounds = [
+        Standing(label=n, round=1 + (not left), seeds=6, mean=1.0, behind=0.0, left=left)
+        for n, left in [
+            ("theta-star", ""),
+            ("prior-mean", ""),
+            ("top-1", "a"),
+            ("best-observed", "b"),
+            ("z", "c"),
+        ]
+    ]
+    found = decide(proposal_of(), trials, rounds=rounds)
+    assert [p.label for p in found.against] == ["theta-star"]
+    (pair,) = found.against
+    assert (pair.high - pair.difference) / pair.stderr == pytest.approx(dunnett_critical(4, 5))
+    assert "best of 4 candidates" in found.reason
+    assert {m.label for m in found.measured} == {"theta-star", "prior-mean", "top-1"}
+    assert found.rounds == tuple(rounds)
+    again = from_json(Confirmation, to_json(found))
+    assert (again.rounds, again.needed, again.reason) == (found.rounds, found.needed, found.reason)
+
+
+def test_a_confirmation_written_before_there_were_rounds_is_read():
+    found = decide(
+        proposal_of(), trials_of(world_values(np.random.default_rng(3), dict.fromkeys(NAMES, 0.0)))
+    )
+    old = {k: v for k, v in to_json(found).items() if k not in ("rounds", "needed")}
+    assert from_json(Confirmation, old).rounds == ()

@@ -4,16 +4,15 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from search_world import make_annotations, make_world
 
 from quadmix.errors import SearchError
+from quadmix.mixing.batch import batch_from_unit, batch_to_unit
 from quadmix.mixing.curve import curve_mass
 from quadmix.mixing.prior import Prior, draw_theta, to_unit
 from quadmix.mixing.select import select
-from quadmix.search.features import SHARE_EPSILON, features, sample_documents, window_integral
-from quadmix.types import Theta
+from quadmix.search.features import batch_features, features, sample_documents
+from quadmix.search.table import FeatureTable
 
 
 def brute_force(theta, normalised, annotations):
@@ -28,7 +27,7 @@ def brute_force(theta, normalised, annotations):
     for m, name in enumerate(annotations.domains):
         mine = annotations.domain == m
         mass = expected[mine] * tokens[mine]
-        found[f"share[{name}]"] = np.log(mass.sum() / total + SHARE_EPSILON)
+        found[f"share[{name}]"] = mass.sum() / total
         once = (np.minimum(expected[mine], 1) * tokens[mine]).sum()
         found[f"repeats[{name}]"] = np.log(mass.sum() / once)
         for n, criterion in enumerate(annotations.criteria):
@@ -68,18 +67,104 @@ def test_features_equal_brute_force_with_ties_missing_scores_and_thinned_domains
     assert_features_match(scores, annotations, thetas, prior)
 
 
-def test_names_types_and_domains_describe_every_column_and_raw_is_the_unit_vector():
+@pytest.mark.parametrize("missing", [0.0, 0.2])
+def test_features_equal_brute_force_when_scores_differ_in_their_last_bits_only(missing):
+    """Scores a few units in the last place apart are ranked, not tied: the order must be exact."""
+    rng = np.random.default_rng(2)
+    domain = np.repeat([0, 1], 80)
+    scores = (0.25 + rng.integers(0, 6, (160, 2)) * 2.0**-25).astype(np.float32)
+    scores[rng.random(160) < missing, 1] = np.nan
+    annotations = make_annotations(domain, rng.integers(10, 500, 160), scores)
+    prior = Prior(num_domains=2, num_criteria=2, cutoff_max=0.6, exponent_max=2.0)
+    thetas = draw_theta(rng, prior, 20)
+    thetas += [dataclasses.replace(t, weights=np.array([[1 - 1e-9, 1e-9]] * 2)) for t in thetas]
+    assert_features_match(scores, annotations, thetas, prior)
+
+
+def test_features_equal_brute_force_for_windows_of_all_sizes_in_one_batch():
+    """One θ opens a domain entirely, another not at all, a third takes a few large documents."""
+    world = make_world(documents=300, domains=3)
+    thetas = draw_theta(np.random.default_rng(4), world.prior, 6)
+    sizes = np.array([[0, 1e-9, 1e-3], [1, 1, 1], [0.5, 0, 1], [1e-3, 0.02, 0.9], [0.2, 0.3, 0], [0, 0, 0]])
+    thetas = [dataclasses.replace(t, cutoff=c) for t, c in zip(thetas, sizes, strict=True)]
+    for few in (thetas, thetas[:1], thetas[5:]):
+        assert_features_match(world.normalised, world.annotations, few, world.prior)
+
+
+def test_features_equal_brute_force_when_many_small_or_tied_documents_fill_a_small_window():
+    """The window's documents are far more than its share of tokens suggests, or end inside a tied group."""
+    rng = np.random.default_rng(6)
+    scores = np.stack([np.arange(300), np.arange(300) // 60], axis=1) / 300
+    tokens = np.where(np.arange(300) < 80, 10, 1000)
+    annotations = make_annotations(np.zeros(300, dtype=int), tokens, scores)
+    prior = Prior(num_domains=1, num_criteria=2, exponent_max=2.0)
+    for weights in ([1.0, 0.0], [0.0, 1.0]):
+        thetas = [
+            dataclasses.replace(t, weights=np.array([weights]), cutoff=np.array([cutoff]))
+            for t, cutoff in zip(draw_theta(rng, prior, 4), (1e-4, 2e-3, 3.5e-3, 5e-3), strict=True)
+        ]
+        for few in (thetas, thetas[:1]):
+            assert_features_match(scores.astype(np.float32), annotations, few, prior)
+
+
+def test_names_types_and_domains_describe_every_column():
     world = make_world(documents=200, domains=3)
     thetas = draw_theta(np.random.default_rng(0), world.prior, 5)
     table = features(sample_documents(world.annotations, world.normalised, seed=0), thetas, world.prior)
+    assert isinstance(table, FeatureTable)
     assert table.values.shape == (5, len(table.names))
     assert len(table.names) == len(table.types) == len(table.domains) == len(set(table.names))
-    assert set(table.types) == {"share", "score", "repetition", "total", "raw"}
+    assert set(table.types) == {
+        "share", "score", "repetition", "total", "raw.weight.c0", "raw.weight.c1", "raw.steepness",
+        "raw.cutoff", "raw.exponent", "raw.floor",
+    }  # fmt: skip
     assert table.domains[table.names.index("score[d2,c1]")] == 2
     np.testing.assert_array_equal(
         table.columns(raw=True).values, np.stack([to_unit(t, world.prior) for t in thetas])
     )
-    assert "raw" not in table.columns(raw=False).types
+    assert not table.columns(raw=False).is_raw.any()
+
+
+def test_every_raw_column_is_the_parameter_that_its_name_says():
+    world = make_world(documents=200, domains=3)
+    theta = draw_theta(np.random.default_rng(0), world.prior, 1)[0]
+    table = features(sample_documents(world.annotations, world.normalised, seed=0), [theta], world.prior)
+    raw = {
+        **{f"weight[d{m},c{n}]": theta.weights[m, n] for m in range(3) for n in range(2)},
+        **{f"steepness[d{m}]": np.log10(theta.steepness[m]) / 3 for m in range(3)},
+        **{f"cutoff[d{m}]": theta.cutoff[m] / 0.1 for m in range(3)},
+        **{f"exponent[d{m}]": theta.exponent[m] for m in range(3)},
+        **{f"floor[d{m}]": theta.floor[m] / 0.001 for m in range(3)},
+    }
+    part = table.columns(raw=True)
+    assert set(part.names) == set(raw)
+    for column, (name, kind, domain) in enumerate(zip(part.names, part.types, part.domains, strict=True)):
+        assert part.values[0, column] == pytest.approx(raw[name], rel=1e-12)
+        assert name.startswith(kind.split(".")[1] + f"[d{domain}")
+        assert kind.count(".") == 1 or name.endswith("," + kind.split(".")[2] + "]")
+
+
+def test_a_batch_has_the_features_of_its_thetas():
+    world = make_world(documents=300, domains=3)
+    units = np.random.default_rng(3).random((150, world.prior.num_parameters))
+    batch = batch_from_unit(units, world.prior)
+    sample = sample_documents(world.annotations, world.normalised, seed=0, per_domain=50)
+    got = batch_features(sample, batch, world.prior)
+    one_by_one = features(sample, [batch.theta(i) for i in range(150)], world.prior)
+    np.testing.assert_array_equal(got.values, one_by_one.values)
+    np.testing.assert_array_equal(got.columns(raw=True).values, batch_to_unit(batch, world.prior))
+    assert (got.names, got.types, got.domains) == (one_by_one.names, one_by_one.types, one_by_one.domains)
+
+
+def test_shares_follow_from_the_curves_alone_and_add_up_to_one():
+    world = make_world(documents=300, domains=4)
+    thetas = draw_theta(np.random.default_rng(5), world.prior, 10)
+    sample = sample_documents(world.annotations, world.normalised, seed=0, per_domain=5)
+    table = features(sample, thetas, world.prior)
+    tokens = np.stack([curve_mass(t) for t in thetas]) * world.annotations.domain_tokens()
+    np.testing.assert_allclose(
+        table.values[:, table.is_share], tokens / tokens.sum(axis=1, keepdims=True), rtol=1e-9
+    )
 
 
 def test_a_sample_of_documents_estimates_the_features_of_the_whole_pool():
@@ -119,30 +204,4 @@ def test_a_domain_without_selectable_documents_gets_neutral_features():
     thetas = draw_theta(np.random.default_rng(0), world.prior, 4)
     table = features(sample, thetas, world.prior)
     assert np.isfinite(table.values).all()
-    np.testing.assert_allclose(table.values[:, table.names.index("share[d1]")], np.log(SHARE_EPSILON))
-
-
-@given(
-    steepness=st.floats(0.1, 1000),
-    cutoff=st.floats(1e-4, 1),
-    exponent=st.floats(0, 6),
-    rank=st.floats(1e-6, 1),
-)
-@settings(max_examples=60, deadline=None, derandomize=True)
-def test_the_window_integral_equals_fine_quadrature(steepness, cutoff, exponent, rank):
-    end = min(rank, cutoff)
-    grid = np.concatenate([np.geomspace(1e-9, 1, 6000), np.linspace(0, 1, 6000)]) * end
-    left = np.unique(np.concatenate([[0.0], grid, end - grid]))
-    x, w = np.polynomial.legendre.leggauss(4)
-    points = left[:-1, None] + np.diff(left)[:, None] * (0.5 + 0.5 * x)
-    curve = (2 / (1 + np.exp(-steepness * (cutoff - points)))) ** exponent
-    exact = float((curve @ (0.5 * w) * np.diff(left)).sum())
-    got = window_integral(np.array([[rank]]), np.array([steepness]), np.array([cutoff]), np.array([exponent]))
-    assert got[0, 0] == pytest.approx(exact, abs=1e-8)
-
-
-def test_the_window_integral_agrees_with_the_mixing_room():
-    prior = Prior(num_domains=50, num_criteria=2, cutoff_max=1.0, exponent_max=2.0)
-    theta: Theta = draw_theta(np.random.default_rng(0), prior, 1)[0]
-    got = window_integral(theta.cutoff[:, None], theta.steepness, theta.cutoff, theta.exponent)[:, 0]
-    np.testing.assert_allclose(got + theta.floor, curve_mass(theta), atol=1e-9)
+    np.testing.assert_allclose(table.values[:, table.names.index("share[d1]")], 0.0)

@@ -8,11 +8,15 @@ import errno
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from quadmix import __version__
+from quadmix.cli import mixtures
+from quadmix.cli.output import AsJson, RunFolder, print_result
+from quadmix.cli.proposal import found_lines
+from quadmix.cli.trials import app as trials_app
 from quadmix.errors import Interrupted, QuadmixError
 from quadmix.recipe import Recipe, load_recipe
 
@@ -43,12 +47,10 @@ Overrides = Annotated[
     typer.Option("--set", metavar="A.B=VALUE", help="override one recipe key; may be repeated"),
 ]
 Workers = Annotated[int | None, typer.Option(help="worker processes; default: one per core")]
-AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead of text")]
 Accept = Annotated[
     bool, typer.Option("--accept-unconfirmed", help="write the dataset even if θ* did not beat the control")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
-RunFolder = Annotated[Path, typer.Argument(help="run folder, for example runs/demo")]
 
 
 @app.command()
@@ -87,7 +89,7 @@ def doctor(json_: AsJson = False) -> None:
     from quadmix.pipeline.doctor import examine
 
     report = examine()
-    _print(report, [f"{k:24} {v}" for k, v in report.items()], json_)
+    print_result(report, [f"{k:24} {v}" for k, v in report.items()], json_)
 
 
 @app.command()
@@ -109,13 +111,13 @@ def plan(
         from quadmix.pipeline.presets import HEADER, plan_presets, to_rows
 
         plans = plan_presets({"workers": workers or 0, "device": device or "auto"}, seconds=seconds)
-        _print(to_rows(plans), [HEADER, *(p.line() for p in plans)], json_)
+        print_result(to_rows(plans), [HEADER, *(p.line() for p in plans)], json_)
         return
     from quadmix.pipeline.plan import plan as make_plan
 
     chosen = [*(overrides or []), *([f"run.device={device}"] if device else [])]
     result = make_plan(_load(recipe, chosen, workers), seconds=seconds)
-    _print(result.to_json(), result.lines(), json_)
+    print_result(result.to_json(), result.lines(), json_)
 
 
 @app.command()
@@ -150,7 +152,59 @@ _stage_command(
 _stage_command(
     "annotate", "annotate", "Run up to the annotations: scores, domain and token count per document."
 )
-_stage_command("search", "confirm", "Run up to the confirmed θ*: swarm, surrogate, proposal, fresh proxies.")
+
+
+@app.command()
+def search(
+    recipe: Annotated[str | None, typer.Argument(help="recipe file (YAML); or give --trials")] = None,
+    overrides: Overrides = None,
+    workers: Workers = None,
+    accept_unconfirmed: Accept = False,
+    json_: AsJson = False,
+    quiet: Quiet = False,
+    trials: mixtures.TrialFiles = None,
+    target: mixtures.Targets = None,
+    worst: mixtures.Worst = False,
+    at_most: mixtures.AtMost = None,
+    min_share: mixtures.MinShare = None,
+    max_share: mixtures.MaxShare = None,
+    fixed: mixtures.Fixed = None,
+    tokens: mixtures.Tokens = None,
+    budget: mixtures.Budget = None,
+    repetition: mixtures.Repetition = None,
+    current: mixtures.Current = None,
+    higher_is_better: mixtures.Higher = None,
+    surrogate: mixtures.Kind = None,
+    seed: mixtures.Seed = None,
+    out: mixtures.Out = None,
+) -> None:
+    """Run up to the confirmed θ*: swarm, surrogate, proposal, fresh proxies.
+
+    Or, with --trials, go from the CSV files of any swarm to a mixture: no corpus, no GPU, no account.
+
+    Olmix's files (ids in run_id or run, one column per domain or metric):
+
+    quadmix search --trials ratios.csv metrics.csv --tokens tokens.csv --budget 1e12
+
+    RegMix's files (ids in index, columns train_* and metric/*):
+
+    quadmix search --trials train_mixture_1m.csv train_pile_loss_1m.csv --target the_pile_pile_cc_val_loss
+
+    Metrics are losses: lower is better. Rows are matched by id. The proposal goes to proposal/shares.csv.
+    """
+    options = mixtures.MixtureOptions(
+        targets=target or [], worst=worst, at_most=at_most or [], min_share=min_share or [],
+        max_share=max_share or [], fixed=fixed or [], tokens=tokens, budget=budget, repetition=repetition,
+        current=current, higher=higher_is_better or [], surrogate=surrogate, seed=seed, out=out,
+    )  # fmt: skip
+    mixtures.check_usage(recipe, trials, options, workers, accept_unconfirmed)
+    if trials is None:
+        _run(_load(str(recipe), overrides, workers, accept_unconfirmed), "confirm", quiet, json_)
+        return
+    found = mixtures.search_mixtures(trials, options, overrides or [])
+    print_result(found.to_json(), found_lines(found), json_)
+
+
 _stage_command("materialise", "materialise", "Run up to the dataset on disk.")
 _stage_command("evaluate", "evaluate", "Run up to the comparison with the baselines.")
 
@@ -161,7 +215,7 @@ def report(folder: RunFolder, json_: AsJson = False) -> None:
     from quadmix.report.write import write_report
 
     page = write_report(str(folder))
-    _print({"report": str(page)}, [str(page)], json_)
+    print_result({"report": str(page)}, [str(page)], json_)
 
 
 @app.command()
@@ -171,7 +225,7 @@ def explain(folder: RunFolder, doc_id: str, json_: AsJson = False) -> None:
     from quadmix.materialise.explain import explain as explain_document
 
     result = explain_document(str(folder), doc_id)
-    _print(to_json(result), result.render().splitlines(), json_)
+    print_result(to_json(result), result.render().splitlines(), json_)
 
 
 @app.command()
@@ -183,7 +237,7 @@ def verify(folder: RunFolder, json_: AsJson = False) -> None:
     result = verify_run(str(folder))
     lines = [f"{'ok  ' if c.ok else 'FAIL'} {c.name}: {c.detail}" for c in result.checks]
     lines += [f"stray {name} (ignored)" for name in result.stray]
-    _print(to_json(result), lines, json_)
+    print_result(to_json(result), lines, json_)
     if not all(c.ok for c in result.checks):
         raise typer.Exit(1)
 
@@ -195,7 +249,28 @@ def diff(folder_a: RunFolder, folder_b: RunFolder, json_: AsJson = False) -> Non
     from quadmix.materialise.diff import diff_runs
 
     result = diff_runs(str(folder_a), str(folder_b))
-    _print(to_json(result), result.render().splitlines(), json_)
+    print_result(to_json(result), result.render().splitlines(), json_)
+
+
+app.add_typer(trials_app, name="trials")
+
+
+@app.command()
+def recalibrate(
+    folder: RunFolder,
+    tokens: Annotated[int, typer.Option(min=1, help="the other budget: tokens to select, copies counted")],
+    train_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="length of the training; left out: as in the recipe, or one epoch"),
+    ] = None,
+    json_: AsJson = False,
+) -> None:
+    """θ* of a run at another token budget: tokens, share and epochs per domain, before and after."""
+    from quadmix.codec import to_json
+    from quadmix.pipeline.recalibrate import recalibrate as recalibrate_run
+
+    result = recalibrate_run(folder, tokens, train_tokens=train_tokens)
+    print_result(to_json(result), result.lines(), json_)
 
 
 @app.command()
@@ -234,20 +309,10 @@ def _run(recipe: Recipe, until: str, quiet: bool, json_: bool) -> None:
 
     result = run_recipe(recipe, until=until, progress=Progress(quiet=quiet))
     if json_:
-        _print(to_json(result), [], True)
+        print_result(to_json(result), [], True)
     else:
         for line in result_lines(result):
             typer.echo(line)
-
-
-def _print(value: Any, lines: list[str], as_json: bool) -> None:
-    if as_json:
-        import orjson
-
-        typer.echo(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2).decode())
-        return
-    for line in lines:
-        typer.echo(line)
 
 
 def main() -> None:

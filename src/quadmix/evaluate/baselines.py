@@ -4,7 +4,6 @@ All meet the same budget in tokens with copies counted, so that a comparison at 
 differs only in which documents were chosen.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,8 +98,3 @@ def mixture_copies(shares: Floats, table: Annotations, budget: float, *, seed: i
         rate[table.domain], table.keys, table.tokens, table.domain, num_domains=len(rate), seed=seed
     )
     return drawn.copies
-
-
-def share_features(mixtures: Sequence[Floats] | Floats, epsilon: float = 1e-3) -> Floats:
-    """Return (n, M) log shares, the features of the domain-only surrogate."""
-    return np.log(np.asarray(mixtures) + epsilon)

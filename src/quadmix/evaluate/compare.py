@@ -5,18 +5,19 @@ the blocked design labels x seeds, and a verdict sentence that says what was not
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from quadmix.errors import SearchError
-from quadmix.evaluate.baselines import share_features
 from quadmix.rng import stream
 from quadmix.search.confirm import measure, paired
-from quadmix.search.features import FeatureTable
-from quadmix.search.surrogate import MEMBERS, cross_blend, cross_predict, fit_surrogate, split_folds
-from quadmix.types import Comparison, Confirmation, Floats, Paired, Proposal, Trial
+from quadmix.search.model import Fit, cross_fit, fit_model, whole
+from quadmix.search.space import share_table
+from quadmix.search.swarm import check_swarm, combined
+from quadmix.types import Comparison, Confirmation, Floats, Objective, Paired, Proposal, Trial
 
 TOP_MIXTURES = 128  # RegMix averages the 128 best of its simulated mixtures
 
@@ -26,13 +27,12 @@ def compare(
     train_tokens: int, pool_share: float = 1.0, proxies: Mapping[str, int] | None = None,
 ) -> Comparison:  # fmt: skip
     """Summarise the comparison trials; every difference is `quadmix` minus a baseline (negative = better)."""
-    weights = proposal.target_weights
-    measured = measure(trials, weights)
+    measured = measure(trials, proposal.objective)
     if "quadmix" not in {m.label for m in measured}:
         reasons = "; ".join(f"{t.trial_id}: {t.reason}" for t in trials if t.label == "quadmix")
         raise SearchError(f"no comparison model of the chosen θ finished ({reasons}); see evaluate.training")
     against = tuple(
-        next(p for p in paired(trials, weights, control=m.label) if p.label == "quadmix")
+        next(p for p in paired(trials, proposal.objective, control=m.label) if p.label == "quadmix")
         for m in measured
         if m.label != "quadmix"
     )
@@ -43,7 +43,7 @@ def compare(
         predicted=_predictions(proposal, confirmation),
         model_parameters=parameters,
         train_tokens=train_tokens,
-        target_weights=dict(weights),
+        target_weights=dict(proposal.target_weights),
         verdict=verdict(against),
         pool_share=pool_share,
         proxies=dict(proxies or {}),
@@ -68,41 +68,32 @@ def verdict(against: Sequence[Paired]) -> str:
 
 
 def regmix_mixture(
-    trials: Sequence[Trial], mixtures: Floats, candidates: Floats, target_weights: Mapping[str, float], *,
-    seed: int,
-) -> tuple[Floats, dict[str, Any]]:  # fmt: skip
+    trials: Sequence[Trial], mixtures: Floats, candidates: Floats, objective: Objective, *, seed: int
+) -> tuple[Floats, dict[str, Any]]:
     """Return the domain shares (M,) that RegMix's procedure finds, and how well its surrogate does.
 
-    One surrogate per target on log shares, the mean of the best `TOP_MIXTURES` of `candidates` (n, M).
-    The published LightGBM needs hundreds of proxies; with the few of a laptop run this baseline gets the
-    same combination of surrogates as ours, so that it is not a crippled rival.
+    mixtures: (K, M) shares of the trials. One surrogate per target on the shares, the mean of the best
+    `TOP_MIXTURES` of `candidates` (n, M). The published LightGBM needs hundreds of proxies; with the few of a
+    laptop run this baseline gets the same surrogates, objective and ceilings as ours, so that it is not a
+    crippled rival.
     """
     done = [i for i, t in enumerate(trials) if t.status == "done"]
     if len(done) < 8:
         raise SearchError(f"the RegMix baseline has {len(done)} successful proxies, needs at least 8")
-    table, grid = _share_table(mixtures[done]), _share_table(candidates)
-    folds = split_folds(len(done), stream(seed, "regmix-folds"))
-    predicted, out_of_fold, truth = np.zeros(len(candidates)), np.zeros(len(done)), np.zeros(len(done))
-    for target, weight in target_weights.items():
-        y = np.array([trials[i].losses[target].bits_per_byte for i in done])
-        cross = {kind: cross_predict(kind, table, y, folds) for kind in MEMBERS}
-        predicted += weight * fit_surrogate("auto", table, y, cross).predict(grid)[0]
-        out_of_fold += weight * cross_blend(cross, y, folds).mean
-        truth += weight * y
+    domains = tuple(map(str, range(mixtures.shape[1])))
+    losses = {t: np.array([trials[i].losses[t].bits_per_byte for i in done]) for t in objective.weights}
+    swarm, _ = check_swarm([trials[i].trial_id for i in done], share_table(mixtures[done], domains), losses)
+    own = replace(
+        objective,
+        weights={t: w for t, w in objective.weights.items() if t in swarm.losses},
+        ceilings={t: c for t, c in objective.ceilings.items() if t in swarm.losses},
+    )
+    cross = cross_fit(swarm, Fit(), stream(seed, "regmix-folds"))
+    predicted = fit_model(swarm, cross, own).acquisition(share_table(candidates, domains), caution=0.0)
     best = np.argsort(predicted, kind="stable")[: max(1, min(TOP_MIXTURES, len(candidates) // 100))]
     shares = candidates[best].mean(axis=0)
-    correlation: Any = spearmanr(truth, out_of_fold)
+    correlation: Any = spearmanr(combined(own, swarm.losses), whole(cross.chosen, own).mean)
     return shares, {"trials": len(done), "spearman": float(correlation.statistic)}
-
-
-def _share_table(mixtures: Floats) -> FeatureTable:
-    count = mixtures.shape[1]
-    return FeatureTable(
-        values=share_features(mixtures),
-        names=tuple(f"share:{m}" for m in range(count)),
-        types=("share",) * count,
-        domains=tuple(range(count)),
-    )
 
 
 def _predictions(proposal: Proposal, confirmation: Confirmation) -> dict[str, float]:

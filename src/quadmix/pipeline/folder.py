@@ -14,12 +14,13 @@ from typing import Any, cast
 
 from quadmix import __version__
 from quadmix.engine.tasks import resolve_workers
-from quadmix.errors import IdentityError
+from quadmix.errors import IdentityError, RecipeError
 from quadmix.io.atomic import append_event, read_json, value_digest, write_json, write_text
 from quadmix.io.fs import expand, file_info
 from quadmix.io.lease import lease
+from quadmix.io.trials import trials_digest
 from quadmix.pipeline.progress import Progress
-from quadmix.recipe import LabelledSet, Recipe, dump_recipe
+from quadmix.recipe import PATH_KEYS, LabelledSet, Recipe, dump_recipe
 
 STAGES = (
     "corpus", "annotate", "mixing", "pool", "swarm", "search", "confirm", "materialise", "evaluate", "report",
@@ -109,12 +110,30 @@ def identity_facts(recipe: Recipe) -> dict[str, Any]:
     facts["files.corpus"] = value_digest([(i.path.rsplit("/", 1)[-1], i.bytes, i.digest) for i in pool])
     for place, path in _side_files(recipe):
         facts[f"files.{place}"] = file_info(path).digest
+    for number, folder in enumerate(recipe.proxy.reuse):
+        facts[f"files.reuse.{number}"] = reused_digest(recipe, folder)
     return facts
+
+
+def reused_digest(recipe: Recipe, folder: str) -> str:
+    """Return the digest of what a reused run brings: its identity and its trials, wherever it lies."""
+    home = Path(folder)
+    if home.absolute() == run_folder(recipe):
+        raise RecipeError(
+            f"proxy.reuse names {folder}, the folder of this run itself, which goes on by itself; name the "
+            "folder of an earlier run, or give this one another name"
+        )
+    if not (home / "identity.json").is_file():
+        raise RecipeError(
+            f"proxy.reuse names {folder!r}, which is no run folder of quadmix (it has no identity.json); "
+            "expected one such as runs/my-mixture, relative to the recipe"
+        )
+    return value_digest([read_json(home / "identity.json").get("identity"), trials_digest(home)])
 
 
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries whose numbers end up in θ* ("" where one is not installed)."""
-    names = ("numpy", "scipy", "torch", "tokenizers", "scikit-learn", "lightgbm", "pyarrow")
+    names = ("numpy", "scipy", "torch", "tokenizers", "scikit-learn", "lightgbm", "cmaes", "pyarrow")
     found = {d: importlib.metadata.version(d) for d in names if _installed(d)}
     return {name: found.get(name, "") for name in names}
 
@@ -148,7 +167,7 @@ def check_identity(folder: Path, facts: Mapping[str, Any]) -> None:
 def _flatten(prefix: str, value: Any, out: dict[str, Any]) -> None:
     if isinstance(value, dict):
         for key, item in cast(dict[str, Any], value).items():
-            if key not in ("path", "paths"):  # their contents are digested instead
+            if key not in PATH_KEYS:  # their contents are digested instead
                 _flatten(f"{prefix}.{key}", item, out)
     elif isinstance(value, list) and any(isinstance(v, dict) for v in cast(list[Any], value)):
         for index, item in enumerate(cast(list[Any], value)):
@@ -161,6 +180,8 @@ def _side_files(recipe: Recipe) -> list[tuple[str, str]]:
     files = [(f"targets.{t.name}", t.path) for t in recipe.targets]
     if recipe.tokenizer.path:
         files.append(("tokenizer", recipe.tokenizer.path))
+    if recipe.search.current:
+        files.append(("search.current", recipe.search.current))
     sets: list[tuple[str, LabelledSet]] = []
     for criterion in recipe.annotate.criteria:
         for role in ("good", "bad", "labelled"):

@@ -19,6 +19,8 @@ from quadmix.pipeline.folder import STAGES, check_identity, identity_facts, run_
 from quadmix.pipeline.place import data_place, even_group, fitting, training_place
 from quadmix.proxy.setting import ProxySetting
 from quadmix.recipe import ModelSection, Recipe, TrainingSection
+from quadmix.search.confirm import CONTROL
+from quadmix.search.race import round_sizes
 
 if TYPE_CHECKING:
     from quadmix.proxy.cost import Speed
@@ -123,12 +125,32 @@ def model_counts(recipe: Recipe) -> dict[str, int]:
     )
     counts = {
         "swarm": recipe.proxy.trials + recipe.proxy.repeats,
-        "confirm": (2 + recipe.confirm.runners_up) * recipe.confirm.seeds,
+        "confirm": sum(confirm_rounds(recipe)),
     }
     if recipe.evaluate.enabled:
         counts["regmix"] = recipe.evaluate.regmix_trials if "regmix" in recipe.evaluate.baselines else 0
         counts["comparison"] = contestants * recipe.evaluate.seeds
     return counts
+
+
+def confirm_rounds(recipe: Recipe) -> tuple[int, ...]:
+    """Return the most models that each round of the confirmation trains: if every candidate is proposed."""
+    section = recipe.confirm
+    absent = set[str]() if recipe.search.current else {"current"}
+    candidates = len(set(section.candidates) - {CONTROL} - absent)
+    return tuple(n * section.seeds for n in round_sizes(candidates, section.rounds, section.finalists))
+
+
+def confirm_kind(recipe: Recipe) -> tuple[ModelSection, TrainingSection]:
+    """Return the model and training of the confirmation: the proxies', or its own over the same windows."""
+    own, proxy = recipe.confirm, recipe.proxy
+    model = own.model.model_copy(update={"context": proxy.model.context}) if own.model else proxy.model
+    return model, own.training or proxy.training
+
+
+def round_stage(number: int) -> str:
+    """Return the name under which a round of the confirmation is shown, 1 being the first."""
+    return "confirm" if number == 1 else f"confirm-{number}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,8 +175,11 @@ class ModelCost:
 
 
 def model_costs(recipe: Recipe, seconds: float) -> dict[str, ModelCost]:
-    """Measure the models of a recipe on this device: `proxy` and, if there is a comparison, `larger`."""
+    """Measure the models of a recipe on this device: `proxy`, `confirm` if it is another kind, and, if there
+    is a comparison, `larger`."""
     kinds = {"proxy": (recipe.proxy.model, recipe.proxy.training)}
+    if confirm_kind(recipe) != kinds["proxy"]:
+        kinds["confirm"] = confirm_kind(recipe)
     if recipe.evaluate.enabled:
         kinds["larger"] = (recipe.evaluate.model, recipe.evaluate.training)
     targets = _target_tokens(recipe)
@@ -196,15 +221,19 @@ def _target_tokens(recipe: Recipe) -> int:
 def stage_seconds(
     recipe: Recipe, text_bytes: float, budget: int, costs: Mapping[str, ModelCost]
 ) -> dict[str, float]:
-    """Return the estimated seconds of every stage (and of `regmix`, a part of evaluate)."""
+    """Return the estimated seconds of every stage (and of `regmix`, a part of evaluate, and of the later
+    rounds of confirm, parts of it)."""
     counts, workers = model_counts(recipe), slots(data_place(recipe.run))
+    own = costs.get("confirm", costs["proxy"])
+    rounds = {round_stage(n): own.seconds(m) for n, m in enumerate(confirm_rounds(recipe), 1)}
     seconds = {
         "corpus": 2 + text_bytes / _READ / workers,
         "annotate": 15 + text_bytes * (_COUNT + _SCORE * len(recipe.annotate.criteria)) / workers,
         "pool": 1 + text_bytes * _pool_share(recipe, budget) / _TOKENISE / workers,
         "swarm": costs["proxy"].seconds(counts["swarm"]),
         "search": 5 + recipe.search.candidates * len(recipe.targets) / 2000,
-        "confirm": costs["proxy"].seconds(counts["confirm"]),
+        **rounds,
+        "confirm": sum(rounds.values()),
         "materialise": 2 + text_bytes / _READ,
         "report": 8.0,
     }
@@ -216,8 +245,12 @@ def stage_seconds(
 
 
 def progress_weights(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Return the planned seconds per progress stage; RegMix's swarm counts apart from the comparison."""
+    """Return the planned seconds per progress stage; RegMix's swarm counts apart from the comparison, and
+    every round of the confirmation for itself."""
     weights = dict(seconds)
+    later = sum(s for name, s in seconds.items() if name.startswith("confirm-"))
+    if "confirm" in weights:
+        weights["confirm"] -= later
     if "evaluate" in weights:
         weights["evaluate"] -= weights.get("regmix", 0.0)
     return weights
@@ -227,9 +260,9 @@ def _pool_share(recipe: Recipe, budget: int) -> float:
     if recipe.proxy.pool == "fresh":
         return 1.0
     train = recipe.budget.train_tokens or budget
-    longest = max(
-        recipe.proxy.training.tokens, recipe.evaluate.training.tokens if recipe.evaluate.enabled else 0
-    )
+    longest = max(recipe.proxy.training.tokens, confirm_kind(recipe)[1].tokens)
+    if recipe.evaluate.enabled:
+        longest = max(longest, recipe.evaluate.training.tokens)
     return min(1.0, longest / max(train, 1))
 
 

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from quadmix.errors import Interrupted
+from quadmix.errors import Interrupted, RefusalError
 from quadmix.io.atomic import write_json
 from quadmix.materialise.table import write_selection
 from quadmix.materialise.write import materialise
 from quadmix.pipeline import stages, training
+from quadmix.pipeline.confirming import confirm
 from quadmix.pipeline.folder import STAGES, Job, open_run, stage
 from quadmix.pipeline.mix import Mix
 from quadmix.pipeline.progress import Progress
+from quadmix.pipeline.swarming import search, train_swarm
 from quadmix.recipe import Recipe
 from quadmix.report.write import write_report
 from quadmix.types import Comparison, Confirmation, Corpus, DatasetManifest
@@ -49,11 +51,10 @@ def run(recipe: Recipe, *, until: str = "report", progress: Progress | None = No
             return RunResult(folder=job.folder)
         mix = stages.prepare_mixing(job, table)
         pool = stages.tokenise(job, corpus, mix, targets)
-        trials = training.train_swarm(job, mix, pool)
-        proposal = training.search(job, mix, trials)
+        proposal = search(job, mix, train_swarm(job, mix, pool))
         try:
-            confirmation = training.confirm(job, mix, pool, proposal)
-        except training.RefusalError:
+            confirmation = confirm(job, mix, pool, proposal)
+        except RefusalError:
             _report(job)
             raise
         manifest = comparison = report = None

@@ -22,7 +22,7 @@ from quadmix.corpus.tokenizer import Tokenizer, train_tokenizer
 from quadmix.engine.tasks import run_tasks
 from quadmix.errors import BudgetError
 from quadmix.io.atomic import read_value, write_json, write_text
-from quadmix.mixing.limits import limits_from
+from quadmix.mixing.limits import Limits, limits_from
 from quadmix.mixing.normalise import Normaliser, fit_normaliser
 from quadmix.mixing.prior import prior_from
 from quadmix.pipeline.folder import Job, stage
@@ -38,6 +38,7 @@ from quadmix.pipeline.plan import (
 )
 from quadmix.proxy.pool import WIDE_VOCAB, TokenPool, build_pool
 from quadmix.proxy.targets import TargetManifest, encode_heldout, encode_targets
+from quadmix.recipe import Recipe
 from quadmix.rng import stream
 from quadmix.types import Corpus
 
@@ -128,8 +129,7 @@ def annotate(job: Job, corpus: Corpus, targets: Sequence[TargetText]) -> LoadedA
         tasks = annotate_tasks(corpus, annotators, folder, overlap=overlap)
         done = mapper(job, "annotate", "pieces")(annotate_split, tasks)
         manifest = finish_annotations(corpus, annotators, folder, done, overlap=overlap)
-        holdout = job.recipe.evaluate.holdout if job.recipe.evaluate.enabled else 0.0
-        loaded = load_annotations(folder, corpus, section, holdout=holdout, seed=job.recipe.seed)
+        loaded = load_table(folder, corpus, job.recipe)
         notes.warnings += list(dict.fromkeys([*manifest.warnings, *loaded.warnings]))
         notes.facts = {
             "documents": manifest.documents,
@@ -144,6 +144,12 @@ def annotate(job: Job, corpus: Corpus, targets: Sequence[TargetText]) -> LoadedA
         }
         notes.warnings += overlap_warnings(manifest.overlap, manifest.documents)
     return loaded
+
+
+def load_table(folder: Path, corpus: Corpus, recipe: Recipe) -> LoadedAnnotations:
+    """Return the annotations of a run folder as its recipe wants them; the run need not be this one."""
+    holdout = recipe.evaluate.holdout if recipe.evaluate.enabled else 0.0
+    return load_annotations(folder, corpus, recipe.annotate, holdout=holdout, seed=recipe.seed)
 
 
 def overlap_warnings(overlap: Mapping[str, int], documents: int) -> list[str]:
@@ -173,24 +179,11 @@ def prepare_mixing(job: Job, loaded: LoadedAnnotations) -> Mix:
         normaliser = read_value(file, Normaliser)
         available = int(selectable.tokens.sum(dtype=np.int64))
         budget = recipe.budget.tokens or round((recipe.budget.share or 0) * available)
-        least = round(available / max(len(selectable), 1)) * len(selectable.domains)
-        if budget < least:
-            raise BudgetError(
-                f"the budget is {budget:,} tokens, less than one average document for each of the "
-                f"{len(selectable.domains)} domains ({least:,} tokens); raise budget.tokens or budget.share"
-            )
-        if budget > available:
-            raise BudgetError(
-                f"budget.tokens is {budget:,}, but the pool holds {available:,} selectable tokens; "
-                "lower it, and set budget.train_tokens if the training is to repeat the selection"
-            )
+        check_budget(budget, available, len(selectable), len(selectable.domains))
         train_tokens = recipe.budget.train_tokens or budget
         limits = limits_from(recipe.mixing, selectable.domains, epochs=train_tokens / budget)
-        multipliers: tuple[float, ...] = ()
-        if limits is not None:  # the prior applies them, once; see Prior
-            multipliers = tuple(limits.multipliers.tolist())
-            limits = replace(limits, multipliers=np.ones(len(multipliers)))
-        whole = whole_part(recipe, selectable, normaliser, float(budget), limits)
+        multipliers = () if limits is None else tuple(limits.multipliers.tolist())
+        whole = whole_part(recipe, selectable, normaliser, float(budget), without_multipliers(limits))
         prior = prior_from(recipe.prior, len(selectable.domains), len(selectable.criteria), multipliers)
         if train_tokens / budget > 4:
             notes.warnings.append(
@@ -202,6 +195,26 @@ def prepare_mixing(job: Job, loaded: LoadedAnnotations) -> Mix:
         full=loaded.table, excluded=loaded.excluded, reasons=EXCLUDED_REASONS[1:], whole=whole,
         normaliser=normaliser, prior=prior, train_tokens=train_tokens, seed=recipe.seed,
     )  # fmt: skip
+
+
+def check_budget(budget: int, available: int, documents: int, domains: int) -> None:
+    """Raise BudgetError for less than a document per domain, or more than the selectable tokens."""
+    least = round(available / max(documents, 1)) * domains
+    if budget < least:
+        raise BudgetError(
+            f"the budget is {budget:,} tokens, less than one average document for each of the "
+            f"{domains} domains ({least:,} tokens); raise budget.tokens or budget.share"
+        )
+    if budget > available:
+        raise BudgetError(
+            f"budget.tokens is {budget:,}, but the pool holds {available:,} selectable tokens; "
+            "lower it, and set budget.train_tokens if the training is to repeat the selection"
+        )
+
+
+def without_multipliers(limits: Limits | None) -> Limits | None:
+    """Return the limits of a budget fit: the prior applies the multipliers, once; see Prior."""
+    return limits and replace(limits, multipliers=np.ones(len(limits.multipliers)))
 
 
 def tokenise(job: Job, corpus: Corpus, mix: Mix, targets: Sequence[TargetText]) -> TokenPool:

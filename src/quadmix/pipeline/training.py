@@ -1,16 +1,16 @@
-"""The stages that train: swarm, search, confirmation, RegMix's own swarm, the final comparison."""
+"""Training jobs and the final comparison with RegMix's own swarm; swarm, search and confirmation have files
+of their own."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from quadmix.errors import BudgetError, RefusalError
 from quadmix.evaluate import baselines
 from quadmix.evaluate.compare import compare, regmix_mixture
-from quadmix.io.atomic import read_json, read_value, value_digest, write_json
-from quadmix.mixing.prior import draw_theta, prior_mean
-from quadmix.pipeline.folder import Job, StageNotes, library_versions, stage
+from quadmix.io.atomic import read_json, write_json
+from quadmix.mixing.prior import prior_mean
+from quadmix.pipeline.folder import Job, StageNotes, stage
 from quadmix.pipeline.mix import Mix, Part, scatter
 from quadmix.pipeline.place import even_group, fitting, training_place, wanted_group
 from quadmix.pipeline.plan import model_counts
@@ -19,27 +19,10 @@ from quadmix.proxy.setting import ProxyJob, ProxySetting
 from quadmix.proxy.swarm import run_swarm
 from quadmix.recipe import ModelSection, TrainingSection
 from quadmix.rng import derived_seed, stream
-from quadmix.search.confirm import decide
-from quadmix.search.propose import SearchContext, propose
 from quadmix.types import Comparison, Confirmation, Copies, Floats, Proposal, Theta, Trial
 
 CONTROL = "prior-mean"
 _APART = 10_000  # first seed of trials that share nothing
-
-
-def train_swarm(job: Job, mix: Mix, pool: TokenPool) -> list[Trial]:
-    """Train one proxy per random θ (Algorithm 1) and repeats of the prior mean, all on equal tokens."""
-    section = job.recipe.proxy
-    with stage(job, "swarm") as notes:
-        part = mix.part(mix.proxy_share(section.training.tokens, section.pool))
-        drawn = _draw_fitted(job, mix, part, section.trials, notes)
-        jobs = [swarm_job(pool, mix, part, theta, i, section.common) for i, theta in enumerate(drawn)]
-        centre = part.calibrate(prior_mean(mix.prior))
-        jobs += [_theta_job(pool, mix, part, f"repeat-{i:02d}", "repeat", "repeat", centre, 1 + i)
-                 for i in range(section.repeats)]  # fmt: skip
-        trials = _train(job, "swarm", jobs, proxy_setting(job, mix, pool), notes)
-        notes.facts = {"trials": len(trials), "train_tokens": section.training.tokens}
-    return trials
 
 
 def swarm_job(
@@ -48,88 +31,9 @@ def swarm_job(
     """Return the job of one random θ. What is not `common` (init, order, draw) is the trial's own."""
     own = _APART * (seed + 1) + trial
     draw = seed if "draw" in common else own
-    job = _theta_job(pool, mix, part, f"prior-{trial:04d}", "prior", "prior", theta, draw)
+    job = theta_job(pool, mix, part, f"prior-{trial:04d}", "prior", "prior", theta, draw)
     seeds = {True: derived_seed(mix.seed, "model", seed), False: derived_seed(mix.seed, "model", own)}
     return replace(job, seed=seeds["init" in common], order_seed=seeds["order" in common])
-
-
-def _draw_fitted(job: Job, mix: Mix, part: Part, count: int, notes: StageNotes) -> list[Theta]:
-    """Return `count` random θ fitted to the budget; draws that cannot meet it are drawn again and counted."""
-    rng, fitted, missed, reason = stream(job.recipe.seed, "prior"), list[Theta](), 0, ""
-    while len(fitted) < count:
-        try:
-            fitted.append(part.calibrate(draw_theta(rng, mix.prior, 1)[0]))
-        except BudgetError as error:
-            missed, reason = missed + 1, str(error)
-            if missed > 20 * count:
-                raise BudgetError(
-                    f"{missed} of {missed + len(fitted)} random θ cannot meet it: {reason}"
-                ) from error
-    if missed:
-        notes.warnings.append(f"{missed} random θ could not meet the budget and were drawn again: {reason}")
-    return fitted
-
-
-def search(job: Job, mix: Mix, trials: Sequence[Trial]) -> Proposal:
-    """Learn how θ moves the target losses and propose θ* (mean of the best draws, paper §3.12).
-
-    A proposal that was made from the same trials, settings and libraries is loaded.
-    """
-    key = value_digest([list(trials), job.recipe.search.model_dump(mode="json"), library_versions()])
-    file, key_file = job.path("search", "proposal.json"), job.path("search", "key.json")
-    with stage(job, "search") as notes:
-        if file.exists() and key_file.exists() and read_json(key_file) == key:
-            proposal = read_value(file, Proposal)
-        else:
-            with job.progress.stage("search", 1, "proposal"):
-                proposal = propose(trials, _search_context(job, mix), job.recipe.search)
-            write_json(file, proposal)
-            write_json(key_file, key)  # after it: a key may never vouch for an older proposal
-        notes.warnings += list(proposal.warnings)
-        notes.facts = {"trials_used": proposal.trials_used, "excluded": proposal.trials_excluded}
-    return proposal
-
-
-def _search_context(job: Job, mix: Mix) -> SearchContext:
-    section = job.recipe.proxy
-    part = mix.part(mix.proxy_share(section.training.tokens, section.pool))
-    return SearchContext(
-        annotations=part.table,
-        normalised=part.normalised,
-        prior=mix.prior,
-        fit=part.calibrate,
-        seed=job.recipe.seed,
-        target_weights={t.name: t.weight for t in job.recipe.targets},
-        planned=section.trials,
-    )
-
-
-def confirm(job: Job, mix: Mix, pool: TokenPool, proposal: Proposal) -> Confirmation:
-    """Train the proposal, runners-up and the prior mean fresh with several seeds; the best measured wins."""
-    section = job.recipe.confirm
-    with stage(job, "confirm") as notes:
-        proxy = job.recipe.proxy
-        part = mix.part(mix.proxy_share(proxy.training.tokens, proxy.pool))
-        chosen = [c for c in proposal.candidates if c.name != CONTROL][: 1 + section.runners_up]
-        control = next(c for c in proposal.candidates if c.name == CONTROL)
-        jobs = [
-            _theta_job(
-                pool, mix, part, f"confirm-{c.name}-{s}", "confirm", c.name, part.calibrate(c.theta), 100 + s
-            )
-            for s in range(section.seeds)
-            for c in [*chosen, control]
-        ]
-        trials = _train(job, "confirm", jobs, proxy_setting(job, mix, pool), notes)
-        confirmation = decide(proposal, trials, control=CONTROL)
-        write_json(job.path("search", "confirm.json"), confirmation)
-        if not confirmation.confirmed:
-            notes.warnings.append(f"not confirmed: {confirmation.reason}")
-    if not confirmation.confirmed and not job.recipe.run.accept_unconfirmed:
-        raise RefusalError(
-            f"{confirmation.reason}. Nothing was written. Train longer or more proxies, or write the "
-            f"winner {confirmation.winner!r} all the same with --accept-unconfirmed"
-        )
-    return confirmation
 
 
 def final_theta(mix: Mix, confirmation: Confirmation) -> Theta:
@@ -153,7 +57,7 @@ def evaluate(
                 jobs.append(_copies_job(pool, mix, part, f"compare-{label}-{seed}", "compare", label, theta,
                                         copies, 1000 + seed))  # fmt: skip
         setting = setting_for(job, mix, pool, section.model, section.training, judge=True)
-        trials = _train(job, "evaluate", jobs, setting, notes, folder="evaluate/trials")
+        trials = train_jobs(job, "evaluate", jobs, setting, notes, folder="evaluate/trials")
         comparison = compare(
             trials, proposal, confirmation, train_tokens=setting.tokens,
             pool_share=_token_share(part, mix), proxies=_proxies(job),
@@ -237,16 +141,14 @@ def _regmix(job: Job, mix: Mix, pool: TokenPool, notes: StageNotes, proposal: Pr
                     baselines.mixture_copies(m, part.table, part.budget, seed=draw), 0)
         for i, m in enumerate(mixtures)
     ]  # fmt: skip
-    trials = _train(job, "regmix", jobs, proxy_setting(job, mix, pool), notes)
-    pool_draws = baselines.draw_mixtures(rng, tokens, part.budget, job.recipe.search.candidates)
-    shares, report = regmix_mixture(
-        trials, mixtures, pool_draws, proposal.target_weights, seed=job.recipe.seed
-    )
+    trials = train_jobs(job, "regmix", jobs, proxy_setting(job, mix, pool), notes)
+    pool_draws = baselines.draw_mixtures(rng, tokens, part.budget, min(job.recipe.search.candidates, 20_000))
+    shares, report = regmix_mixture(trials, mixtures, pool_draws, proposal.objective, seed=job.recipe.seed)
     notes.facts["regmix"] = {"shares": dict(zip(part.table.domains, shares, strict=True)), **report}
     return shares
 
 
-def _train(
+def train_jobs(
     job: Job,
     name: str,
     jobs: Sequence[ProxyJob],
@@ -291,7 +193,7 @@ def _chosen_group(job: Job, name: str, setting: ProxySetting, wanted: int) -> in
     return chosen[name]
 
 
-def _theta_job(
+def theta_job(
     pool: TokenPool, mix: Mix, part: Part, trial_id: str, kind: str, label: str, theta: Theta, seed: int
 ) -> ProxyJob:
     copies = part.select(theta, seed).copies

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from quadmix.errors import ProxyError
 from quadmix.io.atomic import replacing
 
 Points = list[tuple[int, list[float]]]
@@ -55,3 +56,15 @@ def write_weights(path: str, tensors: Mapping[str, Tensor]) -> None:
     """Write one model's weights in bfloat16, for losses on other targets later."""
     with replacing(path) as temporary:
         save_file({name: t.detach().cpu().bfloat16().contiguous() for name, t in tensors.items()}, temporary)
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read one model's weights back as float32; ProxyError names a file that is absent or unsound."""
+    try:
+        stored: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ProxyError(
+            f"weights {str(path)!r} cannot be read ({str(error).splitlines()[0]}); expected the "
+            "safetensors that proxy.save_weights keeps"
+        ) from error
+    return {name: tensor.float() for name, tensor in stored.items()}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from quadmix.corpus.targets import TargetText
 from quadmix.corpus.tokenizer import Tokenizer
 from quadmix.errors import InputError
-from quadmix.io.atomic import map_array, read_value, value_digest, write_array, write_json
+from quadmix.io.atomic import file_digest, map_array, read_value, value_digest, write_array, write_json
 from quadmix.proxy.pool import Mapper, wanted_documents
 from quadmix.rng import keyed_uniform
 from quadmix.types import Annotations, Corpus, Ints, Split
@@ -164,6 +164,15 @@ def open_targets(folder: str | Path) -> list[TargetSet]:
         )
         for index, name in enumerate(manifest.names)
     ]
+
+
+def target_digests(folder: str | Path) -> dict[str, str]:
+    """Return a digest of the windows of every set of a folder: equal ones mean comparable losses."""
+    manifest = read_value(Path(folder, "manifest.json"), TargetManifest)
+    return {
+        name: value_digest([file_digest(Path(folder, f"{index:05d}.{key}.npy")) for key in _ARRAYS])
+        for index, name in enumerate(manifest.names)
+    }
 
 
 def _joined(prompt: str, answer: str) -> str:

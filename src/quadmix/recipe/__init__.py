@@ -2,6 +2,7 @@
 
 from quadmix.recipe.base import Section
 from quadmix.recipe.load import (
+    PATH_KEYS,
     check_recipe,
     dump_recipe,
     json_schema,
@@ -32,6 +33,7 @@ from quadmix.recipe.sections import (
 )
 
 __all__ = [
+    "PATH_KEYS",
     "AnnotateSection",
     "BudgetSection",
     "Columns",

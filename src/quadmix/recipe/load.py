@@ -17,6 +17,7 @@ from quadmix.errors import RecipeError
 from quadmix.recipe.proxies import LADDER
 from quadmix.recipe.sections import Recipe
 
+PATH_KEYS = ("path", "paths", "reuse", "current")  # keys of the recipe that hold paths, in whatever section
 _PRESETS = Path(__file__).parent.parent / "data" / "presets"
 
 
@@ -160,6 +161,6 @@ def _absolute(recipe: Recipe, base: Path) -> Recipe:
             return {k: fix_all(v, k) for k, v in cast(dict[str, Any], node).items()}
         if isinstance(node, list):
             return [fix_all(v, key) for v in cast(list[Any], node)]
-        return fix(node) if key in ("path", "paths") and isinstance(node, str) else node
+        return fix(node) if key in PATH_KEYS and isinstance(node, str) else node
 
     return Recipe.model_validate(fix_all(recipe.model_dump()))

@@ -123,5 +123,9 @@ class ProxySection(Section):
         description="random numbers that all trials share: initial weights, order of documents, drawn copies",
     )
     save_weights: bool = Field(default=False, description="keep every proxy's weights beside its trial")
+    reuse: list[str] = Field(
+        default=[],
+        description="run folders whose trials count here too, where they still apply; relative to the recipe",
+    )
     model: ModelSection = ModelSection()
     training: TrainingSection = TrainingSection()

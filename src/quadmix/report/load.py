@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from quadmix.errors import InputError, RecipeError
 from quadmix.io.atomic import read_json, read_table, read_text, read_value, table_columns
+from quadmix.io.trials import read_trials
 from quadmix.recipe import Recipe, load_recipe
 from quadmix.types import Comparison, Confirmation, DatasetManifest, Floats, Proposal, Theta, Trial
 
@@ -100,7 +101,7 @@ def load_run(run_folder: str | Path) -> RunFiles:
         recipe=recipe,
         recipe_text=_text(folder / "recipe.resolved.yaml"),
         stages=_stages(folder / "stages"),
-        trials=_trials(folder / "trials"),
+        trials=tuple(read_trials(folder)),
         proposal=proposal,
         confirmation=confirmation,
         comparison=_value(folder / "evaluate/comparison.json", Comparison),

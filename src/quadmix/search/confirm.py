@@ -3,16 +3,18 @@
 In: trials of several labels (candidates and controls) with the same seeds. Out: `Measured` per
 label, `Paired` against a control, and a `Confirmation`.
 
-Objective of a trial: Σ_t w_t bits per byte. Trials of one seed share start and data order, so the
-design is a block: value[label, seed] = label + seed + residual. Only seeds that every label
-finished count. The residual variance of this two-way model, with (L-1)(S-1) degrees of freedom,
-gives every difference the standard error √(2 MSE / S); with two labels this is the paired t test.
+Trials of one seed share start and data order, so the design is a block:
+objective[label, seed] = label + seed + residual. Only seeds that every label finished count. The residual
+variance of this two-way model, with (L-1)(S-1) degrees of freedom, gives every difference the standard error
+√(2 MSE / S); with two labels this is the paired t test.
 
-The winner is the best of several, so its advantage is partly luck. `decide` therefore uses
-Dunnett's simultaneous intervals (all labels against one control): they hold for whichever label is
-picked after looking.
+The winner is the best of several, so its advantage is partly luck. `decide` therefore uses Dunnett's
+simultaneous intervals (all labels against one control): they hold for whichever label is picked after
+looking. After a race (`race.py`) they hold for all labels that entered it, although only the last are in the
+block: the winner's difference is one of those that the unhalved design would have had.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,13 +22,17 @@ from functools import cache
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtr
-from scipy.stats import chi2, t
+from scipy.stats import chi2, norm, t
 
 from quadmix.errors import SearchError
-from quadmix.types import Confirmation, Floats, Loss, Measured, Paired, Proposal, Trial
+from quadmix.search.swarm import combined
+from quadmix.types import Confirmation, Floats, Loss, Measured, Objective, Paired, Proposal, Trial
+from quadmix.types.results import Standing
 
 CONFIDENCE = 0.95
 CONTROL = "prior-mean"
+_POWER = 0.8  # with which the seeds said to be needed would show the gain
+_MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -39,17 +45,17 @@ class Block:
     excluded: dict[str, str]
 
 
-def measure(trials: Sequence[Trial], target_weights: Mapping[str, float]) -> tuple[Measured, ...]:
+def measure(trials: Sequence[Trial], objective: Objective) -> tuple[Measured, ...]:
     """Return mean and 95 % t interval of the objective per label, over all its finished seeds.
 
     Labels keep the order in which they first appear; values are in order of seeds. With one seed
     the interval is NaN. Labels without a finished trial are left out.
     """
-    finished, _ = _finished(trials, target_weights)
+    finished, _ = _finished(trials, objective)
     found: list[Measured] = []
     for label, own in finished.items():
         ordered = [own[seed] for seed in sorted(own)]
-        values = np.array([objective(trial, target_weights) for trial in ordered])
+        values = objectives(ordered, objective)
         half = _half_width(values)
         found.append(
             Measured(
@@ -69,19 +75,15 @@ def measure(trials: Sequence[Trial], target_weights: Mapping[str, float]) -> tup
 
 
 def paired(
-    trials: Sequence[Trial],
-    target_weights: Mapping[str, float],
-    control: str,
-    *,
-    simultaneous: bool = False,
+    trials: Sequence[Trial], objective: Objective, control: str, *, comparisons: int = 1
 ) -> tuple[Paired, ...]:
     """Return label minus control for every other label, with 95 % intervals (negative = better).
 
-    simultaneous: use Dunnett's critical value, which holds for all labels together.
+    comparisons: for how many labels together the intervals hold (Dunnett's critical value; one: Student's).
     With fewer than two common seeds standard error and interval are NaN.
     Raises SearchError if the control has no finished trial.
     """
-    block = complete_block(trials, target_weights)
+    block = complete_block(trials, objective)
     if control not in block.labels:
         seen = ", ".join(block.labels) or "none"
         raise SearchError(
@@ -89,7 +91,7 @@ def paired(
         )
     others = [label for label in block.labels if label != control]
     error = _stderr_of_difference(block.values)
-    critical = _critical(block.values.shape, simultaneous=simultaneous)
+    critical = _critical(len(block.labels), len(block.seeds), comparisons)
     base = block.values[block.labels.index(control)]
     found: list[Paired] = []
     for label in others:
@@ -109,56 +111,94 @@ def paired(
     return tuple(found)
 
 
-def decide(proposal: Proposal, trials: Sequence[Trial], *, control: str = CONTROL) -> Confirmation:
+def decide(
+    proposal: Proposal, trials: Sequence[Trial], *, control: str = CONTROL, rounds: Sequence[Standing] = ()
+) -> Confirmation:
     """Choose the candidate with the least mean objective and say whether it beats the control.
 
-    Trials are labelled with the candidates' names; other labels are ignored. Confirmed means: the
-    winner is not the control and the simultaneous 95 % interval of (winner - control) lies below 0.
-    `theta` is the winner's, confirmed or not.
+    Trials are labelled with the candidates' names; labels of no candidate, or of one without θ, are ignored.
+    rounds: the standings of a race; the labels left in it are compared, with intervals that hold for all that
+    entered. Confirmed means: the winner is not the control and the simultaneous 95 % interval of
+    (winner - control) lies below 0. A candidate that breaks a ceiling cannot win. `theta` is the winner's,
+    confirmed or not.
     """
-    thetas = {candidate.name: candidate.theta for candidate in proposal.candidates}
+    thetas = {c.name: c.theta for c in proposal.candidates if c.theta is not None}
     mine = [trial for trial in trials if trial.label in thetas]
-    block = complete_block(mine, proposal.target_weights)
-    against = paired(mine, proposal.target_weights, control, simultaneous=True)
+    gone = {standing.label for standing in rounds if standing.left}
+    final = [trial for trial in mine if trial.label not in gone]
+    means = label_means(final, proposal.objective)
+    entered = len({standing.label for standing in rounds} - {control}) or len(means) - 1
+    against = paired(final, proposal.objective, control, comparisons=entered)
     if not against:
         raise SearchError(f"only the control {control!r} has finished trials; re-run the confirmation")
-    means = (
-        block.values.mean(axis=1)
-        if block.seeds
-        else np.array([m.mean for m in _ordered(mine, block, proposal)])
-    )
-    winner = block.labels[int(np.argmin(means))]
-    best = min(against, key=lambda p: (not np.isfinite(p.difference), p.difference, p.label))
+    broken = broken_ceilings(final, proposal.objective)
+    able = [label for label in means if label == control or label not in broken]
+    winner = min(able, key=lambda label: means[label])
+    best = _best(against, winner, able)
     confirmed = winner != control and bool(best.high < 0)
-    reason = _reason(best, winner, confirmed=confirmed, compared=len(against))
-    if block.excluded:
-        failed = "; ".join(f"{name}: {why}" for name, why in block.excluded.items())
-        reason += f" Left out: {failed}."
+    reason = _reason(best, winner, confirmed=confirmed, compared=entered, held=len(able) - 1)
+    _, excluded = _finished(mine, proposal.objective)
+    excluded |= {c.name: "has no θ" for c in proposal.candidates if c.theta is None}
+    reason += "".join(f" {label} cannot win: {why}." for label, why in broken.items() if label != control)
+    if excluded:
+        reason += f" Left out: {'; '.join(f'{name}: {why}' for name, why in excluded.items())}."
     return Confirmation(
         winner=winner,
         theta=thetas[winner],
         confirmed=confirmed,
         reason=reason,
-        measured=measure(mine, proposal.target_weights),
+        measured=measure(mine, proposal.objective),
         against=against,
+        rounds=tuple(rounds),
+        needed="" if confirmed else _needed(best, winner, labels=len(means), entered=entered),
     )
 
 
-def objective(trial: Trial, target_weights: Mapping[str, float]) -> float:
-    """Return Σ_t w_t bits per byte of one finished trial."""
-    return float(sum(w * trial.losses[target].bits_per_byte for target, w in target_weights.items()))
+def objectives(trials: Sequence[Trial], objective: Objective) -> Floats:
+    """Return the objective (K,) of finished trials, bits per byte."""
+    losses = {t: np.array([trial.losses[t].bits_per_byte for trial in trials]) for t in objective.weights}
+    return combined(objective, losses)
 
 
-def complete_block(trials: Sequence[Trial], target_weights: Mapping[str, float]) -> Block:
+def complete_block(trials: Sequence[Trial], objective: Objective) -> Block:
     """Return the labels with a finished trial and the seeds that all of them finished."""
-    finished, excluded = _finished(trials, target_weights)
+    finished, excluded = _finished(trials, objective)
     labels = tuple(finished)
     common = set.intersection(*(set(own) for own in finished.values())) if finished else set[int]()
     seeds = tuple(sorted(common))
-    values = np.array([[objective(finished[label][s], target_weights) for s in seeds] for label in labels])
+    values = np.array([objectives([finished[label][s] for s in seeds], objective) for label in labels])
     return Block(
         labels=labels, seeds=seeds, values=values.reshape(len(labels), len(seeds)), excluded=excluded
     )
+
+
+def label_means(trials: Sequence[Trial], objective: Objective) -> dict[str, float]:
+    """Return the mean objective per label over the common seeds; over its own ones where none are common."""
+    block = complete_block(trials, objective)
+    if not block.seeds:
+        return {m.label: m.mean for m in measure(trials, objective)}
+    return dict(zip(block.labels, map(float, block.values.mean(axis=1)), strict=True))
+
+
+def broken_ceilings(trials: Sequence[Trial], objective: Objective) -> dict[str, str]:
+    """Return, by label, which ceiling its mean loss exceeds by more than the standard error of that mean.
+
+    One seed breaks no ceiling: its error is unknown.
+    """
+    finished, _ = _finished(trials, objective)
+    found: dict[str, str] = {}
+    for label, own in finished.items():
+        for target, ceiling in objective.ceilings.items():
+            losses = np.array([trial.losses[target].bits_per_byte for trial in own.values()])
+            if len(losses) < 2:
+                continue
+            error = float(losses.std(ddof=1) / np.sqrt(len(losses)))
+            if losses.mean() - error > ceiling:
+                loss = f"{losses.mean():.4f} ± {error:.4f}"
+                found.setdefault(
+                    label, f"its loss of {loss} on {target!r} exceeds the ceiling of {ceiling:g}"
+                )
+    return found
 
 
 @cache
@@ -180,13 +220,13 @@ def dunnett_critical(labels: int, freedom: float, confidence: float = CONFIDENCE
 
 
 def _finished(
-    trials: Sequence[Trial], target_weights: Mapping[str, float]
+    trials: Sequence[Trial], objective: Objective
 ) -> tuple[dict[str, dict[int, Trial]], dict[str, str]]:
     """Return finished trials by label and seed, and why the others are left out."""
     found: dict[str, dict[int, Trial]] = {}
     excluded: dict[str, str] = {}
     for trial in trials:
-        lacking = [n for n in target_weights if not _finite_loss(trial, n)]
+        lacking = [n for n in {**objective.weights, **objective.ceilings} if not _finite_loss(trial, n)]
         if trial.status != "done":
             excluded[trial.trial_id] = trial.reason or "failed without a reason"
         elif lacking:
@@ -214,13 +254,12 @@ def _stderr_of_difference(values: Floats) -> float:
     return float(np.sqrt(2.0 * (residual**2).sum() / ((labels - 1) * (seeds - 1)) / seeds))
 
 
-def _critical(shape: tuple[int, ...], *, simultaneous: bool) -> float:
-    labels, seeds = shape
+def _critical(labels: int, seeds: int, comparisons: int) -> float:
     freedom = (labels - 1) * (seeds - 1)
     if freedom < 1:
         return float("nan")
-    if simultaneous and labels > 2:
-        return dunnett_critical(labels - 1, freedom)
+    if comparisons > 1:
+        return dunnett_critical(comparisons, freedom)
     return float(t.ppf(0.5 + CONFIDENCE / 2, freedom))
 
 
@@ -236,36 +275,58 @@ def _mean_losses(losses: Sequence[Mapping[str, Loss]]) -> dict[str, float]:
     return {name: float(np.mean([own[name].bits_per_byte for own in losses])) for name in names}
 
 
-def _ordered(trials: Sequence[Trial], block: Block, proposal: Proposal) -> list[Measured]:
-    by_label = {m.label: m for m in measure(trials, proposal.target_weights)}
-    return [by_label[label] for label in block.labels]
+def _best(against: Sequence[Paired], winner: str, able: Sequence[str]) -> Paired:
+    """Return the winner's pair; if the control won, that of the best candidate that could have won."""
+    rivals = [p for p in against if p.label == winner] or [p for p in against if p.label in able] or against
+    return min(rivals, key=lambda p: (not np.isfinite(p.difference), p.difference, p.label))
 
 
-def _reason(best: Paired, winner: str, *, confirmed: bool, compared: int) -> str:
-    """Say what was measured and, if it is not enough, what would be."""
-    among = f"best of {compared} candidates" if compared > 1 else "the only candidate"
+def _reason(best: Paired, winner: str, *, confirmed: bool, compared: int, held: int) -> str:
+    """Say what was measured. held: how many candidates were left that break no ceiling."""
     if not np.isfinite(best.stderr):
         return (
             f"Not confirmed: {best.pairs} seed(s) were finished by every label, so the noise cannot be "
-            "estimated. At least 2 common seeds are needed."
+            "estimated."
         )
+    among = f"best of {compared} candidates" if compared > 1 else "the only candidate"
     numbers = (
         f"{best.label} minus {best.control}: {best.difference:+.5f} bits per byte, "
         f"simultaneous 95 % interval [{best.low:+.5f}, {best.high:+.5f}], {best.pairs} seeds, {among}."
     )
     if confirmed:
         return f"Confirmed: {numbers}"
+    if not held:
+        return f"Not confirmed: every candidate breaks a ceiling. {numbers}"
     if winner == best.control:
-        return (
-            f"Not confirmed: no candidate measured better than {best.control}. {numbers} "
-            "More seeds would not turn this into a gain; longer proxies or more trials might."
-        )
-    reach = (best.difference - best.low) / abs(best.difference) if best.difference else float("inf")
-    factor = reach**2
-    seeds = int(np.ceil(best.pairs * factor)) if np.isfinite(factor) and factor < 1e4 else None
-    need = (
-        f"If the difference is real, about {seeds} seeds ({factor:.1f} times as many) would show it."
-        if seeds
-        else "The difference is far too small to be shown by more seeds."
+        return f"Not confirmed: no candidate measured better than {best.control}. {numbers}"
+    return f"Not confirmed: the gain is inside the noise. {numbers}"
+
+
+def _needed(best: Paired, winner: str, *, labels: int, entered: int) -> str:
+    """Say what it would take to recommend something."""
+    if not np.isfinite(best.stderr):
+        return "At least 2 common seeds are needed."
+    if winner == best.control and best.difference < 0:
+        return "Loosen the ceilings, or search for a mixture that keeps them with more trials."
+    if winner == best.control or best.difference >= 0:
+        return "More seeds would not turn this into a gain; longer proxies or more trials might."
+    seeds = _seeds_needed(best, labels, entered)
+    if seeds is None:
+        return "The difference is far too small to be shown by more seeds; it hardly matters which is used."
+    return (
+        f"If the gain is real and as large as measured, about {seeds} seeds instead of {best.pairs} would "
+        "show it four times in five (confirm.seeds, confirm.rounds); larger or longer confirm models are "
+        "less noisy."
     )
-    return f"Not confirmed: the gain is inside the noise. {numbers} {need}"
+
+
+def _seeds_needed(best: Paired, labels: int, entered: int) -> int | None:
+    """Return the least S with (c_S + z_power) √(2 MSE / S) <= gain, None above `_MOST_SEEDS`."""
+    noise, margin = best.stderr * best.pairs**0.5, float(norm.ppf(_POWER))
+
+    def shown(seeds: int) -> bool:
+        return (_critical(labels, seeds, entered) + margin) * noise / seeds**0.5 <= abs(best.difference)
+
+    sizes = range(best.pairs + 1, _MOST_SEEDS)
+    place = bisect_left(sizes, True, key=shown)
+    return sizes[place] if place < len(sizes) else None

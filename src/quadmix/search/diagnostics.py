@@ -5,22 +5,25 @@ trials. Out: `SurrogateReport`s and plain-language warnings.
 
 Regret@1 (what the trial predicted best costs over the trial that was best) separates surrogates
 better than rank correlation does, so both are given. `interval_coverage` is the share of trials
-inside a 90 % interval whose width was set by the residuals of the *other* folds.
+inside a 90 % interval whose scale was set by the errors of the *other* folds.
 A number that the swarm is too small for is NaN, with a warning, not a guess.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from quadmix.search.surrogate import OutOfFold
-from quadmix.types import Floats, Parity, SurrogateReport
+from quadmix.rng import stream
+from quadmix.search.model import CrossFit, conformal_quantile, whole
+from quadmix.search.surrogate import Predicted
+from quadmix.search.swarm import Swarm, combined
+from quadmix.types import Floats, Objective, Parity, SurrogateReport
 
 OBJECTIVE = "objective"
-LEVEL = 0.9
+AUTO = "auto"
 _LEAST_FOR_RANKS = 10
 _LEAST_REPEATS = 3
 
@@ -34,14 +37,46 @@ class Case:
     noise_sd: float
 
 
+def reports(
+    swarm: Swarm, cross: CrossFit, objective: Objective, noises: Mapping[str, float], seed: int
+) -> list[SurrogateReport]:
+    """Return a report per target (the objective first) and kind; parity for the chosen one and `paper`.
+
+    The chosen surrogate is called by its name in the recipe, its members by theirs. noises: per target and
+    "objective".
+    """
+    name = cross.fit.surrogate
+    predicted: dict[str, dict[str, Predicted]] = {
+        t: {name: cross.chosen[t], **cross.kinds[t]} for t in swarm.losses
+    }
+    kinds = [name, *(k for k in next(iter(cross.kinds.values())) if k != name)]
+    predicted = {OBJECTIVE: {k: whole({t: predicted[t][k] for t in swarm.losses}, objective) for k in kinds},
+                 **predicted}  # fmt: skip
+    measured = {OBJECTIVE: combined(objective, swarm.losses), **swarm.losses}
+    out: list[SurrogateReport] = []
+    for target, found in predicted.items():
+        case = Case(target=target, measured=measured[target], noise_sd=noises.get(target, float("nan")))
+        members = cross.weights(target, swarm.losses[target]) if target != OBJECTIVE else {}
+        out += [
+            assess(
+                case, kind, found[kind], folds=cross.folds, rng=stream(seed, "bootstrap", target, kind),
+                trial_ids=swarm.ids if kind in (name, "paper") else (),
+                members=members if kind == name else {},
+            )
+            for kind in kinds
+        ]  # fmt: skip
+    return out
+
+
 def assess(
     case: Case,
     surrogate: str,
-    predicted: OutOfFold,
+    predicted: Predicted,
     *,
     folds: NDArray[np.int64],
     rng: np.random.Generator,
     trial_ids: Sequence[str] = (),
+    members: Mapping[str, float] | None = None,
 ) -> SurrogateReport:
     """Compare out-of-fold predictions with measurements; `trial_ids` given, parity rows are kept."""
     y, mean = case.measured, predicted.mean
@@ -51,6 +86,7 @@ def assess(
     order = mean if ranks else np.full_like(mean, np.nan)
     low, high = spearman_interval(y, order, rng)
     variance = float(((y - y.mean()) ** 2).sum())
+    best = np.argsort(mean, kind="stable")[: max(1, len(y) // 10)]
     return SurrogateReport(
         target=case.target,
         surrogate=surrogate,
@@ -59,16 +95,24 @@ def assess(
         spearman_high=high,
         rmse=float(np.sqrt((error**2).mean())),
         r2=1.0 - float((error**2).sum()) / variance if variance > 0 else float("nan"),
-        regret_at_1=float(y[np.argmin(mean)] - y.min()) if ranks else float("nan"),
+        regret_at_1=regret(y, mean, 1) if ranks else float("nan"),
+        regret_at_5=regret(y, mean, 5) if ranks else float("nan"),
+        best_decile_bias=float(error[best].mean()) if ranks else float("nan"),
         pairwise_accuracy=pairwise_accuracy(y, order),
-        interval_coverage=coverage(error, folds),
+        interval_coverage=coverage(error / predicted.stderr, folds),
         noise_sd=case.noise_sd,
         spread_sd=spread(y),
         parity=tuple(
             Parity(trial_id=t, measured=float(a), predicted=float(b), stderr=float(s))
             for t, a, b, s in zip(trial_ids, y, mean, predicted.stderr, strict=False)
         ),
+        members=dict(members or {}),
     )
+
+
+def regret(y: Floats, predicted: Floats, k: int) -> float:
+    """Return the least loss among the k predicted best, minus the least of all."""
+    return float(y[np.argsort(predicted, kind="stable")[:k]].min() - y.min())
 
 
 def spearman(y: Floats, predicted: Floats) -> float:
@@ -103,25 +147,14 @@ def pairwise_accuracy(y: Floats, predicted: Floats) -> float:
     return float((0.5 + 0.5 * truth[decided] * guess[decided]).mean())
 
 
-def conformal_width(residuals: Floats) -> float:
-    """Return the half width of a 90 % interval: the ⌈0.9 (n + 1)⌉-th smallest |residual|.
-
-    NaN when n < 9, where no finite width has that coverage.
-    """
-    place = int(np.ceil(LEVEL * (len(residuals) + 1)))
-    if place > len(residuals):
-        return float("nan")
-    return float(np.sort(np.abs(residuals))[place - 1])
-
-
-def coverage(residuals: Floats, folds: NDArray[np.int64]) -> float:
-    """Return the share of residuals within the conformal width of the other folds, NaN if too few."""
-    inside = np.zeros(len(residuals), dtype=bool)
+def coverage(scores: Floats, folds: NDArray[np.int64]) -> float:
+    """Return the share of |error| / deviation within the 90 % quantile of the other folds, NaN if too few."""
+    inside = np.zeros(len(scores), dtype=bool)
     for fold in np.unique(folds):
-        width = conformal_width(residuals[folds != fold])
+        width = conformal_quantile(scores[folds != fold])
         if np.isnan(width):
             return float("nan")
-        inside[folds == fold] = np.abs(residuals[folds == fold]) <= width
+        inside[folds == fold] = np.abs(scores[folds == fold]) <= width
     return float(inside.mean())
 
 

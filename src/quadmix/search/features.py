@@ -1,7 +1,7 @@
 """What a θ selects, in numbers a regressor can learn from.
 
-In: parameters θ and a fixed stratified sample of the scored documents. Out: per θ the log token
-share of every domain, the mean normalised score of the selected tokens per domain and criterion,
+In: parameters θ and a fixed stratified sample of the scored documents. Out: a `FeatureTable`; per θ the
+token share of every domain, the mean normalised score of the selected tokens per domain and criterion,
 how often a selected token is repeated, and the totals. arXiv 2504.16511 feeds θ itself; these
 features predict better from few trials because domain sizes and the ranking are already worked out.
 Raw θ in unit coordinates is kept beside them. The mean rank of the selected tokens is not a feature:
@@ -11,8 +11,8 @@ not one either: at a fixed budget they are the share over again.
 Shares and totals are exact integrals of Eq. 3 (interval ranks). Scores and repetition come from up to
 `per_domain` documents per domain, chosen by a hash and weighted by tokens; with fewer documents
 than that they are exact too. Trials and candidates use the same sample, so its error is shared.
-The integral is written for many θ at once, where `mixing.curve` takes many documents of one θ; a
-test holds the two together.
+Only the best documents up to the cutoff are looked at: those outside the window are all taken at the
+floor's rate, and their moments follow from those of the whole domain.
 
 Differs from Eq. 2 where the recipe asks for `paper` ranks: features use interval ranks always.
 """
@@ -21,47 +21,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
 from quadmix.errors import SearchError
-from quadmix.mixing.prior import Prior, to_unit
+from quadmix.mixing.batch import (
+    ThetaBatch,
+    batch_mass,
+    batch_to_unit,
+    curve_integral,
+    curve_series,
+    stack_thetas,
+)
+from quadmix.mixing.prior import Prior
 from quadmix.rng import keyed_uniform
+from quadmix.search.table import SHARE, FeatureTable
 from quadmix.types import Annotations, Floats, Theta
 
-SHARE_EPSILON = 1e-3
-_CHUNK = 256
-_DEGREE = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FeatureTable:
-    """One row per θ. values: (K, P). names, types ("share", "score", "repetition", "total", "raw")
-    and domains (its domain, or M where a feature belongs to none): (P,) each."""
-
-    values: Floats
-    names: tuple[str, ...]
-    types: tuple[str, ...]
-    domains: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def rows(self, index: NDArray[np.int64]) -> "FeatureTable":
-        """Return the table restricted to the rows of `index`."""
-        return FeatureTable(
-            values=self.values[index], names=self.names, types=self.types, domains=self.domains
-        )
-
-    def columns(self, *, raw: bool) -> "FeatureTable":
-        """Return only the raw columns (`raw`) or only the realised ones."""
-        keep = [i for i, kind in enumerate(self.types) if (kind == "raw") == raw]
-        return FeatureTable(
-            values=self.values[:, keep],
-            names=tuple(self.names[i] for i in keep),
-            types=tuple(self.types[i] for i in keep),
-            domains=tuple(self.domains[i] for i in keep),
-        )
+_CHUNK = 128  # θ at a time: their arrays of sampled documents then stay in the processor's cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,18 +58,6 @@ class FeatureSample:
     tokens: Floats
     domain_names: tuple[str, ...]
     criterion_names: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Batch:
-    """K thetas stacked: weights (K, M, N), the others (K, M)."""
-
-    weights: Floats
-    steepness: Floats
-    cutoff: Floats
-    exponent: Floats
-    floor: Floats
-    scale: Floats
 
 
 def sample_documents(
@@ -130,127 +94,169 @@ def sample_documents(
 
 def features(sample: FeatureSample, thetas: Sequence[Theta], prior: Prior) -> FeatureTable:
     """Return the features of every θ as a (K, P) table; realised columns first, then raw ones."""
-    blocks = [_realised(sample, _stack(thetas[i : i + _CHUNK])) for i in range(0, len(thetas), _CHUNK)]
-    raw = np.stack([to_unit(theta, prior) for theta in thetas])
+    return batch_features(sample, stack_thetas(thetas), prior)
+
+
+def batch_features(sample: FeatureSample, batch: ThetaBatch, prior: Prior) -> FeatureTable:
+    """Return the features of K θ as a (K, P) table; realised columns first, then raw ones."""
+    blocks = [_realised(sample, batch.rows(slice(i, i + _CHUNK))) for i in range(0, len(batch), _CHUNK)]
+    return _as_table(sample, np.concatenate(blocks), batch_to_unit(batch, prior))
+
+
+def raw_features(sample: FeatureSample, batch: ThetaBatch, prior: Prior) -> FeatureTable:
+    """Return the same table with NaN for everything but the raw columns, which cost next to nothing."""
+    realised = np.full((len(batch), len(_layout(sample)[0])), np.nan)
+    return _as_table(sample, realised, batch_to_unit(batch, prior))
+
+
+def _as_table(sample: FeatureSample, realised: Floats, raw: Floats) -> FeatureTable:
     names, types, domains = _layout(sample)
+    raw_names, raw_types, raw_domains = _raw_layout(sample)
     return FeatureTable(
-        values=np.concatenate([np.concatenate(blocks), raw], axis=1),
-        names=(*names, *(f"raw[{i}]" for i in range(raw.shape[1]))),
-        types=(*types, *["raw"] * raw.shape[1]),
-        domains=(*domains, *[len(sample.domains)] * raw.shape[1]),
+        values=np.concatenate([realised, raw], axis=1),
+        names=(*names, *raw_names),
+        types=(*types, *raw_types),
+        domains=(*domains, *raw_domains),
     )
 
 
-def window_integral(rank: Floats, steepness: Floats, cutoff: Floats, exponent: Floats) -> Floats:
-    """Return ∫_0^min(r, ω) (2 / (1 + e^{-λ(ω-x)}))^η dx (Eq. 3 without its floor), for K curves.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Curves:
+    """K curves of one domain. weights: (K, N). series: (16, K, 1). whole: (K, 1), Φ(λω). Others: (K, 1)."""
 
-    rank: (K, J) in [0, 1]; the parameters: (K,). With u = e^{-λ(ω-x)} the integral is
-    2^η (r + (h(u(r)) - h(u(0))) / λ), where h(u) = ∫_0^u ((1+v)^-η - 1)/v dv is smooth on [0, 1]:
-    a Chebyshev series of degree 16 per curve gives it to about 1e-10.
-    """
-    inside = np.minimum(rank, cutoff[:, None])
-    series = (_shape_series(exponent)).T[:, :, None]
-    distance = steepness[:, None] * (inside - cutoff[:, None])
-    start = np.exp(-steepness * cutoff)[:, None]
-    at_rank = chebyshev.chebval(2.0 * np.exp(distance) - 1.0, series, tensor=False)
-    at_zero = chebyshev.chebval(2.0 * start - 1.0, series, tensor=False)
-    return np.exp2(exponent)[:, None] * (inside + (at_rank - at_zero) / steepness[:, None])
+    weights: Floats
+    steepness: Floats
+    cutoff: Floats
+    exponent: Floats
+    floor: Floats
+    scale: Floats
+    series: Floats
+    whole: Floats
 
 
-def _shape_series(exponent: Floats) -> Floats:
-    """Return (K, 17), the Chebyshev coefficients on [0, 1] of h(u) for each η."""
-    nodes = 0.5 + 0.5 * chebyshev.chebpts1(_DEGREE + 1)
-    x, w = np.polynomial.legendre.leggauss(_DEGREE)
-    points = nodes[:, None] * (0.5 + 0.5 * x)
-    slope = np.expm1(-exponent[:, None, None] * np.log1p(points)) / points
-    at_nodes = slope @ (0.5 * w) * nodes
-    return at_nodes @ np.linalg.inv(chebyshev.chebvander(2.0 * nodes - 1.0, _DEGREE)).T
-
-
-def _realised(sample: FeatureSample, batch: _Batch) -> Floats:
+def _realised(sample: FeatureSample, batch: ThetaBatch) -> Floats:
     """Return (K, P) realised features of one batch."""
     k, m = batch.cutoff.shape
-    mass, unique = np.empty((k, m)), np.empty((k, m))
+    mass, unique = batch_mass(batch), np.empty((k, m))
     scores = np.empty((k, m, len(sample.criterion_names)))
+    series = curve_series(batch.exponent)
+    whole = curve_integral(batch.steepness * batch.cutoff, batch.exponent, series)
     for domain, documents in enumerate(sample.domains):
-        curve = _Batch(
+        curves = _Curves(
             weights=batch.weights[:, domain],
-            steepness=batch.steepness[:, domain],
-            cutoff=batch.cutoff[:, domain],
-            exponent=batch.exponent[:, domain],
-            floor=batch.floor[:, domain],
-            scale=batch.scale[:, domain],
+            steepness=batch.steepness[:, domain, None],
+            cutoff=batch.cutoff[:, domain, None],
+            exponent=batch.exponent[:, domain, None],
+            floor=batch.floor[:, domain, None],
+            scale=batch.scale[:, domain, None],
+            series=series[:, :, domain, None],
+            whole=whole[:, domain, None],
         )
-        mass[:, domain], unique[:, domain], scores[:, domain] = _domain_moments(documents, curve)
+        unique[:, domain], scores[:, domain] = _domain_moments(documents, curves)
+        if not len(documents.weights):
+            mass[:, domain] = 0.0
     tokens = mass * sample.tokens
     total, total_unique = tokens.sum(axis=1), (unique * sample.tokens).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.nan_to_num(tokens / total[:, None])
         repeats = np.nan_to_num(mass / unique, nan=1.0, posinf=1.0)
-    columns = [np.log(share + SHARE_EPSILON), scores.reshape(k, -1), np.log(repeats)]
+    columns = [share, scores.reshape(k, -1), np.log(repeats)]
     totals = np.stack([np.log(total + 1.0), np.log(total_unique + 1.0)], axis=1)
     return np.concatenate([*columns, totals], axis=1)
 
 
-def _domain_moments(documents: DomainSample, curve: _Batch) -> tuple[Floats, Floats, Floats]:
-    """Return per θ: expected copies per token (K,), chance of a token to be selected at all (K,)
-    and mean scores (K, N) of the selected tokens of one domain."""
-    k, n = len(curve.cutoff), len(documents.weights)
+def _domain_moments(documents: DomainSample, curves: _Curves) -> tuple[Floats, Floats]:
+    """Return per θ the chance of a token of one domain to be selected at all (K,) and the mean scores
+    (K, N) of its selected tokens."""
+    k, n = len(curves.cutoff), len(documents.weights)
     if not n:
-        return np.zeros(k), np.zeros(k), np.full((k, documents.scores.shape[0]), 0.5)
-    order, low, high = _intervals(documents, curve.weights)
-    width = max(1, int((low < curve.cutoff[:, None]).sum(axis=1).max()))
-    order, low, high = order[:, :width], low[:, :width], high[:, :width]
-    weights = documents.weights[order]
-    window = _integral_between(low, high, curve)
-    taken = window / (high - low)  # mean copies of the window over the document's interval
-    floor, scale = curve.floor[:, None], curve.scale[:, None]
-    chance = (weights * np.minimum(1.0, scale * (taken + floor))).sum(axis=1)
+        return np.zeros(k), np.full((k, documents.scores.shape[0]), 0.5)
+    order, weights, inside = _window(documents, curves)
+    floor, scale = curves.floor, curves.scale
+    once = np.minimum(weights, scale * (inside + floor * weights)).sum(axis=1)
     rest = 1.0 - weights.sum(axis=1)
-    unique = chance + rest * np.minimum(1.0, curve.scale * curve.floor)
-    inside = weights * taken
-    mass = inside.sum(axis=1) + curve.floor
-    scores = np.stack(
-        [_selected_mean(documents, n, order, inside, curve.floor) for n in range(len(documents.scores))],
-        axis=1,
-    )
-    return mass * curve.scale, unique, scores
+    unique = once + rest * np.minimum(1.0, (scale * floor)[:, 0])
+    taken = np.zeros((k, n))
+    np.put_along_axis(taken, order, inside, axis=1)
+    return unique, _selected_means(documents, taken, floor)
 
 
-def _selected_mean(
-    documents: DomainSample, criterion: int, order: NDArray[np.intp], inside: Floats, floor: Floats
-) -> Floats:
-    """Return (K,) the copies-weighted mean of one criterion over the documents that carry it.
+def _selected_means(documents: DomainSample, inside: Floats, floor: Floats) -> Floats:
+    """Return (K, N) the copies-weighted mean of every criterion over the documents that carry it.
 
-    The floor takes every rank alike, so it adds the plain mean of the domain.
+    inside: (K, n) copies that the window gives, times token weight. The floor takes every rank alike,
+    so it adds the plain mean of the domain.
     """
-    values, weights = documents.scores[criterion], documents.weights
-    total = (inside * values[order]).sum(axis=1) + floor * float(weights @ values)
-    if documents.present is None:
-        mass = inside.sum(axis=1) + floor
+    values, weights, present = documents.scores, documents.weights, documents.present
+    total = inside @ values.T + floor * (values @ weights)
+    if present is None:
+        mass = inside.sum(axis=1, keepdims=True) + floor
     else:
-        has = documents.present[criterion]
-        mass = (inside * has[order]).sum(axis=1) + floor * float(weights @ has)
+        mass = inside @ present.T + floor * (present @ weights)
     return np.where(mass > 0, total / np.where(mass > 0, mass, 1.0), 0.5)
 
 
-def _intervals(documents: DomainSample, weights: Floats) -> tuple[NDArray[np.intp], Floats, Floats]:
-    """Return order (K, n) best first and the rank interval [low, high] of each sorted document.
+def _window(documents: DomainSample, curves: _Curves) -> tuple[NDArray[np.int64], Floats, Floats]:
+    """Return the best documents of every θ up to its cutoff at least: which (K, W), best first, their token
+    weights (K, W), and the copies that the window gives them, times those weights (K, W).
 
-    Documents with equal merged scores (Eq. 1) share one interval, as in `rank_within_domain`.
+    A document gets the mean of Eq. 3 over its rank interval. Documents with equal merged scores (Eq. 1)
+    share one interval, as in `rank_within_domain`.
     """
-    merged = _merged(documents, weights)
-    order = np.argsort(merged, axis=1)
-    high = np.cumsum(documents.weights[order], axis=1)
-    low = np.concatenate([np.zeros((len(weights), 1)), high[:, :-1]], axis=1)
-    ordered = np.take_along_axis(merged, order, axis=1)
+    merged = _merged(documents, curves.weights)
+    order, ordered = _best_first(documents, merged, curves.cutoff)
+    weights = documents.weights[order]
+    edges = np.zeros((len(order), order.shape[1] + 1))
+    np.cumsum(weights, axis=1, out=edges[:, 1:])
+    left = np.maximum(curves.cutoff - edges, 0.0)
+    left *= curves.steepness
+    through = curves.whole - curve_integral(left, curves.exponent, curves.series)
+    through /= curves.steepness
+    inside = np.diff(through, axis=1)
     fresh = ordered[:, 1:] != ordered[:, :-1]
     if not fresh.all():
-        first = np.concatenate([np.ones((len(weights), 1), dtype=bool), fresh], axis=1)
-        last = np.concatenate([fresh, np.ones((len(weights), 1), dtype=bool)], axis=1)
-        low = np.maximum.accumulate(np.where(first, low, 0.0), axis=1)
-        high = np.minimum.accumulate(np.where(last, high, np.inf)[:, ::-1], axis=1)[:, ::-1]
-    return order, low, high
+        inside = weights * _shared(through, fresh) / _shared(edges, fresh)
+    return order, weights, inside
+
+
+def _best_first(documents: DomainSample, merged: Floats, cutoff: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """Return the order (K, W) of the documents that each θ's window may hold, and their merged scores.
+
+    Sorting is the costliest step, and numbers sort three times as fast as their positions do. So the last
+    bits of each score (non-negative, so its bits sort as it does) make way for the position; where two
+    scores differ in those bits only, a second sort puts them right. Tied documents are never parted.
+    """
+    n = merged.shape[1]
+    mask = (1 << n.bit_length()) - 1
+    keys = merged.view(np.int64) & ~mask
+    keys |= np.arange(n)
+    keys.sort(axis=1)
+    width = min(n, 8 + int(1.2 * n * float(cutoff.max(initial=0.0))))
+    while True:
+        order = keys[:, :width] & mask
+        if width == n:
+            break
+        enough = documents.weights[order].sum(axis=1) >= cutoff[:, 0]
+        if (enough & ((keys[:, width] ^ keys[:, width - 1]) > mask)).all():
+            break
+        width = min(n, 2 * width)
+    ordered = np.take_along_axis(merged, order, axis=1)
+    if (ordered[:, 1:] < ordered[:, :-1]).any():
+        again = np.argsort(ordered, axis=1)
+        return np.take_along_axis(order, again, axis=1), np.take_along_axis(ordered, again, axis=1)
+    return order, ordered
+
+
+def _shared(edges: Floats, fresh: NDArray[np.bool_]) -> Floats:
+    """Return (K, W) the step of a rising function over each document's tied group.
+
+    edges: (K, W + 1) its values between documents. fresh: (K, W - 1) whether a document starts a new group.
+    """
+    ends = np.ones((len(fresh), 1), dtype=bool)
+    low = np.where(np.concatenate([ends, fresh], axis=1), edges[:, :-1], 0.0)
+    high = np.where(np.concatenate([fresh, ends], axis=1), edges[:, 1:], np.inf)
+    low = np.maximum.accumulate(low, axis=1)
+    return np.minimum.accumulate(high[:, ::-1], axis=1)[:, ::-1] - low
 
 
 def _merged(documents: DomainSample, weights: Floats) -> Floats:
@@ -259,8 +265,9 @@ def _merged(documents: DomainSample, weights: Floats) -> Floats:
     weights: (K, N). Missing scores are left out and the weights that remain rescaled.
     """
     merged = np.zeros((len(weights), len(documents.weights)))
+    product = np.empty_like(merged)
     for column, values in zip(weights.T, documents.scores, strict=True):
-        merged += column[:, None] * values
+        merged += np.multiply(column[:, None], values, out=product)
     if documents.present is None:
         return merged
     lacking = np.flatnonzero((documents.present == 0).any(axis=0))
@@ -271,22 +278,6 @@ def _merged(documents: DomainSample, weights: Floats) -> Floats:
     plain = values.sum(axis=0) / np.maximum(has.sum(axis=0), 1.0)
     merged[:, lacking] = np.where(seen > 0, merged[:, lacking] / np.where(seen > 0, seen, 1.0), plain)
     return merged
-
-
-def _integral_between(low: Floats, high: Floats, curve: _Batch) -> Floats:
-    parameters = (curve.steepness, curve.cutoff, curve.exponent)
-    return window_integral(high, *parameters) - window_integral(low, *parameters)
-
-
-def _stack(thetas: Sequence[Theta]) -> _Batch:
-    return _Batch(
-        weights=np.stack([t.weights for t in thetas]),
-        steepness=np.stack([t.steepness for t in thetas]),
-        cutoff=np.stack([t.cutoff for t in thetas]),
-        exponent=np.stack([t.exponent for t in thetas]),
-        floor=np.stack([t.floor for t in thetas]),
-        scale=np.stack([t.scale for t in thetas]),
-    )
 
 
 def _layout(sample: FeatureSample) -> tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...]]:
@@ -301,7 +292,22 @@ def _layout(sample: FeatureSample) -> tuple[tuple[str, ...], tuple[str, ...], tu
         "total[tokens]",
         "total[unique]",
     )
-    types = (*["share"] * m, *["score"] * (m * n), *["repetition"] * m, "total", "total")
+    types = (*[SHARE] * m, *["score"] * (m * n), *["repetition"] * m, "total", "total")
     every = tuple(range(m))
     domains = (*every, *(d for d in every for _ in range(n)), *every, m, m)
     return columns, types, domains
+
+
+def _raw_layout(sample: FeatureSample) -> tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...]]:
+    """Return names, types and domains of the raw columns, in the order of `batch_to_unit`."""
+    m, names, criteria = len(sample.domains), sample.domain_names, sample.criterion_names
+    curves = ("steepness", "cutoff", "exponent", "floor")
+    columns = (
+        *(f"weight[{d},{c}]" for d in names for c in criteria),
+        *(f"{kind}[{d}]" for kind in curves for d in names),
+    )
+    types = (
+        *(f"raw.weight.{c}" for _ in names for c in criteria),
+        *(f"raw.{kind}" for kind in curves for _ in names),
+    )
+    return columns, types, (*(d for d in range(m) for _ in criteria), *(d for _ in curves for d in range(m)))

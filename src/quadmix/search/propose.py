@@ -1,46 +1,44 @@
-"""From the swarm to proposals: fit one surrogate per target, search the prior, average the best.
+"""From the swarm to proposals: which θ to measure next, and which to confirm.
 
-In: trials, the scored pool, the prior and a way to fit a θ to the token budget. Out: a `Proposal`
-whose candidates still have to be confirmed by fresh proxies.
+In: trials, the scored pool, the prior and the token budget. Out: θ of the next batch, or a `Proposal` whose
+candidates still have to be confirmed by fresh proxies.
 
-Each target has its own surrogate; they are added up only at prediction time, Σ_t w_t loss_t with
-w_t = (user weight / spread of the target over the swarm), normalised to sum 1. Fitting a
-pre-averaged score instead costs much of the accuracy, because every target depends on other domains.
-Candidates are drawn from the prior (Algorithm 1), each fitted to the budget, and the `top_k` best
-predicted are averaged in unit coordinates (§3.3 of arXiv 2504.16511) and fitted again.
-Differs from the paper: one surrogate per target, features of what θ selects, and the prior mean as
-a control among the candidates, because averaging draws alone already moves towards it.
+Each target has its own surrogate; they are added up only at prediction time, Σ_t w_t loss_t with w_t =
+(user weight / spread of the target over the trials that no surrogate chose), normalised to sum 1.
+Differs from the paper (§3.3 of arXiv 2504.16511): features of what θ selects, several surrogates weighted by
+their error, a local search instead of the mean of the best random draws, batches that test it, and controls
+among the candidates. The published proposal is a candidate too.
 
 The intervals cover a fresh trial at a θ chosen beforehand. The *selected* θ is predicted too well
-by construction; only confirmation measures it.
+by construction; `Proposal.optimism` estimates by how much, only confirmation measures it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quadmix.engine.threads import one_thread
 from quadmix.errors import BudgetError, SearchError
-from quadmix.mixing.prior import Prior, draw_theta, mean_theta, prior_mean
+from quadmix.mixing.limits import Limits
+from quadmix.mixing.prior import Prior, draw_theta, mean_theta
+from quadmix.mixing.quota import Method
 from quadmix.recipe import SearchSection
 from quadmix.rng import stream
-from quadmix.search.diagnostics import OBJECTIVE, Case, assess, conformal_width, noise, spread, warnings_about
-from quadmix.search.features import FeatureSample, FeatureTable, features, sample_documents
-from quadmix.search.surrogate import (
-    OutOfFold,
-    Surrogate,
-    cross_blend,
-    cross_predict,
-    fit_surrogate,
-    kinds_needed,
-    one_thread,
-    split_folds,
-)
-from quadmix.types import Annotations, Candidate, Floats, Proposal, SurrogateReport, Theta, Trial
+from quadmix.search.adaptive import Known, next_batch
+from quadmix.search.diagnostics import OBJECTIVE, noise
+from quadmix.search.find import Brief, as_proposal, candidate, find
+from quadmix.search.model import Fit, cross_fit, fit_model
+from quadmix.search.swarm import check_swarm, combined, make_objective
+from quadmix.search.theta_space import ThetaSpace, theta_space, trivial_recipes
+from quadmix.types import Annotations, Batch, Candidate, Floats, Objective, Proposal, Theta, Trial
 
 LEAST_TRIALS = 8
 PRIOR_KIND, REPEAT_KIND = "prior", "repeat"
+CONTROL, RANDOM_MEAN, CURRENT = "prior-mean", "random-mean", "current"
+RECIPE, SEARCHED = "recipe:", "batch-"  # how labels of trials begin that were not drawn from the prior
+_RANDOM = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,83 +46,138 @@ class SearchContext:
     """What the search needs to know about the run.
 
     annotations, normalised (D, N): the documents that may be selected, and no others.
-    fit: returns θ fitted to the token budget (and the limits, if any); may raise BudgetError.
-    target_weights: the user's weight per target name. planned: trials the recipe asked for.
+    fit: returns θ fitted to the token budget (and the limits, if any); may raise BudgetError. budget, method,
+    limits: the same for the vectorised search. target_weights: the user's weight per target name. ceilings:
+    loss that a target may not exceed, or NaN for "no worse than the control". planned: trials that were asked
+    for. current: the user's present θ, if any.
     """
 
     annotations: Annotations
     normalised: NDArray[np.float32]
     prior: Prior
     fit: Callable[[Theta], Theta]
+    budget: float
     seed: int
     target_weights: Mapping[str, float]
     planned: int
+    method: Method = "cutoff"
+    limits: Limits | None = None
+    ceilings: Mapping[str, float] | None = None
+    current: Theta | None = None
+    workers: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Swarm:
-    """Usable trials: features of K trials and their losses per target, (K,) each."""
+class NextThetas:
+    """θ to train next, and what their batch looks like before it is trained."""
 
-    trials: tuple[Trial, ...]
-    table: FeatureTable
-    losses: dict[str, Floats]
-    folds: NDArray[np.int64]
+    thetas: tuple[Theta, ...]
+    batch: Batch
+    rejected: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Model:
-    """One kind of surrogate fitted to every target. residuals: (K,) of the objective, out of fold."""
-
-    surrogates: dict[str, Surrogate]
-    weights: dict[str, float]
-    width: float
-
-    def predict(self, table: FeatureTable) -> tuple[Floats, dict[str, Floats]]:
-        """Return the objective (K,) and the loss per target, (K,) each."""
-        losses = {target: model.predict(table)[0] for target, model in self.surrogates.items()}
-        return weighted(losses, self.weights), losses
+class _Ready:
+    known: Known
+    space: ThetaSpace
+    objective: Objective
+    noises: dict[str, float]
+    excluded: dict[str, str]
+    warnings: list[str]
 
 
-def propose(trials: Sequence[Trial], context: SearchContext, section: SearchSection) -> Proposal:
-    """Return the candidates to confirm, best first, with out-of-fold evidence.
+def make_space(context: SearchContext) -> ThetaSpace:
+    """Return the space of θ of a run."""
+    return theta_space(
+        context.annotations, context.normalised, context.prior, budget=context.budget, exact=context.fit,
+        seed=context.seed, method=context.method, limits=context.limits,
+    )  # fmt: skip
 
-    candidates[0] is `theta-star`; then `top-1` (best single draw), `best-observed` (trial of least
-    measured objective), `prior-mean` (the control) and `paper` (the published recipe).
-    Raises SearchError when the trials do not allow a fit.
+
+def first_thetas(context: SearchContext, count: int, already: int = 0) -> dict[str, Theta]:
+    """Return the first batch by label: the trivial recipes, then a space-filling design ("design-0000", ...).
+
+    already: trials of other runs that are known; another part of the design is then taken.
+    Raises SearchError when the prior cannot meet the budget.
     """
-    used, excluded = usable_trials(trials, context, section.min_success)
-    losses, warnings = _losses(used, list(context.target_weights))
-    weights = effective_weights(context.target_weights, losses)
-    sample = sample_documents(context.annotations, context.normalised, seed=context.seed)
-    table = features(sample, [t.theta for t in used if t.theta is not None], context.prior)
-    if not (np.ptp(table.values, axis=0) > 1e-12).any():
-        raise SearchError(f"all {len(used)} trials have the same θ; expected different draws of the prior")
-    folds = split_folds(len(used), stream(context.seed, "folds"))
-    swarm = _Swarm(trials=used, table=table, losses=losses, folds=folds)
+    space = make_space(context)
+    found = {f"{RECIPE}{name}": theta for name, theta in anyway(context, space).items()}
+    found = dict(list(found.items())[: max(1, count // 2)])
+    points = space.design(stream(context.seed, "design", already), count - len(found))
+    return {**found, **{f"design-{i:04d}": space.theta(p) for i, p in enumerate(points)}}
+
+
+def anyway(context: SearchContext, space: ThetaSpace) -> dict[str, Theta]:
+    """Return the θ that are tried whatever the surrogate says: trivial recipes and the user's present θ."""
+    found = trivial_recipes(space, context.annotations, context.normalised)
+    if context.current is not None:
+        try:
+            found = {CURRENT: context.fit(context.current), **found}
+        except BudgetError as error:
+            raise SearchError(f"the present θ (search.current) cannot meet the budget: {error}") from error
+    return found
+
+
+def next_thetas(
+    trials: Sequence[Trial], context: SearchContext, section: SearchSection, count: int
+) -> NextThetas:
+    """Return the θ of the next batch, near what is predicted best and where it is least known."""
+    ready = _prepare(trials, context, section, least=LEAST_TRIALS)
+    swarm = ready.known.swarm
     with one_thread():
-        out_of_fold = _cross_predict_all(section.surrogate, swarm)
-        noises = _noises(trials, weights)
-        reports = _reports(swarm, out_of_fold, weights, noises, section.surrogate, context.seed)
-        candidates, more = _search(swarm, out_of_fold, weights, context, section, sample)
-    objective = weighted(losses, weights)
-    warnings += warnings_about(reports, section.surrogate, len(used)) + more
-    return Proposal(
-        candidates=candidates,
-        target_weights=weights,
-        diagnostics=tuple(reports),
-        trials_used=len(used),
-        trials_excluded=excluded,
-        noise_sd=noises[OBJECTIVE],
-        spread_sd=spread(objective),
-        feature_names=table.columns(raw=False).names,
-        warnings=tuple(warnings),
+        cross = cross_fit(swarm, _fit(section, context), stream(context.seed, "folds"))
+        model = fit_model(swarm, cross, ready.objective)
+        found = next_batch(ready.known, model, count, seed=context.seed)
+    batch = Batch(
+        trials=len(swarm), best=float(combined(ready.objective, swarm.losses).min()),
+        improvement=found.improvement, noise=ready.noises[OBJECTIVE],
+    )  # fmt: skip
+    return NextThetas(
+        thetas=tuple(ready.space.theta(p) for p in found.points), batch=batch, rejected=found.rejected
+    )
+
+
+def propose(
+    trials: Sequence[Trial], context: SearchContext, section: SearchSection, batches: Sequence[Batch] = ()
+) -> Proposal:
+    """Return the candidates to confirm, the proposal first, with out-of-fold evidence.
+
+    `theta-star` (searched), `paper` (published recipe), `best-observed` (trial of least measured objective),
+    `prior-mean` (the control), `equal-domains`, `uniform-weights`, `single:<criterion>`, `current` (if given)
+    and `random-mean` (mean of ten random θ). Raises SearchError when the trials do not allow a fit.
+    """
+    needed = max(LEAST_TRIALS, int(np.ceil(section.min_success * context.planned - 1e-9)))
+    ready = _prepare(trials, context, section, least=needed)
+    named = anyway(context, ready.space)
+    try:
+        drawn = draw_theta(stream(context.seed, "random-mean"), context.prior, _RANDOM)
+        named[RANDOM_MEAN] = context.fit(mean_theta(drawn, context.prior))
+    except BudgetError as error:
+        ready.warnings.append(f"the mean of ten random θ cannot meet the budget and is no candidate: {error}")
+    brief = Brief(
+        fit=_fit(section, context), draws=section.candidates, top_k=section.top_k, mode=section.mode,
+        noises=ready.noises, seed=context.seed,
+    )  # fmt: skip
+    points = dict(zip(named, ready.space.points(list(named.values())), strict=True))
+    with one_thread():
+        found = find(ready.known, ready.objective, brief, points, CONTROL)
+    exact = {**named, "best-observed": _best(trials, ready)}
+    candidates = tuple(
+        _with_theta(candidate(name, ready.known, found), exact.get(name) or ready.space.theta(point))
+        for name, point in found.points.items()
+    )
+    if not candidates[0].predicted < next(c.predicted for c in candidates if c.name == CONTROL):
+        ready.warnings.append(f"{candidates[0].name} is predicted no better than the prior mean")
+    return replace(
+        as_proposal(ready.known, found, candidates, ready.noises, ready.excluded, ready.warnings),
+        batches=tuple(batches),
     )
 
 
 def usable_trials(
-    trials: Sequence[Trial], context: SearchContext, min_success: float
+    trials: Sequence[Trial], context: SearchContext, least: int
 ) -> tuple[tuple[Trial, ...], dict[str, str]]:
-    """Return the trials of the prior that can be fitted and, by trial id, why others cannot.
+    """Return the trials that can be fitted and, by trial id, why others cannot.
 
     Repeats of one θ are set aside silently: they measure noise. Raises SearchError if too few remain.
     """
@@ -133,38 +186,32 @@ def usable_trials(
     for trial in sorted(trials, key=lambda t: t.trial_id):
         if trial.kind != PRIOR_KIND:
             continue
-        reason = _why_not(trial, context.target_weights)
+        reason = _why_not(trial, context.target_weights, context.prior)
         if reason:
             excluded[trial.trial_id] = reason
         else:
             used.append(trial)
-    needed = max(LEAST_TRIALS, int(np.ceil(min_success * context.planned - 1e-9)))
-    if len(used) < needed:
+    if len(used) < least:
         first = next((f"; {name}: {why}" for name, why in excluded.items()), "")
         raise SearchError(
-            f"{len(used)} of {context.planned} planned trials can be used, expected at least {needed}{first}"
-            ". Resume the swarm to retry failed trials, or lower search.min_success"
+            f"{len(used)} of {context.planned} planned trials can be used, expected at least {least}{first}"
+            ". Resume the swarm to retry failed trials (`quadmix trials retry`), or lower search.min_success"
         )
     return tuple(used), excluded
 
 
-def effective_weights(user: Mapping[str, float], losses: Mapping[str, Floats]) -> dict[str, float]:
-    """Return user weight over the swarm's spread per target, normalised to sum 1."""
-    raw = {target: user[target] / spread(y) for target, y in losses.items()}
-    total = sum(raw.values())
-    return {target: value / total for target, value in raw.items()}
-
-
-def weighted(losses: Mapping[str, Floats], weights: Mapping[str, float]) -> Floats:
-    """Return Σ_t w_t loss_t, (K,)."""
-    return np.sum([weights[target] * losses[target] for target in weights], axis=0)
-
-
-def _why_not(trial: Trial, targets: Mapping[str, float]) -> str:
+def _why_not(trial: Trial, targets: Iterable[str], prior: Prior) -> str:
     if trial.status != "done":
         return trial.reason or "failed without a reason"
     if trial.theta is None:
         return "carries no θ"
+    if trial.theta.weights.shape != (prior.num_domains, prior.num_criteria):
+        m, n = trial.theta.weights.shape
+        return (
+            f"its θ has {m} domains and {n} criteria, this run has {prior.num_domains} and "
+            f"{prior.num_criteria}: "
+            "it belongs to another run"
+        )
     for target in targets:
         if target not in trial.losses:
             return f"has no loss on target {target!r}"
@@ -173,156 +220,67 @@ def _why_not(trial: Trial, targets: Mapping[str, float]) -> str:
     return ""
 
 
-def _losses(used: Sequence[Trial], targets: Sequence[str]) -> tuple[dict[str, Floats], list[str]]:
-    """Return (K,) losses of every target that varies; constant targets are left out with a warning."""
-    losses = {t: np.array([trial.losses[t].bits_per_byte for trial in used]) for t in targets}
-    varying = {t: y for t, y in losses.items() if np.ptp(y) > 1e-12}
-    if not varying:
-        raise SearchError(
-            f"all {len(used)} trials have the same loss on every target; did the proxies train at all?"
-        )
-    constant = [t for t in targets if t not in varying]
-    return varying, [f"target {t!r} is constant over the swarm and is left out" for t in constant]
+def _prepare(
+    trials: Sequence[Trial], context: SearchContext, section: SearchSection, *, least: int
+) -> _Ready:
+    used, excluded = usable_trials(trials, context, least)
+    space = make_space(context)
+    thetas = [t.theta for t in used if t.theta is not None]
+    losses = {t: np.array([trial.losses[t].bits_per_byte for trial in used]) for t in context.target_weights}
+    swarm, warnings = check_swarm([t.trial_id for t in used], space.features(thetas), losses)
+    if excluded:
+        warnings.append(f"{len(excluded)} trials are left out: {_counted(excluded)}")
+    # how much a target varies must not depend on how hard the search has already narrowed in on its best
+    drawn = np.array([not t.label.startswith(SEARCHED) for t in used])
+    basis = swarm.rows(drawn) if drawn.sum() >= LEAST_TRIALS else swarm
+    if min(np.ptp(y) for y in basis.losses.values()) <= 1e-12:
+        basis = swarm
+    repeats = [t for t in trials if t.kind == REPEAT_KIND and not _why_not(t, swarm.losses, context.prior)]
+    again = {t: np.array([r.losses[t].bits_per_byte for r in repeats]) for t in swarm.losses}
+    objective = make_objective(
+        context.target_weights, basis.losses, how=section.objective, ceilings=_ceilings(context, again)
+    )
+    noises = {t: noise(y) for t, y in again.items()}
+    noises[OBJECTIVE] = noise(combined(objective, again)) if repeats else float("nan")
+    return _Ready(
+        known=Known(space=space, swarm=swarm, points=space.points(thetas)), space=space, objective=objective,
+        noises=noises, excluded=excluded, warnings=warnings,
+    )  # fmt: skip
 
 
-def _cross_predict_all(kind: str, swarm: _Swarm) -> dict[str, dict[str, OutOfFold]]:
-    """Return out-of-fold predictions by target and kind."""
-    found: dict[str, dict[str, OutOfFold]] = {}
-    for target, y in swarm.losses.items():
-        kinds = {k: cross_predict(k, swarm.table, y, swarm.folds) for k in kinds_needed(kind)}
-        found[target] = {"auto": cross_blend(kinds, y, swarm.folds), **kinds} if kind == "auto" else kinds
+def _ceilings(context: SearchContext, repeats: Mapping[str, Floats]) -> dict[str, float]:
+    """Return the loss that each bounded target may not exceed; "no worse than the control" is its mean."""
+    found: dict[str, float] = {}
+    for target, ceiling in (context.ceilings or {}).items():
+        if np.isfinite(ceiling):
+            found[target] = ceiling
+        elif len(repeats.get(target, ())):
+            found[target] = float(repeats[target].mean())
+        else:
+            raise SearchError(
+                f"target {target!r} may be no worse than the control, but there are no repeats of the "
+                "control: set proxy.repeats to 3 or more, or give the loss as a number"
+            )
     return found
 
 
-def _objective_out_of_fold(
-    out_of_fold: Mapping[str, Mapping[str, OutOfFold]], weights: Mapping[str, float], kind: str
-) -> OutOfFold:
-    """Add the targets' predictions up; their errors are taken as independent."""
-    mean = weighted({t: found[kind].mean for t, found in out_of_fold.items()}, weights)
-    variance = np.sum([(weights[t] * found[kind].stderr) ** 2 for t, found in out_of_fold.items()], axis=0)
-    return OutOfFold(mean=mean, stderr=np.sqrt(variance))
+def _best(trials: Sequence[Trial], ready: _Ready) -> Theta:
+    truth = combined(ready.objective, ready.known.swarm.losses)
+    name = ready.known.swarm.ids[int(np.argmin(truth))]
+    theta = next(t.theta for t in trials if t.trial_id == name)
+    assert theta is not None  # usable_trials has dropped trials without θ
+    return theta
 
 
-def _noises(trials: Sequence[Trial], weights: Mapping[str, float]) -> dict[str, float]:
-    """Return the noise of one trial per target and of the objective, from repeats of one θ."""
-    done = [t for t in trials if t.kind == REPEAT_KIND and not _why_not(t, weights)]
-    values = {target: np.array([t.losses[target].bits_per_byte for t in done]) for target in weights}
-    return {OBJECTIVE: noise(weighted(values, weights)), **{t: noise(v) for t, v in values.items()}}
+def _with_theta(found: Candidate, theta: Theta) -> Candidate:
+    return replace(found, theta=theta)
 
 
-def _reports(
-    swarm: _Swarm,
-    out_of_fold: Mapping[str, Mapping[str, OutOfFold]],
-    weights: Mapping[str, float],
-    noises: Mapping[str, float],
-    chosen: str,
-    seed: int,
-) -> list[SurrogateReport]:
-    """Return a report per target (the objective first) and kind; parity for the chosen and `paper`."""
-    kinds = list(next(iter(out_of_fold.values())))
-    whole = {kind: _objective_out_of_fold(out_of_fold, weights, kind) for kind in kinds}
-    measured = {OBJECTIVE: weighted(swarm.losses, weights), **swarm.losses}
-    ids = [t.trial_id for t in swarm.trials]
-    reports: list[SurrogateReport] = []
-    for target, found in {OBJECTIVE: whole, **out_of_fold}.items():
-        case = Case(target=target, measured=measured[target], noise_sd=noises[target])
-        for kind, predicted in found.items():
-            reports.append(
-                assess(
-                    case, kind, predicted, folds=swarm.folds, rng=stream(seed, "bootstrap", target, kind),
-                    trial_ids=ids if kind in (chosen, "paper") else (),
-                )
-            )  # fmt: skip
-    return reports
+def _fit(section: SearchSection, context: SearchContext) -> Fit:
+    return Fit(surrogate=section.surrogate, features=section.features, workers=context.workers)
 
 
-def _fit_model(
-    kind: str,
-    swarm: _Swarm,
-    out_of_fold: Mapping[str, Mapping[str, OutOfFold]],
-    weights: Mapping[str, float],
-) -> _Model:
-    surrogates = {t: fit_surrogate(kind, swarm.table, y, out_of_fold[t]) for t, y in swarm.losses.items()}
-    predicted = _objective_out_of_fold(out_of_fold, weights, kind).mean
-    residuals = weighted(swarm.losses, weights) - predicted
-    return _Model(surrogates=surrogates, weights=dict(weights), width=conformal_width(residuals))
-
-
-def _search(
-    swarm: _Swarm,
-    out_of_fold: Mapping[str, Mapping[str, OutOfFold]],
-    weights: Mapping[str, float],
-    context: SearchContext,
-    section: SearchSection,
-    sample: FeatureSample,
-) -> tuple[tuple[Candidate, ...], list[str]]:
-    """Draw, fit to the budget, predict, average; return the candidates and warnings."""
-    drawn, warnings = _draw_fitted(context, section.candidates)
-    table = features(sample, drawn, context.prior)
-    model = _fit_model(section.surrogate, swarm, out_of_fold, weights)
-    predicted = model.predict(table)[0]
-    if not np.ptp(predicted) > 1e-12:
-        raise SearchError(
-            f"surrogate {section.surrogate!r} predicts the same for every candidate after "
-            f"{len(swarm.trials)} trials ('paper' needs at least 40); run more or set search.surrogate: auto"
-        )
-    best = np.argsort(predicted, kind="stable")
-    objective = weighted(swarm.losses, weights)
-    observed = swarm.trials[int(np.argmin(objective))].theta
-    assert observed is not None  # usable_trials has dropped trials without θ
-    named = {
-        "theta-star": _averaged(drawn, best[: section.top_k], context),
-        "top-1": drawn[int(best[0])],
-        "best-observed": observed,
-        "prior-mean": context.fit(prior_mean(context.prior)),
-    }
-    if section.surrogate != "paper":
-        predicted = _fit_model("paper", swarm, out_of_fold, weights).predict(table)[0]
-        if np.ptp(predicted) > 1e-12:
-            order = np.argsort(predicted, kind="stable")
-            named["paper"] = _averaged(drawn, order[: section.top_k], context)
-        else:
-            warnings.append(
-                "the published recipe predicts a constant from so few trials; no candidate 'paper'"
-            )
-    candidates = _candidates(named, model, sample, context.prior)
-    expected = {c.name: c.predicted for c in candidates}
-    if not expected["theta-star"] < expected["prior-mean"]:
-        warnings.append("theta-star is predicted no better than the prior mean")
-    return candidates, warnings
-
-
-def _draw_fitted(context: SearchContext, count: int) -> tuple[list[Theta], list[str]]:
-    """Return draws of the prior fitted to the budget; draws that cannot meet it are counted."""
-    fitted: list[Theta] = []
-    reason = ""
-    for theta in draw_theta(stream(context.seed, "candidates"), context.prior, count):
-        try:
-            fitted.append(context.fit(theta))
-        except BudgetError as error:
-            reason = str(error)
-    if not fitted:
-        raise SearchError(f"none of {count} candidate θ can meet the token budget: {reason}")
-    missed = count - len(fitted)
-    return fitted, [f"{missed} of {count} candidate θ cannot meet the budget: {reason}"] if missed else []
-
-
-def _averaged(drawn: Sequence[Theta], rows: NDArray[np.intp], context: SearchContext) -> Theta:
-    return context.fit(mean_theta([drawn[i] for i in rows], context.prior))
-
-
-def _candidates(
-    named: Mapping[str, Theta], model: _Model, sample: FeatureSample, prior: Prior
-) -> tuple[Candidate, ...]:
-    objective, losses = model.predict(features(sample, list(named.values()), prior))
-    return tuple(
-        Candidate(
-            name=name,
-            theta=theta,
-            predicted=float(objective[i]),
-            predicted_low=float(objective[i] - model.width),
-            predicted_high=float(objective[i] + model.width),
-            losses={target: float(values[i]) for target, values in losses.items()},
-        )
-        for i, (name, theta) in enumerate(named.items())
-    )
+def _counted(excluded: Mapping[str, str]) -> str:
+    reasons = list(excluded.values())
+    counts = {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
+    return "; ".join(f"{count} × {reason}" for reason, count in list(counts.items())[:5])

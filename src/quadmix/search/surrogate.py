@@ -1,31 +1,45 @@
 """From features to losses: one regressor per target.
 
 In: a `FeatureTable` of K trials and their losses on one target. Out: a `Surrogate` with
-`predict(table) -> (mean, standard deviation)`, and out-of-fold predictions that say how far it can
-be trusted.
+`predict(table) -> Predicted`, and out-of-fold predictions that say how far it can be trusted.
 
-Kinds: `gp` (structured Gaussian process) and `ridge` on realised features, `lightgbm` (small-data
-settings) on realised features, `paper` (RegMix's notebook settings on raw θ, arXiv 2407.01492, but
-without its early stopping on the validation set), and `auto`: the mean of gp, lightgbm and ridge
-weighted by 1/MSE² of 5-fold cross-validation, which is never far from the best of them.
-Everything runs on one thread: these fits are small, and thread pools make them slower and their
-sums order-dependent.
+    gp-ard, gp-ard-cbrt, gp-structured, gp-isotropic   Gaussian processes (`gp.py`) on log shares, or cube
+    roots transfer, mixing                                   parametric laws of the shares alone (`laws.py`)
+    ridge                                              linear; scale of the shares by leave-one-out error
+    lightgbm                                           small-data settings
+    paper                                              RegMix's notebook settings (arXiv 2407.01492) on θ
+    itself
+                                                       or on the shares; without its early stopping on the
+                                                       test
+    auto                                               the mean of the members that fit the problem, weighted
+                                                       by 1/MSE² of 5-fold cross-validation
+
+No single kind is safe: the best one changes with noise and number of trials; the weighted mean is never
+far from the best and also chooses between scales of the shares. Everything runs on one thread: these fits
+are small, and thread pools make them slower and their sums order-dependent.
 """
 
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quadmix.errors import MissingExtraError
-from quadmix.search.features import FeatureTable
-from quadmix.search.gp import GaussianProcess, fit_gp
+from quadmix.errors import MissingExtraError, SearchError
+from quadmix.search.gp import GaussianProcess, Lengths, fit_gp
+from quadmix.search.laws import Law, Shape, fit_law
+from quadmix.search.table import TRANSFORMS, FeatureTable, Transform
 from quadmix.types import Floats
 
-MEMBERS = ("gp", "lightgbm", "ridge")
+Features = Literal["realised", "raw", "both"]
+KINDS = (
+    "gp-ard", "gp-ard-cbrt", "gp-structured", "gp-isotropic", "transfer", "mixing", "ridge", "lightgbm",
+    "paper",
+)  # fmt: skip
+WIDE = 40  # features above which length scales are structured
+LEAST = {"paper": 40, "lightgbm": 20, "transfer": 12, "mixing": 12}
+LEAST_ANY = 8
 PAPER: Mapping[str, Any] = {"learning_rate": 0.01, "seed": 42}
 PAPER_ROUNDS = 1000
 ROBUST: Mapping[str, Any] = {
@@ -38,64 +52,87 @@ _FIXED: Mapping[str, Any] = {
     "verbosity": -1, "feature_pre_filter": False,
 }  # fmt: skip
 _RIDGES = np.geomspace(1e-2, 1e6, 25)
+_LIGHT = 0.02  # members with less weight cost a search more time than they add
+_LEASH = 0.25  # a linear model may predict this share of the observed range beyond it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Predicted:
+    """Mean and standard deviation of a new measurement, (K,) each; NaN deviation where a kind has none."""
+
+    mean: Floats
+    stderr: Floats
+
+    def at(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> "Predicted":
+        return Predicted(mean=self.mean[rows], stderr=self.stderr[rows])
 
 
 class Surrogate(Protocol):
     """A fitted regressor of one target."""
 
-    @property
-    def name(self) -> str: ...
-
-    def predict(self, table: FeatureTable) -> tuple[Floats, Floats]:
-        """Return mean and standard deviation of a new measurement, (K,) each."""
+    def predict(self, table: FeatureTable) -> Predicted:
+        """Return what a new trial of every row would measure."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class OutOfFold:
-    """Predictions of each trial by a fit that did not see it: mean and standard deviation, (K,)."""
-
-    mean: Floats
-    stderr: Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Gp:
     process: GaussianProcess
-    columns: NDArray[np.int64]
-    name: str = "gp"
+    columns: NDArray[np.intp]
+    how: Transform
 
-    def predict(self, table: FeatureTable) -> tuple[Floats, Floats]:
-        return self.process.predict(table.values[:, self.columns])
+    def predict(self, table: FeatureTable) -> Predicted:
+        mean, stderr = self.process.predict(table.take(self.columns).transformed(self.how))
+        return Predicted(mean=mean, stderr=stderr)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Shares:
+    law: Law
+
+    def predict(self, table: FeatureTable) -> Predicted:
+        mean = self.law.predict(table.values[:, table.is_share])
+        return Predicted(mean=mean, stderr=np.full(len(mean), self.law.residual))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Ridge:
     centre: Floats
     spread: Floats
     slope: Floats
     level: float
     residual: float
-    columns: NDArray[np.int64]
-    name: str = "ridge"
+    low: float
+    high: float
+    columns: NDArray[np.intp]
+    how: Transform
 
-    def predict(self, table: FeatureTable) -> tuple[Floats, Floats]:
-        z = (table.values[:, self.columns] - self.centre) / self.spread
-        mean = self.level + z @ self.slope
-        return mean, np.full(len(mean), self.residual)
+    def predict(self, table: FeatureTable) -> Predicted:
+        z = (table.take(self.columns).transformed(self.how) - self.centre) / self.spread
+        mean = np.clip(self.level + z @ self.slope, self.low, self.high)
+        return Predicted(mean=mean, stderr=np.full(len(mean), self.residual))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Trees:
     booster: Any
-    raw: bool
-    residual: float
-    name: str
+    columns: NDArray[np.intp]
 
-    def predict(self, table: FeatureTable) -> tuple[Floats, Floats]:
-        values = table.columns(raw=self.raw).values
+    def predict(self, table: FeatureTable) -> Predicted:
+        values = np.ascontiguousarray(table.values[:, self.columns])
         mean = np.asarray(self.booster.predict(values, num_threads=1), dtype=np.float64)
-        return mean, np.full(len(mean), self.residual)
+        return Predicted(mean=mean, stderr=np.full(len(mean), np.nan))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _WithError:
+    """A surrogate that has no standard deviation of its own takes the one of its out-of-fold errors."""
+
+    inner: Surrogate
+    error: float
+
+    def predict(self, table: FeatureTable) -> Predicted:
+        return _filled(self.inner.predict(table), self.error)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,76 +141,111 @@ class Ensemble:
 
     members: tuple[Surrogate, ...]
     weights: Floats
-    name: str = "auto"
 
-    def predict(self, table: FeatureTable) -> tuple[Floats, Floats]:
-        parts = [member.predict(table) for member in self.members]
-        return blend(np.stack([p[0] for p in parts]), np.stack([p[1] for p in parts]), self.weights)
+    def predict(self, table: FeatureTable) -> Predicted:
+        return blend([member.predict(table) for member in self.members], self.weights)
 
 
-def kinds_needed(kind: str) -> tuple[str, ...]:
-    """Return the plain kinds that must be cross-validated to use and judge `kind`; `paper` always,
-    because it is what every other kind is compared with."""
-    wanted = MEMBERS if kind == "auto" else (kind,)
-    return (*wanted, "paper") if "paper" not in wanted else wanted
+def members_of(kind: str, table: FeatureTable, trials: int, features: Features = "realised") -> list[str]:
+    """Return the plain kinds that `kind` consists of, for a table and a number of trials.
 
-
-def fit_plain(kind: str, table: FeatureTable, y: Floats) -> Surrogate:
-    """Fit one surrogate of a plain kind (`gp`, `ridge`, `lightgbm` or `paper`). y: (K,) losses."""
-    with one_thread():
-        if kind == "gp":
-            columns, types, domains = _realised_columns(table)
-            return _Gp(fit_gp(table.values[:, columns], y, types, domains), columns)
-        if kind == "ridge":
-            return _fit_ridge(table, y)
-        return _fit_trees(table, y, paper=kind == "paper")
-
-
-def fit_surrogate(
-    kind: str, table: FeatureTable, y: Floats, out_of_fold: Mapping[str, OutOfFold]
-) -> Surrogate:
-    """Fit `kind` on all trials; `auto` takes its weights from `out_of_fold` of its members."""
+    auto: gp-ard and the laws for few features (shares alone), structured scales for many; members that need
+    more trials than there are in a fit on four fifths of them are left out.
+    Raises SearchError if a kind that was asked for needs more trials.
+    """
+    if kind == "gp":
+        kind = "gp-structured" if _width(table, features) > WIDE else "gp-ard"
     if kind != "auto":
-        return fit_plain(kind, table, y)
-    weights = member_weights(np.stack([out_of_fold[k].mean for k in MEMBERS]), y)
-    return Ensemble(tuple(fit_plain(k, table, y) for k in MEMBERS), weights)
+        if trials < LEAST.get(kind, LEAST_ANY):
+            raise SearchError(
+                f"surrogate {kind!r} needs at least {LEAST.get(kind, LEAST_ANY)} trials, there are {trials}; "
+                "run more or set search.surrogate: auto"
+            )
+        return [kind]
+    if _width(table, features) > WIDE:
+        wanted = ["gp-structured", "gp-isotropic", "ridge", "lightgbm"]
+    else:
+        wanted = ["gp-ard", "gp-ard-cbrt", "gp-isotropic", "ridge", "lightgbm"]
+        if table.is_share.sum() == (~table.is_raw).sum():
+            wanted.insert(2, "transfer")
+    return [k for k in wanted if 0.8 * trials >= LEAST.get(k, 0)]
 
 
-def cross_predict(kind: str, table: FeatureTable, y: Floats, folds: NDArray[np.int64]) -> OutOfFold:
+def fit_plain(kind: str, table: FeatureTable, y: Floats, features: Features = "realised") -> Surrogate:
+    """Fit one surrogate of a plain kind. y: (K,) losses. Call it inside `run_threads` or one BLAS thread."""
+    columns = _columns(table, "paper" if kind == "paper" else features)
+    if kind.startswith("gp-"):
+        return _fit_gp(kind, table, y, columns)
+    if kind in ("transfer", "mixing"):
+        shape: Shape = "transfer" if kind == "transfer" else "mixing"
+        return _Shares(fit_law(shape, table.values[:, table.is_share], y))
+    if kind == "ridge":
+        return _fit_ridge(table, y, columns)
+    if kind in ("lightgbm", "paper"):
+        return _fit_trees(table, y, columns, paper=kind == "paper")
+    raise SearchError(f"unknown surrogate {kind!r}; expected auto, gp or one of {', '.join(KINDS)}")
+
+
+def cross_predict(
+    kind: str, table: FeatureTable, y: Floats, folds: NDArray[np.int64], features: Features = "realised"
+) -> Predicted:
     """Predict every trial by a fit on the other folds. folds: (K,) fold index of each trial."""
     mean, stderr = np.empty(len(y)), np.empty(len(y))
     for fold in np.unique(folds):
-        inside, outside = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-        model = fit_plain(kind, table.rows(outside), y[outside])
-        mean[inside], stderr[inside] = model.predict(table.rows(inside))
-    return OutOfFold(mean=mean, stderr=stderr)
+        inside, outside = folds == fold, folds != fold
+        found = fit_plain(kind, table.rows(outside), y[outside], features).predict(table.rows(inside))
+        mean[inside], stderr[inside] = found.mean, found.stderr
+    return with_errors(Predicted(mean=mean, stderr=stderr), y, folds)
 
 
-def cross_blend(out_of_fold: Mapping[str, OutOfFold], y: Floats, folds: NDArray[np.int64]) -> OutOfFold:
-    """Return out-of-fold predictions of `auto`; the weights for a fold come from the other folds."""
-    means = np.stack([out_of_fold[k].mean for k in MEMBERS])
-    errors = np.stack([out_of_fold[k].stderr for k in MEMBERS])
+def with_errors(predicted: Predicted, y: Floats, folds: NDArray[np.int64]) -> Predicted:
+    """Fill missing deviations of a fold with the root mean square error of the *other* folds."""
+    if not np.isnan(predicted.stderr).any():
+        return predicted
+    stderr = predicted.stderr.copy()
+    for fold in np.unique(folds):
+        outside = folds != fold
+        stderr[folds == fold] = np.sqrt(((predicted.mean - y)[outside] ** 2).mean())
+    return replace(predicted, stderr=stderr)
+
+
+def fit_members(
+    fitted: Mapping[str, Surrogate], out_of_fold: Mapping[str, Predicted], y: Floats
+) -> Surrogate:
+    """Return the surrogate that consists of `fitted`: one alone, or those of them that carry weight."""
+    errors = {k: float(np.sqrt(((out_of_fold[k].mean - y) ** 2).mean())) for k in fitted}
+    parts = [_WithError(model, errors[kind]) for kind, model in fitted.items()]
+    if len(parts) == 1:
+        return parts[0]
+    weights = member_weights([out_of_fold[k] for k in fitted], y)
+    kept = np.flatnonzero(weights >= _LIGHT)
+    return Ensemble(tuple(parts[i] for i in kept), weights[kept] / weights[kept].sum())
+
+
+def cross_blend(parts: Sequence[Predicted], y: Floats, folds: NDArray[np.int64]) -> Predicted:
+    """Return out-of-fold predictions of the ensemble; the weights for a fold come from the other folds."""
     mean, stderr = np.empty(len(y)), np.empty(len(y))
     for fold in np.unique(folds):
         inside, outside = folds == fold, folds != fold
-        weights = member_weights(means[:, outside], y[outside])
-        mean[inside], stderr[inside] = blend(means[:, inside], errors[:, inside], weights)
-    return OutOfFold(mean=mean, stderr=stderr)
+        weights = member_weights([p.at(outside) for p in parts], y[outside])
+        found = blend([p.at(inside) for p in parts], weights)
+        mean[inside], stderr[inside] = found.mean, found.stderr
+    return Predicted(mean=mean, stderr=stderr)
 
 
-def member_weights(predicted: Floats, y: Floats) -> Floats:
-    """Return weights ∝ 1/MSE² that sum to 1. predicted: (members, K) out-of-fold means."""
-    error = ((predicted - y) ** 2).mean(axis=1)
+def member_weights(parts: Sequence[Predicted], y: Floats) -> Floats:
+    """Return weights ∝ 1/MSE² that sum to 1. parts: out-of-fold predictions of every member."""
+    error = np.array([((p.mean - y) ** 2).mean() for p in parts])
     floor = 1e-12 * max(float(y.var()), 1e-300)
-    relative = error.min() + floor
-    weights = (relative / (error + floor)) ** 2
+    weights = ((error.min() + floor) / (error + floor)) ** 2
     return weights / weights.sum()
 
 
-def blend(means: Floats, errors: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Return mean and standard deviation of the mixture of predictions. means, errors: (members, K)."""
+def blend(parts: Sequence[Predicted], weights: Floats) -> Predicted:
+    """Return mean and standard deviation of the mixture of predictions."""
+    means, errors = np.stack([p.mean for p in parts]), np.stack([p.stderr for p in parts])
     mean = weights @ means
-    return mean, np.sqrt(weights @ (errors**2 + (means - mean) ** 2))
+    return Predicted(mean=mean, stderr=np.sqrt(weights @ (errors**2 + (means - mean) ** 2)))
 
 
 def split_folds(count: int, rng: np.random.Generator, folds: int = 5) -> NDArray[np.int64]:
@@ -181,39 +253,53 @@ def split_folds(count: int, rng: np.random.Generator, folds: int = 5) -> NDArray
     return rng.permutation(np.arange(count) % min(folds, count)).astype(np.int64)
 
 
-@contextmanager
-def one_thread() -> Generator[None]:
-    """Run BLAS on one thread inside the block."""
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError as error:
-        raise MissingExtraError("threadpoolctl", "search", "the surrogate") from error
-    with threadpool_limits(limits=1):
-        yield
+def _filled(predicted: Predicted, error: float) -> Predicted:
+    return replace(predicted, stderr=np.where(np.isnan(predicted.stderr), error, predicted.stderr))
 
 
-def _realised_columns(
-    table: FeatureTable,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return index, type code and domain of the realised columns that vary over the trials."""
-    kinds = np.array(table.types)
-    varies = np.ptp(table.values, axis=0) > 1e-9
-    columns = np.flatnonzero((kinds != "raw") & varies)
-    if not len(columns):
-        columns = np.flatnonzero(kinds != "raw")[:1]
-    codes = np.unique(kinds[columns], return_inverse=True)[1]
-    return columns, codes.astype(np.int64), np.array(table.domains, dtype=np.int64)[columns]
+def _width(table: FeatureTable, features: Features) -> int:
+    return len(_columns(table, features))
 
 
-def _fit_ridge(table: FeatureTable, y: Floats) -> _Ridge:
-    """Fit linear least squares with the penalty of least leave-one-out error (closed form)."""
-    columns = _realised_columns(table)[0]
-    values = table.values[:, columns]
+def _columns(table: FeatureTable, features: Features | Literal["paper"]) -> NDArray[np.intp]:
+    """Return the columns that a surrogate sees; the published recipe sees θ, or the shares without one."""
+    raw = table.is_raw
+    if features == "both":
+        return np.arange(len(raw))
+    if features == "realised" or not raw.any():
+        return np.flatnonzero(~raw)
+    return np.flatnonzero(raw)
+
+
+def _fit_gp(kind: str, table: FeatureTable, y: Floats, columns: NDArray[np.intp]) -> _Gp:
+    how: Transform = "cbrt" if kind.endswith("cbrt") else "log:1e-3"
+    varies = np.ptp(table.values[:, columns], axis=0) > 1e-9
+    columns = columns[varies] if varies.any() else columns[:1]
+    own = table.take(columns)
+    lengths: Lengths = "ard" if "ard" in kind else "structured" if "structured" in kind else "isotropic"
+    types = np.unique(own.types, return_inverse=True)[1].astype(np.int64)
+    process = fit_gp(own.transformed(how), y, types, np.array(own.domains, dtype=np.int64), lengths)
+    return _Gp(process, columns, how)
+
+
+def _fit_ridge(table: FeatureTable, y: Floats, columns: NDArray[np.intp]) -> _Ridge:
+    """Fit linear least squares; penalty and scale of the shares are those of least leave-one-out error."""
+    own = table.take(columns)
+    best: _Ridge | None = None
+    for how in TRANSFORMS if own.is_share.any() else TRANSFORMS[:1]:
+        found = _fit_ridge_on(own.transformed(how), y, columns, how)
+        if best is None or found.residual < best.residual:
+            best = found
+    assert best is not None  # there is at least one transform
+    return best
+
+
+def _fit_ridge_on(values: Floats, y: Floats, columns: NDArray[np.intp], how: Transform) -> _Ridge:
     centre, spread = values.mean(axis=0), values.std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)
     left, size, right = np.linalg.svd((values - centre) / spread, full_matrices=False)
     level, projected = float(y.mean()), left.T @ (y - y.mean())
-    best: tuple[float, Floats] = (np.inf, np.zeros(len(columns)))
+    best: tuple[float, Floats] = (np.inf, np.zeros(values.shape[1]))
     for penalty in _RIDGES:
         shrink = size**2 / (size**2 + penalty)
         leverage = (left * left) @ shrink + 1.0 / len(y)
@@ -221,21 +307,22 @@ def _fit_ridge(table: FeatureTable, y: Floats) -> _Ridge:
         error = float((loo**2).mean())
         if error < best[0]:
             best = (error, right.T @ (size / (size**2 + penalty) * projected))
-    return _Ridge(centre, spread, best[1], level, best[0] ** 0.5, columns)
+    reach = _LEASH * float(np.ptp(y))
+    return _Ridge(
+        centre=centre, spread=spread, slope=best[1], level=level, residual=best[0] ** 0.5,
+        low=float(y.min()) - reach, high=float(y.max()) + reach, columns=columns, how=how,
+    )  # fmt: skip
 
 
-def _fit_trees(table: FeatureTable, y: Floats, *, paper: bool) -> _Trees:
-    """Fit LightGBM; `residual` is the training error, a lower bound used for weighting plots only."""
+def _fit_trees(table: FeatureTable, y: Floats, columns: NDArray[np.intp], *, paper: bool) -> _Trees:
     try:
         import lightgbm
     except ImportError as error:
         raise MissingExtraError(
             "lightgbm", "search", f"surrogate {'paper' if paper else 'lightgbm'!r}"
         ) from error
-    values = table.columns(raw=paper).values
+    values = np.ascontiguousarray(table.values[:, columns])
     settings = {**_FIXED, **(PAPER if paper else ROBUST)}
     data = lightgbm.Dataset(values, y, params=settings)
     booster = lightgbm.train(settings, data, num_boost_round=PAPER_ROUNDS if paper else ROBUST_ROUNDS)
-    fitted = np.asarray(booster.predict(values, num_threads=1), dtype=np.float64)
-    residual = float(np.sqrt(((fitted - y) ** 2).mean()))
-    return _Trees(booster, paper, residual, "paper" if paper else "lightgbm")
+    return _Trees(booster, columns)

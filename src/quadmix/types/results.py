@@ -61,7 +61,12 @@ class Parity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SurrogateReport:
-    """Out-of-fold quality of one surrogate on one target (bits per byte), next to the noise floor."""
+    """Out-of-fold quality of one surrogate on one target (bits per byte), next to the noise floor.
+
+    regret_at_k: least loss among the k trials predicted best, minus the least of all. best_decile_bias: mean
+    of predicted minus measured over the tenth predicted best (below 0: promises too much there).
+    interval_coverage: share of trials inside the 90 % interval. `auto` has the weight of every member.
+    """
 
     target: str
     surrogate: str
@@ -76,30 +81,111 @@ class SurrogateReport:
     noise_sd: float
     spread_sd: float
     parity: tuple[Parity, ...]
+    regret_at_5: float = float("nan")
+    best_decile_bias: float = float("nan")
+    members: dict[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """How the losses of the targets become one number, smaller = better.
+
+    weights: per target, sum 1. how: "mean" is Σ_t w_t L_t; "worst" is Σ_t w_t level_t + T max_t w_t (L_t -
+    level_t), which rises with the target that is worst off. ceilings: losses that may not be exceeded.
+    """
+
+    weights: dict[str, float]
+    how: Literal["mean", "worst"] = "mean"
+    levels: dict[str, float] = field(default_factory=dict[str, float])
+    ceilings: dict[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearningPoint:
+    """Out-of-fold quality of the objective with that many trials to learn from."""
+
+    trials: int
+    rmse: float
+    r2: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearningCurve:
+    """What more trials buy: measured points, and a forecast for 100 more by rmse² = floor + b n^-c."""
+
+    points: tuple[LearningPoint, ...]
+    forecast: LearningPoint | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimism:
+    """How far a proposal's prediction falls short: proposed on one half of the trials, judged by the other.
+
+    promised, judged: mean predicted objective of the proposals by the half that made them and by the other
+    one. optimism: judged minus promised (above 0: promised too much). halves: judged minus promised of each.
+    """
+
+    promised: float
+    judged: float
+    optimism: float
+    halves: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One batch of an adaptive search. best: least measured objective so far; improvement: expected by the
+    surrogate for the next batch over it, to be held against the noise."""
+
+    trials: int
+    best: float
+    improvement: float
+    noise: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """What a group of parameters does to the predicted objective around the proposal.
+
+    range: objective when the group alone moves through its box, largest minus smallest. difference: the group
+    of the proposal put into the reference (the prior mean), minus the reference. low, high: 90 % interval
+    over refits. flat: the range's interval does not clear the noise of one trial.
+    """
+
+    group: str
+    domain: str
+    range: float
+    difference: float
+    low: float
+    high: float
+    flat: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Candidate:
-    """A θ worth confirming: its predicted objective (bits per byte) with a 90 % interval."""
+    """A mixture worth confirming: its predicted objective with a 90 % interval, and losses per target.
+
+    theta: None where mixtures are given by shares alone. shares: expected token share per domain.
+    """
 
     name: str
-    theta: Theta
+    theta: Theta | None
     predicted: float
     predicted_low: float
     predicted_high: float
     losses: dict[str, float]
+    shares: dict[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Proposal:
     """Outcome of the search before confirmation. `candidates[0]` is the proposal.
 
-    target_weights: effective weight of each target in the objective; they sum to 1 and are the
-    user's weights over the swarm's spread, which ranks like the weighted mean of z-scores.
+    objective.weights are the user's weights over the swarm's spread, normalised to sum 1, which ranks like
+    the weighted mean of z-scores. best_observed: least measured objective of a trial.
     """
 
     candidates: tuple[Candidate, ...]
-    target_weights: dict[str, float]
+    objective: Objective
     diagnostics: tuple[SurrogateReport, ...]
     trials_used: int
     trials_excluded: dict[str, str]
@@ -107,6 +193,17 @@ class Proposal:
     spread_sd: float
     feature_names: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    surrogate: str = "auto"
+    learning: LearningCurve | None = None
+    optimism: Optimism | None = None
+    batches: tuple[Batch, ...] = ()
+    effects: tuple[Effect, ...] = ()
+    best_observed: float = float("nan")
+
+    @property
+    def target_weights(self) -> dict[str, float]:
+        """Effective weight of each target in the objective."""
+        return self.objective.weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,9 +235,30 @@ class Measured:
     epochs: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """One label in the race of the confirmation.
+
+    round: the last that it was trained in. seeds: how many its mean objective is over, common to that round.
+    behind: mean minus that of the round's leading candidate. left: why it was not trained on, "" if it is in
+    the final comparison.
+    """
+
+    label: str
+    round: int
+    seeds: int
+    mean: float
+    behind: float
+    left: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Confirmation:
-    """Fresh proxies of the candidates, several seeds: which one won, by how much over prior-mean."""
+    """Fresh proxies of the candidates, several seeds: which one won, by how much over prior-mean.
+
+    against: the labels that were compared in the end. rounds: all that were tried, best first.
+    needed: what it would take to confirm, "" if it is confirmed.
+    """
 
     winner: str
     theta: Theta
@@ -148,6 +266,8 @@ class Confirmation:
     reason: str
     measured: tuple[Measured, ...]
     against: tuple[Paired, ...]
+    rounds: tuple[Standing, ...] = ()
+    needed: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
