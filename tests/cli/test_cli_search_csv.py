@@ -105,7 +105,8 @@ def test_the_summary_says_what_was_used_how_good_it_is_and_what_to_do(found: tup
     for said in (
         "55 of 56 runs used (52 different mixtures), 5 domains, 2 metrics",
         "left out run-3: metric 'a_loss' is empty",
-        "Spearman", "regret@1", "in 90 %", "objective = weighted mean: ", "proposal minus it",
+        "Spearman", "regret@1", "in 90 %", "objective = weighted mean: ", "gain of proposal",
+        "expected gain less optimism: +",
         "note: natural is the mean mixture of the runs", "Nothing is confirmed yet. Train the proposal, best",
         "with 3 seeds each", "shares.csv",
     ):  # fmt: skip

@@ -87,9 +87,9 @@ def test_confirmation_models_of_their_own_size_are_costed_at_it(tmp_path: Path) 
     assert model.context == recipe.proxy.model.context
     own = {"proxy": Cost(1.0), "confirm": Cost(10.0), "larger": Cost(100.0)}
     seconds = stage_seconds(recipe, 1e6, 1000, own)  # pyright: ignore[reportArgumentType]
-    assert (seconds["swarm"], seconds["confirm"], seconds["confirm-2"]) == (14.0, 330.0, 120.0)
+    assert (seconds["swarm"], seconds["confirm"], seconds["confirm 2"]) == (14.0, 330.0, 120.0)
     weights = progress_weights(seconds)
-    assert (weights["confirm"], weights["confirm-2"]) == (210.0, 120.0)
+    assert (weights["confirm"], weights["confirm 2"]) == (210.0, 120.0)
     plain = tiny_recipe(tmp_path, confirm={})
     assert confirm_kind(plain) == (plain.proxy.model, plain.proxy.training)
     same = stage_seconds(plain, 1e6, 1000, own | {"confirm": Cost(1.0)})  # pyright: ignore[reportArgumentType]

@@ -318,7 +318,8 @@ def test_a_run_of_this_tool_becomes_a_table(tmp_path: Path) -> None:
         run_mixtures(tmp_path)
     trials = [
         trial("prior-0", (0.25, 0.75), 1.5), trial("prior-1", (1.0, 0.0), 1.25),
-        trial("prior-2", (0.5, 0.5), None), trial("prior-3", (0.5,), 1.0), trial("repeat-0", (0.5, 0.5), 1.0, "repeat"),
+        trial("prior-2", (0.5, 0.5), None), trial("prior-3", (0.5,), 1.0),
+        trial("repeat-0", (0.5, 0.5), 1.0, "repeat"),
     ]  # fmt: skip
     for t in trials:
         write_json(tmp_path / "trials" / f"{t.trial_id}.json", t)

@@ -201,7 +201,7 @@ def search(
     if trials is None:
         _run(_load(str(recipe), overrides, workers, accept_unconfirmed), "confirm", quiet, json_)
         return
-    found = mixtures.search_mixtures(trials, options, overrides or [])
+    found = mixtures.search_mixtures(trials, options, overrides or [], quiet=quiet)
     print_result(found.to_json(), found_lines(found), json_)
 
 

@@ -114,7 +114,9 @@ def check_usage(
         raise typer.BadParameter("--workers and --accept-unconfirmed go with a RECIPE, not with --trials")
 
 
-def search_mixtures(trials: tuple[str, str], options: MixtureOptions, overrides: Sequence[str]) -> Found:
+def search_mixtures(
+    trials: tuple[str, str], options: MixtureOptions, overrides: Sequence[str], *, quiet: bool = True
+) -> Found:
     """Read a swarm, propose a mixture, write DIR/proposal.json and DIR/shares.csv."""
     from quadmix.io.atomic import write_json
     from quadmix.search.exchange import read_mixtures
@@ -129,6 +131,9 @@ def search_mixtures(trials: tuple[str, str], options: MixtureOptions, overrides:
     table = read_mixtures(*trials, only=list(only), higher=list(options.higher))
     worst = options.worst or section.objective == "worst"
     wishes, notes = make_wishes(table, options, weights, ceilings, how="worst" if worst else "mean")
+    if not quiet:
+        size = f"{len(table)} runs, {len(table.domains)} domains, {len(table.metrics)} metrics"
+        typer.echo(f"{size}: fitting and searching; minutes where there are hundreds of runs", err=True)
     proposal = propose_shares(table, wishes, section, seed=options.seed or 0)
     folder = options.out or Path("proposal")
     write_json(folder / "proposal.json", proposal)

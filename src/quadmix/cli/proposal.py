@@ -66,10 +66,16 @@ def found_lines(found: Found) -> list[str]:
 
 
 def excluded_lines(excluded: dict[str, str]) -> list[str]:
-    """Return the runs that are left out with their reasons, the first ten of them."""
-    lines = [f"  left out {i}: {why}" for i, why in list(excluded.items())[:_SHOWN]]
-    more = len(excluded) - _SHOWN
-    return lines + ([f"  ... and {more} more, all in proposal.json"] if more > 0 else [])
+    """Return the runs that are left out, one line per reason, the first ten reasons."""
+    by_reason: dict[str, list[str]] = {}
+    for run, why in excluded.items():
+        by_reason.setdefault(why, []).append(run)
+    lines: list[str] = []
+    for why, runs in list(by_reason.items())[:_SHOWN]:
+        some = ", ".join(runs[:5]) + (", ..." if len(runs) > 5 else "")
+        lines.append(f"  left out {some}{f' ({len(runs)} runs)' if len(runs) > 1 else ''}: {why}")
+    more = sum(map(len, list(by_reason.values())[_SHOWN:]))
+    return lines + ([f"  ... and {more} runs more, each for a reason of its own"] if more else [])
 
 
 def _quality(proposal: "Proposal") -> list[str]:
@@ -101,23 +107,31 @@ def _objective(proposal: "Proposal") -> str:
 
 
 def _gain(found: Found) -> list[str]:
-    """Predicted objective of the proposal against the others; below 0 = the proposal is better."""
-    best = found.proposal.candidates[0]
-    lines = [f"{'predicted objective':29} {'90 % interval':>20} {'proposal minus it':>18} {'90 %':>20}"]
-    for c in found.proposal.candidates:
-        row = f"{c.name:20} {c.predicted:>8.4f} {_span(c.predicted_low, c.predicted_high):>20}"
+    """Predicted objective of the candidates, and the gain of the proposal over them (above 0 = better)."""
+    proposal = found.proposal
+    best = proposal.candidates[0]
+    lines = [f"{'predicted objective':29} {'90 % interval':>20} {'gain of proposal':>17} {'90 %':>20}"]
+    for c in proposal.candidates:
+        name = f"proposal ({c.name})" if c is best else c.name
+        row = f"{name:21} {c.predicted:>7.4f} {_span(c.predicted_low, c.predicted_high):>20}"
         if c is not best:
-            difference = best.predicted - c.predicted
+            gain = c.predicted - best.predicted
             half = math.hypot(_half(best), _half(c))  # errors taken as independent
-            row += f" {difference:>+18.4f} {_span(difference - half, difference + half):>20}"
+            row += f" {gain:>17.4f} {_span(gain - half, gain + half):>20}"
         lines.append(row)
-    lines.append(f"least measured objective of a run: {_n(found.proposal.best_observed)}")
-    if optimism := found.proposal.optimism:
+    lines.append(f"least measured objective of a run: {_n(proposal.best_observed)}")
+    if optimism := proposal.optimism:
         lines.append(
             f"optimism: proposals made on half of the runs were promised {optimism.promised:.4f} and judged "
-            f"{optimism.judged:.4f} by the other half; take {max(optimism.optimism, 0.0):.4f} off the gain"
+            f"{optimism.judged:.4f} by the other half"
         )
-    return lines
+    taken = max(proposal.optimism.optimism, 0.0) if proposal.optimism else 0.0
+    gains = [
+        f"{c.predicted - best.predicted - taken:+.4f} over {name}"
+        for name in ("natural", "best-observed", "current") if (c := found.candidate(name))
+    ]  # fmt: skip
+    less = " less optimism" if proposal.optimism else ""
+    return [*lines, f"expected gain{less}: {', '.join(gains)}"] if gains else lines
 
 
 def _learning(proposal: "Proposal") -> list[str]:

@@ -40,25 +40,17 @@ def confirm(job: Job, mix: Mix, pool: TokenPool, proposal: Proposal) -> Confirma
         race = run_race(rules, trials, proposal.objective)
         while race.jobs:
             jobs = [
-                theta_job(
-                    pool,
-                    mix,
-                    part,
-                    f"confirm-{names[label]}-{s}",
-                    "confirm",
-                    label,
-                    thetas[label],
-                    _FIRST_SEED + s,
-                )
+                theta_job(pool, mix, part, f"confirm-{names[label]}-{s}", "confirm", label, thetas[label],
+                          _FIRST_SEED + s)
                 for label, s in race.jobs
-            ]
+            ]  # fmt: skip
             trials += train_jobs(job, round_stage(race.round), jobs, setting, notes)
             race = run_race(rules, trials, proposal.objective)
         confirmation = decide(proposal, trials, control=CONTROL, rounds=race.standings)
         write_json(job.path("search", "confirm.json"), confirmation)
         notes.facts |= {"rounds": race.round, "models": len(trials)}
         if not confirmation.confirmed:
-            notes.warnings.append(f"not confirmed: {confirmation.reason}")
+            notes.warnings.append(confirmation.reason)
     if not confirmation.confirmed and not job.recipe.run.accept_unconfirmed:
         raise RefusalError(
             f"{confirmation.reason} {confirmation.needed} Nothing was written. Train longer or more proxies, "

@@ -19,6 +19,7 @@ from quadmix.pipeline.folder import STAGES, check_identity, identity_facts, run_
 from quadmix.pipeline.place import data_place, even_group, fitting, training_place
 from quadmix.proxy.setting import ProxySetting
 from quadmix.recipe import ModelSection, Recipe, TrainingSection
+from quadmix.search.adaptive import batch_sizes
 from quadmix.search.confirm import CONTROL
 from quadmix.search.race import round_sizes
 
@@ -148,9 +149,20 @@ def confirm_kind(recipe: Recipe) -> tuple[ModelSection, TrainingSection]:
     return model, own.training or proxy.training
 
 
+def swarm_batches(recipe: Recipe) -> tuple[int, ...]:
+    """Return how many θ each batch of the swarm trains at most."""
+    section = recipe.search
+    return batch_sizes(recipe.proxy.trials, 1 if section.mode == "paper" else section.batches)
+
+
+def batch_stage(number: int) -> str:
+    """Return the progress stage of a batch of the swarm, counted from 0."""
+    return f"swarm {number + 1}" if number else "swarm"
+
+
 def round_stage(number: int) -> str:
     """Return the name under which a round of the confirmation is shown, 1 being the first."""
-    return "confirm" if number == 1 else f"confirm-{number}"
+    return "confirm" if number == 1 else f"confirm {number}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,16 +234,20 @@ def stage_seconds(
     recipe: Recipe, text_bytes: float, budget: int, costs: Mapping[str, ModelCost]
 ) -> dict[str, float]:
     """Return the estimated seconds of every stage (and of `regmix`, a part of evaluate, and of the later
-    rounds of confirm, parts of it)."""
+    batches of the swarm and rounds of confirm, parts of them)."""
     counts, workers = model_counts(recipe), slots(data_place(recipe.run))
     own = costs.get("confirm", costs["proxy"])
     rounds = {round_stage(n): own.seconds(m) for n, m in enumerate(confirm_rounds(recipe), 1)}
+    batches = swarm_batches(recipe)
+    whole = costs["proxy"].seconds(counts["swarm"])
+    search = _search_seconds(recipe)
     seconds = {
         "corpus": 2 + text_bytes / _READ / workers,
         "annotate": 15 + text_bytes * (_COUNT + _SCORE * len(recipe.annotate.criteria)) / workers,
         "pool": 1 + text_bytes * _pool_share(recipe, budget) / _TOKENISE / workers,
-        "swarm": costs["proxy"].seconds(counts["swarm"]),
-        "search": 5 + recipe.search.candidates * len(recipe.targets) / 2000,
+        **{batch_stage(n): whole * size / counts["swarm"] for n, size in enumerate(batches) if n},
+        "swarm": whole,
+        "search": search,
         **rounds,
         "confirm": sum(rounds.values()),
         "materialise": 2 + text_bytes / _READ,
@@ -246,14 +262,22 @@ def stage_seconds(
 
 def progress_weights(seconds: Mapping[str, float]) -> dict[str, float]:
     """Return the planned seconds per progress stage; RegMix's swarm counts apart from the comparison, and
-    every round of the confirmation for itself."""
+    every batch of the swarm and round of the confirmation for itself."""
     weights = dict(seconds)
-    later = sum(s for name, s in seconds.items() if name.startswith("confirm-"))
-    if "confirm" in weights:
-        weights["confirm"] -= later
+    for stage in ("swarm", "confirm"):
+        later = sum(s for name, s in seconds.items() if name.startswith(f"{stage} "))
+        if stage in weights:
+            weights[stage] -= later
     if "evaluate" in weights:
         weights["evaluate"] -= weights.get("regmix", 0.0)
     return weights
+
+
+def _search_seconds(recipe: Recipe) -> float:
+    """Estimate the last search of a run (benchmarks/search.py --time): fits grow with the trials, the
+    published recipe with its draws."""
+    trials, targets = recipe.proxy.trials, len(recipe.targets)
+    return 5 + targets * (trials / 60 + (trials / 250) ** 3 + recipe.search.candidates / 20_000)
 
 
 def _pool_share(recipe: Recipe, budget: int) -> float:

@@ -31,6 +31,7 @@ from quadmix.pipeline.place import data_place
 from quadmix.pipeline.plan import (
     BYTES_PER_TOKEN,
     GLANCE,
+    confirm_kind,
     model_costs,
     progress_weights,
     stage_seconds,
@@ -221,7 +222,8 @@ def tokenise(job: Job, corpus: Corpus, mix: Mix, targets: Sequence[TargetText]) 
     """Tokenise once what proxies and comparison models may train on, the targets, and held-out text."""
     recipe = job.recipe
     with stage(job, "pool") as notes:
-        share = mix.proxy_share(recipe.proxy.training.tokens, recipe.proxy.pool)
+        longest = max(recipe.proxy.training.tokens, confirm_kind(recipe)[1].tokens)
+        share = mix.proxy_share(longest, recipe.proxy.pool)
         if recipe.evaluate.enabled:
             share = max(share, mix.proxy_share(recipe.evaluate.training.tokens, recipe.proxy.pool))
         rows = np.flatnonzero(mix.excluded == 0)[mix.part(share).rows]
@@ -250,6 +252,8 @@ def _pool_warnings(job: Job, mix: Mix, vocab: int) -> list[str]:
             "trained, at a fraction of the cost"
         )
     trained = {"proxy": recipe.proxy.training.tokens, "evaluate": recipe.evaluate.training.tokens}
+    if recipe.confirm.training is not None:
+        trained["confirm"] = recipe.confirm.training.tokens
     for name, tokens in trained.items():
         if tokens > 1.05 * mix.train_tokens:
             out.append(

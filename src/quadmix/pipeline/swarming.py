@@ -15,11 +15,11 @@ from quadmix.io.trials import apply_dropped
 from quadmix.mixing.prior import draw_theta, prior_mean
 from quadmix.pipeline.folder import Job, StageNotes, library_versions, stage
 from quadmix.pipeline.mix import Mix, Part
+from quadmix.pipeline.plan import batch_stage, swarm_batches
 from quadmix.pipeline.reuse import reused_trials
 from quadmix.pipeline.training import proxy_setting, swarm_job, theta_job, train_jobs
 from quadmix.proxy.pool import TokenPool
 from quadmix.rng import stream
-from quadmix.search.adaptive import batch_sizes
 from quadmix.search.propose import SEARCHED, SearchContext, first_thetas, next_thetas, propose
 from quadmix.types import Batch, Proposal, Theta, Trial
 
@@ -58,7 +58,7 @@ def train_swarm(job: Job, mix: Mix, pool: TokenPool) -> Swarmed:
         ]
         planned = _read_plan(job)
         own: list[Trial] = []
-        for number, size in enumerate(_sizes(job)):
+        for number, size in enumerate(swarm_batches(job.recipe)):
             if number == len(planned):
                 known = apply_dropped(job.folder, [*own, *reused])
                 planned.append(_plan(job, mix, part, known, number, size, notes))
@@ -73,7 +73,7 @@ def train_swarm(job: Job, mix: Mix, pool: TokenPool) -> Swarmed:
                 jobs += repeats
             if not jobs:
                 break
-            own += train_jobs(job, "swarm" if number == 0 else f"swarm {number + 1}", jobs, setting, notes)
+            own += train_jobs(job, batch_stage(number), jobs, setting, notes)
         batches = tuple(b.seen for b in planned if b.seen is not None)
         count = sum(len(b.thetas) for b in planned)
         notes.facts = {
@@ -149,11 +149,6 @@ def _current(job: Job, mix: Mix) -> Theta | None:
     return theta
 
 
-def _sizes(job: Job) -> tuple[int, ...]:
-    section = job.recipe.search
-    return batch_sizes(job.recipe.proxy.trials, 1 if section.mode == "paper" else section.batches)
-
-
 def _read_plan(job: Job) -> list[PlannedBatch]:
     file = job.path("search", "batches.json")
     return list(read_value(file, tuple[PlannedBatch, ...])) if file.exists() else []
@@ -187,9 +182,9 @@ def resolution(noise: float, seeds: int) -> float:
 def _stopped(seen: Batch, left: int, seeds: int) -> str:
     return (
         f"the search stopped early: the next batch was expected to gain at most {seen.improvement:.5f} over "
-        f"the best predicted trial, less than the confirmation can see ({resolution(seen.noise, seeds):.5f}, the "
-        "noise of a "
-        f"mean of {seeds} seeds); {left} trials were not trained. search.stop: false trains them all the same"
+        f"the best predicted trial, less than the confirmation can see "
+        f"({resolution(seen.noise, seeds):.5f}, the noise of a mean of {seeds} seeds); {left} "
+        "trials were not trained. search.stop: false trains them all the same"
     )
 
 

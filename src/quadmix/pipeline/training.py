@@ -69,8 +69,9 @@ def evaluate(
 
 def _proxies(job: Job) -> dict[str, int]:
     """Return how many proxies each searched selector has had trained to find its mixture."""
-    counts = model_counts(job.recipe)
-    return {"quadmix": counts["swarm"] + counts["confirm"], "regmix": counts["regmix"]}
+    facts = {name: read_json(job.path("stages", f"{name}.json"))["facts"] for name in ("swarm", "confirm")}
+    regmix = model_counts(job.recipe)["regmix"]
+    return {"quadmix": facts["swarm"]["trials"] + facts["confirm"]["models"], "regmix": regmix}
 
 
 def _token_share(part: Part, mix: Mix) -> float:

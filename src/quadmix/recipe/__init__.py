@@ -12,11 +12,11 @@ from quadmix.recipe.load import (
     preset_text,
 )
 from quadmix.recipe.proxies import ModelSection, ProxySection, TrainingSection
+from quadmix.recipe.searching import ConfirmSection, SearchSection
 from quadmix.recipe.sections import (
     AnnotateSection,
     BudgetSection,
     Columns,
-    ConfirmSection,
     CorpusSection,
     CriterionSection,
     DomainSection,
@@ -27,7 +27,6 @@ from quadmix.recipe.sections import (
     PriorSection,
     Recipe,
     RunSection,
-    SearchSection,
     TargetSection,
     TokenizerSection,
 )

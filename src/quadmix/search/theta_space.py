@@ -92,8 +92,11 @@ class ThetaSpace:
             kept.append(points[ok])
             missed += int((~ok).sum())
             if missed > 20 * count:
-                raise SearchError(f"{missed} of {missed + sum(map(len, kept))} random θ cannot meet the "
-                                  f"budget of {self.budget:,.0f} tokens; {self._why(points[~ok][0])}")  # fmt: skip
+                tried = missed + sum(map(len, kept))
+                raise SearchError(
+                    f"{missed} of {tried} random θ cannot meet the budget of {self.budget:,.0f} tokens; "
+                    f"{self._why(points[~ok][0])}"
+                )
         return np.concatenate(kept)[:count]
 
     def design(self, rng: np.random.Generator, count: int) -> Floats:
