@@ -1,9 +1,9 @@
 """What is refused before training: files that do not belong together, batches that do not divide."""
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,26 +78,15 @@ def test_trials_have_their_own_of_what_is_not_common(
 ) -> None:
     """Four trials differ in seed, order or drawn copies exactly where these are not common."""
     common = [name for name in ("init", "order", "draw") if name != own]
-    notes = SimpleNamespace(warnings=[], facts={})
-    fakes = {
-        "stage": lambda job, name: nullcontext(notes),
-        "_draw_fitted": lambda *args: [None] * 4,
-        "_theta_job": lambda pool, mix, part, name, kind, label, theta, seed: make_job(
-            name, np.array([seed]), seed
-        ),
-        "prior_mean": lambda prior: None,
-        "proxy_setting": lambda job, mix, pool: None,
-        "_train": lambda job, name, jobs, setting, notes: jobs,
-    }
-    for name, fake in fakes.items():
-        monkeypatch.setattr(pipeline, name, fake)
-    part = SimpleNamespace(calibrate=lambda theta: None)
-    mix = SimpleNamespace(seed=3, prior=None, part=lambda share: part, proxy_share=lambda tokens, pool: 1.0)
-    proxy = SimpleNamespace(
-        training=TrainingSection(), pool="fresh", trials=4, repeats=2, common=common, group=2
+    monkeypatch.setattr(
+        pipeline,
+        "theta_job",
+        lambda pool, mix, part, name, kind, label, theta, seed: make_job(name, np.array([seed]), seed),
     )
-    jobs = pipeline.train_swarm(SimpleNamespace(recipe=SimpleNamespace(proxy=proxy)), mix, None)  # pyright: ignore[reportArgumentType]
-    trials, repeats = jobs[:4], jobs[4:]
+    mix: Any = SimpleNamespace(seed=3)
+    none: Any = None
+    trials = [pipeline.swarm_job(none, mix, none, none, i, common) for i in range(4)]
+    repeats = pipeline.repeat_jobs(none, mix, none, none, 2)
     seen = {
         "init": {job.seed for job in trials},
         "order": {job.order_seed for job in trials},

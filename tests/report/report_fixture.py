@@ -12,14 +12,20 @@ import pyarrow as pa
 from quadmix.io.atomic import write_json, write_table, write_text
 from quadmix.recipe import check_recipe, dump_recipe
 from quadmix.types import (
+    Batch,
     Candidate,
     Comparison,
     Confirmation,
     DatasetManifest,
     DomainTokens,
+    Effect,
+    LearningCurve,
+    LearningPoint,
     Ledger,
     Loss,
     Measured,
+    Objective,
+    Optimism,
     Paired,
     Parity,
     Proposal,
@@ -28,6 +34,7 @@ from quadmix.types import (
     Theta,
     Trial,
 )
+from quadmix.types.results import Standing
 
 CRITERIA = ("edu", "fluency", "heuristic")
 DOMAINS = ("web", "books", "code", "science", "forum", "other")
@@ -55,12 +62,16 @@ def make_run(
     write_json(folder / "identity.json", {"recipe": "a1b2", "tool": "0.1.0", "identity": "c0ffee"})
     for name, seconds in (("corpus", 1.2), ("annotate", 8.5), ("swarm", 61.0), ("search", 4.4)):
         warn = ["domain 'news' has 12 documents and was merged into 'other'"] if name == "annotate" else []
+        facts = {"documents": documents, **({"not_trained": 0} if name == "swarm" else {})}
         write_json(
             folder / f"stages/{name}.json",
-            {"stage": name, "seconds": seconds, "warnings": warn, "facts": {"documents": documents}},
+            {"stage": name, "seconds": seconds, "warnings": warn, "facts": facts},
         )
-    write_swarm(folder, rng)
-    write_search(folder, rng, theta, confirmed)
+    facts = {"same": {"best-observed": "theta-star"}}
+    write_json(folder / "stages/confirm.json", {"stage": "confirm", "seconds": 9.0, "facts": facts})
+    own = ATTACK if nasty else "edu"
+    write_swarm(folder, rng, own)
+    write_search(folder, rng, theta, confirmed, domains, f"single:{own}")
     write_json(folder / "evaluate/comparison.json", make_comparison(rng, domains, gains or GAINS))
     return folder
 
@@ -174,7 +185,13 @@ def make_manifest(domains, domain, tokens, copies, expected) -> DatasetManifest:
     )  # fmt: skip
 
 
-def write_swarm(folder: Path, rng: np.random.Generator, n: int = 40) -> None:
+def label_of(k: int, criterion: str) -> str:
+    """Three recipes, a design, two aimed batches."""
+    recipes = ("recipe:prior-mean", f"recipe:single:{criterion}", "current")
+    return recipes[k] if k < 3 else f"design-{k:04d}" if k < 22 else "batch-2" if k < 34 else "batch-3"
+
+
+def write_swarm(folder: Path, rng: np.random.Generator, criterion: str, n: int = 40) -> None:
     """Trials of the swarm, six repeats and two failures."""
     for k in range(n + 8):
         kind = "prior" if k < n else "repeat" if k < n + 6 else "prior"
@@ -183,8 +200,8 @@ def write_swarm(folder: Path, rng: np.random.Generator, n: int = 40) -> None:
         failed = k >= n + 6
         curve = tuple((s, float(9 * (s + 1) ** -0.15 + rng.normal(0, 0.05))) for s in range(0, 200, 10))
         trial = Trial(
-            trial_id=f"{kind}-{k:04d}", kind=kind, label=kind, theta=None, seed=k, selected_tokens=100_000,
-            unique_tokens=80_000, train_tokens=1_000_000, epochs=1.0, heldout={},
+            trial_id=f"{kind}-{k:04d}", kind=kind, label=label_of(k, criterion), theta=None, seed=k,
+            selected_tokens=100_000, unique_tokens=80_000, train_tokens=1_000_000, epochs=1.0, heldout={},
             status="failed" if failed else "done", reason="loss became NaN at step 41" if failed else "",
             losses={} if failed else losses, curve=curve, seconds=2.0,
         )  # fmt: skip
@@ -195,27 +212,70 @@ def one_loss(value: float) -> Loss:
     return Loss(bits_per_byte=float(value), stderr=0.004, rows=500, tokens=50_000, bytes=200_000)
 
 
-def write_search(folder: Path, rng: np.random.Generator, theta: Theta, confirmed: bool) -> None:
-    """Proposal with two surrogates per target, and its confirmation."""
-    reports = tuple(make_diagnostics(rng, t, kind, rho) for t in TARGETS for kind, rho in SURROGATES)
-    best = Candidate(
-        name="theta-star", theta=theta, predicted=1.97, predicted_low=1.95, predicted_high=1.99, losses={}
+def write_search(folder, rng, theta: Theta, confirmed: bool, domains: tuple[str, ...], single: str) -> None:
+    """Three batches, a proposal with all its evidence, and a confirmation by two rounds."""
+    reports = tuple(
+        make_diagnostics(rng, t, kind, rho) for t in ("objective", *TARGETS) for kind, rho in SURROGATES
     )
+    known = [Batch(trials=n, best=1.91, improvement=0.0213, noise=0.004) for n in (22, 34)]
+    sizes = zip((22, 12, 6), (None, *known), strict=True)
+    write_json(folder / "search/batches.json", [
+        {"labels": ["x"] * n, "thetas": [], "seen": seen} for n, seen in sizes
+    ])  # fmt: skip
+    shares = {d: (i + 1) / sum(range(len(domains) + 1)) for i, d in enumerate(domains)}
+    names = ("theta-star", "paper", "best-observed", "prior-mean", single)
+    candidates = tuple(
+        Candidate(
+            name=name, theta=theta, predicted=1.9612 + 0.003 * i, predicted_low=1.95, predicted_high=1.99,
+            losses={}, shares=shares,
+        ) for i, name in enumerate(names)
+    )  # fmt: skip
     proposal = Proposal(
-        candidates=(best,), target_weights={t: 0.5 for t in TARGETS}, diagnostics=reports, trials_used=46,
-        trials_excluded={"prior-0046": "loss became NaN at step 41"}, noise_sd=0.004, spread_sd=0.03,
+        candidates=candidates, objective=Objective(weights={t: 0.5 for t in TARGETS}), diagnostics=reports,
+        trials_used=46, trials_excluded={"prior-0046": "loss became NaN at step 41"}, noise_sd=0.004,
+        spread_sd=0.03, feature_names=tuple(f"share[{d}]" for d in domains), surrogate="gp",
+        learning=make_learning(), batches=tuple(known), effects=make_effects(domains), best_observed=1.9077,
+        optimism=Optimism(promised=1.9512, judged=1.9634, optimism=0.0122, halves=(0.01, 0.0144)),
     )  # fmt: skip
     write_json(folder / "search/proposal.json", proposal)
     gain = 0.012 if confirmed else 0.001
-    pair = make_pair("theta-star", "prior-mean", gain)
     confirmation = Confirmation(
-        winner="theta-star", theta=theta, confirmed=confirmed, against=(pair,),
-        reason="the gain is outside the noise" if confirmed else "the gain is inside the noise",
+        winner="theta-star", theta=theta, confirmed=confirmed,
+        against=(make_pair("theta-star", "prior-mean", gain),),
+        reason="Confirmed: 3 seeds." if confirmed else "Not confirmed: the gain is inside the noise.",
+        needed="" if confirmed else "About 77 seeds would show it.",
         measured=(
             make_measured(rng, "theta-star", 1.97, ()), make_measured(rng, "prior-mean", 1.97 + gain, ()),
+            make_measured(rng, single, 1.9977, ()),
+        ),
+        rounds=(
+            Standing(label="theta-star", round=2, seeds=6, mean=1.97, behind=0.0),
+            Standing(label="prior-mean", round=2, seeds=6, mean=1.97 + gain, behind=gain),
+            Standing(label=single, round=1, seeds=3, mean=1.9977, behind=0.0277, left="among the worse of 2"),
         ),
     )  # fmt: skip
     write_json(folder / "search/confirm.json", confirmation)
+
+
+def make_learning() -> LearningCurve:
+    points = [LearningPoint(trials=n, rmse=e, r2=0.5) for n, e in ((9, 0.0271), (18, 0.0214), (32, 0.0183))]
+    return LearningCurve(points=tuple(points), forecast=LearningPoint(trials=132, rmse=0.0127, r2=0.8))
+
+
+def make_effects(domains: tuple[str, ...]) -> tuple[Effect, ...]:
+    """Cutoffs that matter, exponents that do not."""
+    strong = [
+        Effect(group="cutoff", domain=d, range=0.05 / (i + 1), difference=-0.0061, low=-0.009, high=-0.002,
+               flat=False) for i, d in enumerate(domains)
+    ]  # fmt: skip
+    flat = [
+        Effect(group="exponent", domain=d, range=0.0, difference=0.0, low=0.0, high=0.0, flat=True)
+        for d in domains
+    ]
+    whole = Effect(
+        group="*", domain=domains[0], range=0.06, difference=-0.001, low=-0.01, high=0.01, flat=False
+    )
+    return (whole, *strong, *flat)
 
 
 SURROGATES = (("gp", 0.86), ("lightgbm", 0.71))
@@ -231,7 +291,8 @@ def make_diagnostics(rng: np.random.Generator, target: str, kind: str, rho: floa
     return SurrogateReport(
         target=target, surrogate=kind, spearman=rho, spearman_low=rho - 0.1, spearman_high=rho + 0.06,
         rmse=0.012, r2=rho**2, regret_at_1=0.004, pairwise_accuracy=0.84, interval_coverage=0.91,
-        noise_sd=0.004, spread_sd=0.03, parity=points,
+        noise_sd=0.004, spread_sd=0.03, parity=points, regret_at_5=0.0021, best_decile_bias=-0.0067,
+        members={"gp-ard": 0.75, "ridge": 0.25} if kind == "gp" and target != "objective" else {},
     )  # fmt: skip
 
 

@@ -21,11 +21,12 @@ from quadmix.report.text import clean, csv_text, esc, json_block
 
 FIGURES = {
     "comparison", "domain-tokens", "sampling-curves", "criterion-histograms", "merge-weights",
-    "criterion-agreement", "surrogate-parity", "swarm-losses", "proxy-curves",
+    "criterion-agreement", "surrogate-parity", "swarm-losses", "proxy-curves", "confirmation",
+    "search-progress", "learning-curve", "effects", "candidate-shares",
 }  # fmt: skip
 ANCHORS = [
-    "verdict", "baselines", "domains", "sampling", "criteria", "weights", "surrogate", "swarm", "documents",
-    "run",
+    "verdict", "baselines", "domains", "sampling", "criteria", "weights", "search", "surrogate", "drivers",
+    "swarm", "documents", "run",
 ]  # fmt: skip
 
 

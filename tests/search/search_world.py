@@ -3,6 +3,7 @@
 The loss of θ is computed from all documents by the `mixing` room, not from the search's features.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +12,14 @@ import pyarrow as pa
 from quadmix.mixing.prior import Prior, draw_theta, prior_mean
 from quadmix.mixing.quota import fit_budget
 from quadmix.mixing.select import select
+from quadmix.recipe import SearchSection
 from quadmix.rng import doc_keys
-from quadmix.search.propose import SearchContext
-from quadmix.types import Annotations, CriterionInfo, Loss, Theta, Trial
+from quadmix.search.adaptive import Known, batch_sizes
+from quadmix.search.model import CrossFit, Fit, Model, cross_fit, fit_model
+from quadmix.search.propose import SearchContext, first_thetas, next_thetas
+from quadmix.search.swarm import check_swarm, make_objective
+from quadmix.search.table import FeatureTable
+from quadmix.types import Annotations, Batch, CriterionInfo, Loss, Objective, Theta, Trial
 
 
 @dataclass
@@ -47,17 +53,38 @@ class World:
         noisy = {n: v + self.noise * rng.normal() for n, v in self.losses(theta).items()}
         return make_trial(f"{kind}-{number:03d}", noisy, theta=theta, kind=kind, label=label, seed=seed)
 
+    def repeats(self, count: int = 4) -> list[Trial]:
+        centre = self.fit(prior_mean(self.prior))
+        return [self.trial(i, centre, "repeat", "prior-mean", 100 + i) for i in range(count)]
+
     def swarm(self, count: int, repeats: int = 4) -> list[Trial]:
         drawn = [self.fit(t) for t in draw_theta(np.random.default_rng(11), self.prior, count)]
         trials = [self.trial(i, t, "prior", "theta", 1) for i, t in enumerate(drawn)]
-        centre = self.fit(prior_mean(self.prior))
-        return trials + [self.trial(i, centre, "repeat", "prior-mean", 100 + i) for i in range(repeats)]
+        return trials + self.repeats(repeats)
 
-    def context(self, planned: int, seed: int = 5) -> SearchContext:
-        return SearchContext(
-            annotations=self.annotations, normalised=self.normalised, prior=self.prior, fit=self.fit,
-            seed=seed, target_weights=self.weights, planned=planned, budget=self.budget,
-        )  # fmt: skip
+    def context(self, planned: int, seed: int = 5, **changes) -> SearchContext:
+        return SearchContext(**{
+            "annotations": self.annotations, "normalised": self.normalised, "prior": self.prior,
+            "fit": self.fit, "seed": seed, "target_weights": self.weights, "planned": planned,
+            "budget": self.budget, "workers": 1, **changes,
+        })  # fmt: skip
+
+    def adaptive(
+        self, count: int, section: SearchSection, context: SearchContext | None = None
+    ) -> tuple[list[Trial], list[Batch]]:
+        """Train three batches, each aimed by the trials before it, and four repeats of the control."""
+        context = context or self.context(count)
+        sizes, repeats, batches = batch_sizes(count), self.repeats(), []
+        first = first_thetas(context, sizes[0])
+        trials = [self.trial(i, t, "prior", label, 1) for i, (label, t) in enumerate(first.items())]
+        for number, size in enumerate(sizes[1:], 2):
+            found = next_thetas(trials + repeats, context, section, size)
+            batches.append(found.batch)
+            trials += [
+                self.trial(len(trials) + i, t, "prior", f"batch-{number}-{i:04d}", 1)
+                for i, t in enumerate(found.thetas)
+            ]
+        return trials + repeats, batches
 
 
 def make_loss(value):
@@ -109,3 +136,69 @@ def make_world(*, documents=1200, domains=5, criteria=2, noise=0.002, seed=0) ->
         prior=Prior(num_domains=domains, num_criteria=criteria), budget=int(0.05 * tokens.sum()), noise=noise,
         weights={"easy": 1.0, "hard": 2.0},
     )  # fmt: skip
+
+
+@dataclass
+class BoxSpace:
+    """A space whose features are its coordinates. allowed: (B, P) -> (B,) what the constraints permit."""
+
+    names: tuple[tuple[str, str], ...]
+    allowed: Callable[[np.ndarray], np.ndarray] = lambda points: np.ones(len(points), dtype=bool)
+
+    @property
+    def size(self) -> int:
+        return len(self.names)
+
+    @property
+    def groups(self) -> tuple[tuple[str, str], ...]:
+        return self.names
+
+    def table(self, points: np.ndarray) -> FeatureTable:
+        domains = sorted({domain for _, domain in self.names})
+        return FeatureTable(
+            values=points, names=tuple(f"{kind}[{domain}]" for kind, domain in self.names),
+            types=tuple(kind for kind, _ in self.names),
+            domains=tuple(domains.index(domain) for _, domain in self.names),
+        )  # fmt: skip
+
+    def published_table(self, points: np.ndarray) -> FeatureTable:
+        return self.table(points)
+
+    def select(self, points: np.ndarray) -> tuple[FeatureTable, np.ndarray]:
+        return self.table(points), self.allowed(points)
+
+    def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        points = rng.random((50 * count, self.size))
+        return points[self.allowed(points)][:count]
+
+    def design(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        return self.draw(rng, count)
+
+    def average(self, points: np.ndarray) -> np.ndarray:
+        return points.mean(axis=0)
+
+
+def box(size: int, **options) -> BoxSpace:
+    return BoxSpace(tuple(("score", f"d{i}") for i in range(size)), **options)
+
+
+def measured(
+    space: BoxSpace,
+    losses: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+    count: int,
+    *,
+    seed=0,
+    noise=0.0,
+) -> tuple[Known, Objective]:
+    """Measure random points of a space: target -> its true loss of points (B, P)."""
+    rng = np.random.default_rng(seed)
+    points = space.draw(rng, count)
+    values = {t: truth(points) + noise * rng.normal(size=count) for t, truth in losses.items()}
+    swarm, _ = check_swarm([f"t{i:03d}" for i in range(count)], space.table(points), values)
+    objective = make_objective(dict.fromkeys(losses, 1.0), swarm.losses)
+    return Known(space=space, swarm=swarm, points=points), objective
+
+
+def fitted(known: Known, objective: Objective, kind: str = "ridge", seed: int = 0) -> tuple[CrossFit, Model]:
+    cross = cross_fit(known.swarm, Fit(surrogate=kind, workers=1), np.random.default_rng(seed))
+    return cross, fit_model(known.swarm, cross, objective)

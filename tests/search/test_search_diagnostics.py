@@ -7,25 +7,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, spearmanr
+from search_world import box, measured
 
+from quadmix.engine.threads import one_thread
 from quadmix.search.diagnostics import (
     OBJECTIVE,
     Case,
     assess,
-    conformal_width,
     coverage,
     noise,
     pairwise_accuracy,
+    regret,
+    reports,
     spearman,
     spearman_interval,
     warnings_about,
 )
-from quadmix.search.surrogate import OutOfFold, split_folds
+from quadmix.search.model import Fit, conformal_quantile, cross_fit, fit_model
+from quadmix.search.surrogate import Predicted, member_weights, split_folds
+from quadmix.search.swarm import combined
 
 
 def report_of(y, mean, folds, *, noise_sd=0.1, target=OBJECTIVE, kind="auto"):
     case = Case(target=target, measured=y, noise_sd=noise_sd)
-    predicted = OutOfFold(mean=mean, stderr=np.full(len(y), 0.5))
+    predicted = Predicted(mean=mean, stderr=np.full(len(y), 0.5))
     ids = [f"t{i}" for i in range(len(y))]
     return assess(case, kind, predicted, folds=folds, rng=np.random.default_rng(0), trial_ids=ids)
 
@@ -65,7 +70,26 @@ def test_a_perfect_prediction_gets_perfect_numbers():
 def test_regret_is_the_cost_of_trusting_the_best_prediction():
     y = np.array([3.0, 1.0, 2.0, 5.0, 4.0])
     mean = np.array([2.5, 2.0, 1.0, 4.0, 4.0])
-    assert report_of(y, mean, np.zeros(5, int)).regret_at_1 == pytest.approx(1.0)
+    report = report_of(y, mean, np.zeros(5, int))
+    assert report.regret_at_1 == pytest.approx(1.0)
+    assert report.regret_at_5 == 0
+
+
+def test_regret_at_k_is_that_of_the_best_of_k():
+    rng = np.random.default_rng(9)
+    y, mean = rng.normal(size=(2, 40))
+    for k in (1, 2, 5, 40):
+        chosen = sorted(range(40), key=lambda i: mean[i])[:k]
+        assert regret(y, mean, k) == pytest.approx(min(y[i] for i in chosen) - min(y))
+    assert report_of(y, mean, split_folds(40, rng)).regret_at_5 == pytest.approx(regret(y, mean, 5))
+
+
+def test_the_bias_of_the_best_decile_shows_promises_that_are_too_good():
+    """Predictions that are right everywhere but 0.3 too low for the best 4 of 40."""
+    y = np.arange(40.0)
+    mean = np.where(y < 4, y - 0.3, y)
+    assert report_of(y, mean, np.arange(40) % 5).best_decile_bias == pytest.approx(-0.3)
+    assert report_of(y, y, np.arange(40) % 5).best_decile_bias == 0
 
 
 def test_predicting_only_the_mean_of_the_other_folds_has_no_rank_correlation():
@@ -88,17 +112,20 @@ def test_the_bootstrap_interval_holds_the_truth_about_as_often_as_it_says():
     assert 0.85 <= inside / 60 <= 1.0
 
 
-def test_conformal_intervals_cover_nine_of_ten_fresh_residuals():
-    rng = np.random.default_rng(4)
-    hits = [abs(rng.standard_t(3)) <= conformal_width(rng.standard_t(3, size=30)) for _ in range(2000)]
-    assert 0.88 <= np.mean(hits) <= 0.93
-
-
 def test_coverage_of_a_fold_is_judged_by_the_other_folds():
-    residuals = np.concatenate([np.full(20, 0.1), np.full(5, 9.0)])
+    scores = np.concatenate([np.full(20, 0.1), np.full(5, 9.0)])
     folds = np.repeat(np.arange(5), 5)
-    # the last fold's residuals never fit a width from the others; theirs always fit a width with it
-    assert coverage(residuals, folds) == pytest.approx(20 / 25)
+    # the last fold's errors never fit a width from the others; theirs always fit a width with it
+    assert coverage(scores, folds) == pytest.approx(20 / 25)
+
+
+def test_coverage_is_about_nine_in_ten_whatever_the_scale_of_the_deviations():
+    rng = np.random.default_rng(8)
+    found = []
+    for _ in range(60):
+        folds = split_folds(50, rng)
+        found.append([coverage(scale * rng.standard_t(3, 50), folds) for scale in (0.01, 100.0)])
+    np.testing.assert_allclose(np.mean(found, axis=0), 0.91, atol=0.02)
 
 
 def test_too_little_data_gives_nan_and_a_warning_instead_of_a_number():
@@ -106,8 +133,8 @@ def test_too_little_data_gives_nan_and_a_warning_instead_of_a_number():
     y = rng.normal(size=8)
     report = report_of(y, y + rng.normal(size=8), np.arange(8) % 5, noise_sd=noise(np.array([1.0, 2.0])))
     assert np.isnan([report.spearman_low, report.interval_coverage, report.noise_sd]).all()
-    assert np.isnan(conformal_width(np.ones(8)))
-    assert conformal_width(np.arange(1.0, 10.0)) == 9.0
+    assert np.isnan(conformal_quantile(np.ones(8)))
+    assert conformal_quantile(np.arange(1.0, 10.0)) == 9.0
     texts = " | ".join(warnings_about([report], "auto", 8))
     assert "no interval of the rank correlation" in texts
     assert "noise is unknown" in texts
@@ -133,3 +160,59 @@ def test_a_published_recipe_that_predicts_better_is_reported():
 
 def test_noise_is_the_sample_standard_deviation():
     assert noise(np.array([1.0, 2.0, 3.0])) == pytest.approx(1.0)
+
+
+@pytest.fixture(scope="module")
+def crossed():
+    known, objective = measured(
+        box(4), {"a": lambda p: np.sin(3 * p[:, 0]), "b": lambda p: 0.1 * p[:, 1]}, 60, noise=0.02
+    )
+    with one_thread():
+        cross = cross_fit(
+            known.swarm, Fit(surrogate="auto", workers=1), np.random.default_rng(0), beside=["paper"]
+        )
+        model = fit_model(known.swarm, cross, objective)
+        found = reports(known.swarm, cross, objective, {"a": 0.02, OBJECTIVE: 0.05}, seed=1)
+    return known, objective, cross, model, found
+
+
+def test_there_is_a_report_per_target_and_kind_the_objective_first(crossed):
+    _, _, cross, _, found = crossed
+    kinds = ["auto", *cross.members, "paper"]
+    assert [(r.target, r.surrogate) for r in found] == [(t, k) for t in (OBJECTIVE, "a", "b") for k in kinds]
+    noises = {r.target: r.noise_sd for r in found}
+    assert (noises[OBJECTIVE], noises["a"]) == (0.05, 0.02)
+    assert np.isnan(noises["b"])
+
+
+def test_members_weigh_as_their_errors_say_and_only_the_blend_of_a_target_has_members(crossed):
+    known, _, cross, _, found = crossed
+    for report in found:
+        if report.surrogate == "auto" and report.target != OBJECTIVE:
+            weights = member_weights(
+                [cross.kinds[report.target][k] for k in cross.members], known.swarm.losses[report.target]
+            )
+            assert report.members == pytest.approx(dict(zip(cross.members, weights, strict=True)))
+            assert sum(report.members.values()) == pytest.approx(1)
+        else:
+            assert report.members == {}
+
+
+def test_parity_is_kept_for_the_chosen_surrogate_and_the_paper(crossed):
+    known, objective, cross, _, found = crossed
+    truth = combined(objective, known.swarm.losses)
+    for report in found:
+        assert len(report.parity) == (60 if report.surrogate in ("auto", "paper") else 0)
+    first = found[0]
+    assert [p.trial_id for p in first.parity] == list(known.swarm.ids)
+    np.testing.assert_allclose([p.measured for p in first.parity], truth)
+    np.testing.assert_allclose(
+        [p.predicted for p in first.parity],
+        combined(objective, {t: cross.chosen[t].mean for t in known.swarm.losses}),
+    )
+    assert first.rmse == pytest.approx(np.sqrt(np.mean([(p.measured - p.predicted) ** 2 for p in first.parity])))
+
+
+def test_reports_are_deterministic(crossed):
+    known, objective, cross, _, found = crossed
+    assert repr(reports(known.swarm, cross, objective, {"a": 0.02, OBJECTIVE: 0.05}, seed=1)) == repr(found)

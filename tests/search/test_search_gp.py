@@ -7,7 +7,15 @@ from scipy.stats import norm
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
 
+from quadmix.engine.threads import one_thread
 from quadmix.search import gp
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_blas_thread():
+    with one_thread():
+        yield
+
 
 LENGTHS = ("ard", "structured", "isotropic")
 TYPES = np.array([0, 0, 1, 1, 2, 2, 2])

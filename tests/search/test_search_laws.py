@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
+from quadmix.engine.threads import one_thread
 from quadmix.search import laws
 from quadmix.search.laws import fit_law
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_blas_thread():
+    with one_thread():
+        yield
 
 
 def draw(rng, count, domains=8):

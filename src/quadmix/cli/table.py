@@ -1,13 +1,19 @@
-"""The end of a run in text: where the dataset and the report lie, and the comparison table."""
+"""The end of a run in text: the candidates and the winner, where dataset and report lie, the comparison."""
 
+from pathlib import Path
+
+from quadmix.io.atomic import read_value
 from quadmix.pipeline.run import RunResult
-from quadmix.types import Comparison, Confirmation, Measured, Paired
+from quadmix.types import Comparison, Confirmation, Measured, Paired, Proposal
 
 
 def result_lines(result: RunResult) -> list[str]:
     """Return what a run prints on stdout when it ends."""
     lines: list[str] = []
     if result.confirmation:
+        proposal = _proposal(result.folder)
+        if proposal:
+            lines += candidate_table(proposal, result.confirmation)
         lines += _confirmation(result.confirmation)
     if result.comparison:
         lines += ["", *comparison_table(result.comparison, result.confirmation)]
@@ -22,6 +28,31 @@ def result_lines(result: RunResult) -> list[str]:
     if result.report:
         lines.append(f"report   {result.report}")
     return lines or [f"done; see {result.folder}"]
+
+
+def candidate_table(proposal: Proposal, confirmation: Confirmation) -> list[str]:
+    """Return the candidates that were tried, best measured first: predicted, measured, difference to the
+    control (bits per byte, lower is better), and the winner."""
+    predicted = {c.name: c for c in proposal.candidates}
+    pairs = {p.label: p for p in confirmation.against}
+    control = next((p.control for p in confirmation.against), "control")
+    width = max([9, *(len(m.label) for m in confirmation.measured)])
+    lines = [
+        f"{'candidate':{width}} {'predicted':>9} {'90 % interval':>16} {'measured':>8} {'95 % interval':>16} "
+        f"{'seeds':>5}  it minus {control} [95 %]"
+    ]
+    for m in sorted(confirmation.measured, key=lambda m: (-len(m.values), m.mean)):
+        c = predicted.get(m.label)
+        row = f"{m.label:{width}} {_number(c.predicted if c else None):>9} "
+        row += f"{_span(c.predicted_low, c.predicted_high) if c else '-':>16} {m.mean:>8.4f} "
+        row += f"{_span(m.low, m.high):>16} {len(m.values):>5}  {_difference(pairs.get(m.label))}"
+        lines.append(row + ("  <- winner" if m.label == confirmation.winner else ""))
+    if proposal.optimism and proposal.optimism.optimism > 0:
+        gap = proposal.optimism.optimism
+        lines.append(
+            f"predictions of proposals are too good by about {gap:.4f} (half of the trials, each way)"
+        )
+    return lines
 
 
 def comparison_table(comparison: Comparison, confirmation: Confirmation | None) -> list[str]:
@@ -60,12 +91,25 @@ def _circumstances(comparison: Comparison) -> str:
 
 def _row(measured: Measured, predicted: float | None, proxy: float | None, paired: Paired | None) -> str:
     interval = f"{measured.low:.4f}..{measured.high:.4f}"
-    difference = f"{paired.difference:+.4f} [{paired.low:+.4f}, {paired.high:+.4f}]" if paired else "-"
+    difference = _difference(paired)
     return (
         f"{measured.label:16} {measured.selected_tokens:>11,} {measured.unique_tokens:>11,} "
         f"{measured.epochs:>6.2f} {_number(predicted):>9} {_number(proxy):>8} {measured.mean:>12.4f} "
         f"{interval:>17} {difference:>24}"
     )
+
+
+def _difference(paired: Paired | None) -> str:
+    return f"{paired.difference:+.4f} [{paired.low:+.4f}, {paired.high:+.4f}]" if paired else "-"
+
+
+def _span(low: float, high: float) -> str:
+    return "-" if low != low or high != high else f"{low:.4f}..{high:.4f}"
+
+
+def _proposal(folder: Path) -> Proposal | None:
+    file = folder / "search" / "proposal.json"
+    return read_value(file, Proposal) if file.is_file() else None
 
 
 def _number(value: float | None) -> str:
@@ -74,4 +118,6 @@ def _number(value: float | None) -> str:
 
 def _confirmation(confirmation: Confirmation) -> list[str]:
     state = "confirmed" if confirmation.confirmed else "NOT confirmed"
-    return [f"θ* = {confirmation.winner}, {state}: {confirmation.reason}"]
+    reason = confirmation.reason.removeprefix("Confirmed: ").removeprefix("Not confirmed: ")
+    lines = [f"θ* = {confirmation.winner}, {state}: {reason}"]
+    return [*lines, confirmation.needed] if confirmation.needed else lines

@@ -1,6 +1,7 @@
 """`quadmix trials`: the trials of a run as data; list, drop, restore, have made again."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
@@ -47,6 +48,22 @@ def restore(folder: RunFolder, ids: Ids, json_: AsJson = False) -> None:
     dropped = restore_trials(folder, ids)
     lines = [f"still dropped: {', '.join(dropped) or 'none'}", next_step(folder)]
     print_result({"dropped": dropped}, lines, json_)
+
+
+@app.command()
+def export(
+    folder: RunFolder,
+    out: Annotated[Path, typer.Option("--out", help="folder for the two CSV files")],
+    format_: Annotated[
+        Literal["olmix", "regmix"], typer.Option("--format", help="names of files and columns")
+    ] = "olmix",
+    json_: AsJson = False,
+) -> None:
+    """Write the trials as two CSV files, shares and losses: for Olmix, RegMix, `quadmix search --trials`."""
+    from quadmix.cli.mixtures import export_trials
+
+    lines = export_trials(folder, format_, out)
+    print_result({"written": lines}, lines, json_)
 
 
 @app.command()

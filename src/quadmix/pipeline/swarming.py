@@ -17,10 +17,18 @@ from quadmix.pipeline.folder import Job, StageNotes, library_versions, stage
 from quadmix.pipeline.mix import Mix, Part
 from quadmix.pipeline.plan import batch_stage, swarm_batches
 from quadmix.pipeline.reuse import reused_trials
-from quadmix.pipeline.training import proxy_setting, swarm_job, theta_job, train_jobs
+from quadmix.pipeline.training import proxy_setting, repeat_jobs, swarm_job, train_jobs
 from quadmix.proxy.pool import TokenPool
 from quadmix.rng import stream
-from quadmix.search.propose import SEARCHED, SearchContext, first_thetas, next_thetas, propose
+from quadmix.search.propose import (
+    LEAST_TRIALS,
+    SEARCHED,
+    SearchContext,
+    first_thetas,
+    next_thetas,
+    propose,
+    usable_trials,
+)
 from quadmix.types import Batch, Proposal, Theta, Trial
 
 
@@ -52,10 +60,7 @@ def train_swarm(job: Job, mix: Mix, pool: TokenPool) -> Swarmed:
         reused, said = reused_trials(job, mix, setting)
         notes.warnings += said.warnings
         centre = part.calibrate(prior_mean(mix.prior))
-        repeats = [
-            theta_job(pool, mix, part, f"repeat-{i:02d}", "repeat", "repeat", centre, 1 + i)
-            for i in range(section.repeats)
-        ]
+        repeats = repeat_jobs(pool, mix, part, centre, section.repeats)
         planned = _read_plan(job)
         own: list[Trial] = []
         for number, size in enumerate(swarm_batches(job.recipe)):
@@ -166,6 +171,12 @@ def _plan(
     if number == 0:
         first = first_thetas(context, size, already=len(known))
         return PlannedBatch(labels=tuple(first), thetas=tuple(first.values()))
+    if len(usable_trials(known, context, 0)[0]) < LEAST_TRIALS:
+        notes.warnings.append(
+            f"batch {number + 1} was not aimed: fewer than {LEAST_TRIALS} trials of the first one can be used"
+        )
+        more = first_thetas(context, size, already=len(known), recipes=False)
+        return PlannedBatch(labels=tuple(more), thetas=tuple(more.values()))
     with job.progress.stage(f"aim {number + 1}", 1, "batch"):
         found = next_thetas(known, context, section, size)
     if section.stop and found.batch.improvement < resolution(found.batch.noise, job.recipe.confirm.seeds):

@@ -36,6 +36,13 @@ def swarm_job(
     return replace(job, seed=seeds["init" in common], order_seed=seeds["order" in common])
 
 
+def repeat_jobs(pool: TokenPool, mix: Mix, part: Part, theta: Theta, count: int) -> list[ProxyJob]:
+    """Return jobs of one θ that share nothing but the data: their spread is the noise of a trial."""
+    return [
+        theta_job(pool, mix, part, f"repeat-{i:02d}", "repeat", "repeat", theta, 1 + i) for i in range(count)
+    ]
+
+
 def final_theta(mix: Mix, confirmation: Confirmation) -> Theta:
     """Return the winner's θ calibrated to the budget of the whole pool."""
     return mix.whole.calibrate(confirmation.theta)

@@ -1,4 +1,20 @@
-# --------------------------------------------------------------------------- is it better?
+"""The section "Is it better?" and the refusal under the verdict: what fresh models measured.
+
+In: the loaded run. Out: HTML. Differences are paired, candidate or selector minus control, in bits per byte
+(below 0 = better); an interval that is not known is never a win.
+"""
+
+from collections.abc import Sequence
+
+from quadmix.report import trials
+from quadmix.report.html import Gallery, Html, details, join, not_run, note, section, show, table, tag
+from quadmix.report.load import RunFiles
+from quadmix.report.plots import trim
+from quadmix.report.text import clean, count, esc, interval, label_name, num, short
+from quadmix.report.verdict import beats, plain_reason
+from quadmix.types import Comparison, Confirmation, Measured, Paired
+
+
 def baselines(files: RunFiles, gallery: Gallery) -> Html:
     """Comparison with every baseline, then the confirmation before it."""
     parts: list[Html] = []
@@ -10,7 +26,7 @@ def baselines(files: RunFiles, gallery: Gallery) -> Html:
     if files.confirmation is None:
         parts.append(not_run("the confirmation"))
     else:
-        parts += _confirmation(files.confirmation)
+        parts += _confirmation(files.confirmation, gallery)
     return section("baselines", "Is it better?", *parts)
 
 
@@ -72,33 +88,59 @@ def _losses_table(caption: str, measured: Sequence[Measured], which: str) -> Htm
     return details(caption, table([what, *(label_name(m.label) for m in ordered)], rows, caption=caption))
 
 
-def _confirmation(confirmation: Confirmation) -> list[Html]:
+def _confirmation(confirmation: Confirmation, gallery: Gallery) -> list[Html]:
+    state = "Confirmed" if confirmation.confirmed else "NOT confirmed"
+    parts = [note(f"{state}; best measured: {confirmation.winner}. {plain_reason(confirmation)}")]
+    if confirmation.measured:
+        parts.append(show(gallery, trials.dots(confirmation.measured, confirmation.winner, "confirmation")))
+    parts.append(
+        _tried(confirmation)
+        if confirmation.confirmed
+        else note("The table of all that was tried stands under the verdict.", "absent")
+    )
+    return [*parts, _losses_table("Fresh proxies: loss per target", confirmation.measured, "losses")]
+
+
+def refusal(files: RunFiles) -> Html:
+    """The block under the strip of a run whose confirmation failed: what was tried and what it would take."""
+    confirmation = files.confirmation
+    if confirmation is None or confirmation.confirmed:
+        return Html("")
+    needed = note(f"What it would take: {confirmation.needed}") if confirmation.needed else Html("")
+    body = join(note(plain_reason(confirmation)), needed, _tried(confirmation))
+    return Html(f'<div class="refused" role="note"><h3>{esc("Why nothing is recommended")}</h3>{body}</div>')
+
+
+def _tried(confirmation: Confirmation) -> Html:
+    """Every label that was trained, best first: rounds, seeds, mean, and the paired difference to the
+    control of those that were compared in the end."""
     pairs = {p.label: p for p in confirmation.against}
+    control = next((p.control for p in confirmation.against), "control")
+    measured = {m.label: m for m in confirmation.measured}
     rows: list[list[str]] = []
-    for m in sorted(confirmation.measured, key=lambda m: m.mean):
-        pair = pairs.get(m.label)
+    for label, rounds, left in _standings(confirmation):
+        m, pair = measured.get(label), pairs.get(label)
+        verdict = ("better" if beats(pair) else "NOT better") if pair else "the control"
         rows.append(
             [
-                m.label, num(m.mean), interval(m.low, m.high),
+                label, rounds, count(len(m.values)) if m else "0", num(m.mean if m else None),
+                interval(m.low, m.high) if m else "–",
                 num(pair.difference, sign=True) if pair else "–",
                 interval(pair.low, pair.high, sign=True) if pair else "–",
-                "–" if not pair else "better" if beats(pair) else "NOT better",
+                f"left: {trim(clean(left), 70)}" if left else verdict if pair or label == control else "–",
             ]
         )  # fmt: skip
-    control = confirmation.against[0].control if confirmation.against else "control"
-    headers = [
-        "candidate",
-        "measured",
-        "95 % interval",
-        f"it − {control}",
-        "95 % interval",
-        f"than {control}",
-    ]
-    state = "Confirmed" if confirmation.confirmed else "NOT confirmed"
-    return [
-        note(f"{state}; best measured: {confirmation.winner}. {confirmation.reason}"),
-        table(headers, rows, caption="Fresh proxies by measured loss, bits per byte (lower is better)"),
-        _losses_table("Fresh proxies: loss per target", confirmation.measured, "losses"),
-    ]
+    headers = ["candidate", "rounds", "seeds", "measured", "95 % interval", f"it − {control}",
+               "95 % interval", f"than {control}"]  # fmt: skip
+    caption = (
+        "Fresh proxies, bits per byte (lower is better). Differences are paired over common seeds, "
+        "their intervals hold for all candidates together"
+    )
+    return table(headers, rows, caption=caption)
 
 
+def _standings(confirmation: Confirmation) -> list[tuple[str, str, str]]:
+    """Return (label, rounds, why it left) in the order of the race; by mean where there was none."""
+    if confirmation.rounds:
+        return [(s.label, count(s.round), s.left) for s in confirmation.rounds]
+    return [(m.label, "–", "") for m in sorted(confirmation.measured, key=lambda m: m.mean)]

@@ -8,6 +8,7 @@ from quadmix.report.plots import Picture
 from quadmix.report.text import count, esc, sig
 
 Html = NewType("Html", str)
+Gallery = list[Picture]
 ROWS = 200
 
 
@@ -71,6 +72,14 @@ def figure(picture: Picture) -> Html:
         f"<figcaption>{esc(picture.caption)} <span>{links}</span></figcaption>"
         f"{details('Data of this figure', data_table)}</figure>"
     )
+
+
+def show(gallery: Gallery, picture: Picture | None) -> Html:
+    """Add a picture to the gallery and return its HTML."""
+    if picture is None:
+        return Html("")
+    gallery.append(picture)
+    return figure(picture)
 
 
 def _plain(cell: object) -> str:

@@ -13,11 +13,21 @@ import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
+from quadmix.codec import from_json
 from quadmix.errors import InputError, RecipeError
 from quadmix.io.atomic import read_json, read_table, read_text, read_value, table_columns
 from quadmix.io.trials import read_trials
 from quadmix.recipe import Recipe, load_recipe
-from quadmix.types import Comparison, Confirmation, DatasetManifest, Floats, Proposal, Theta, Trial
+from quadmix.types import (
+    Batch,
+    Comparison,
+    Confirmation,
+    DatasetManifest,
+    Floats,
+    Proposal,
+    Theta,
+    Trial,
+)
 
 T = TypeVar("T")
 pc: Any = pyarrow.compute  # its functions are made at import time, unknown to type checkers
@@ -60,6 +70,15 @@ class Table:
         return (self.low + self.high) / 2
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedBatch:
+    """One batch of the swarm: how many trials it has (0: the search stopped there) and what was known when
+    it was planned (None for the first)."""
+
+    trials: int
+    seen: Batch | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RunFiles:
     """Everything the page reads. theta: the parameters that were applied, or else the confirmed or
@@ -71,6 +90,7 @@ class RunFiles:
     recipe_text: str
     stages: tuple[Stage, ...]
     trials: tuple[Trial, ...]
+    planned: tuple[PlannedBatch, ...]
     proposal: Proposal | None
     confirmation: Confirmation | None
     comparison: Comparison | None
@@ -90,7 +110,7 @@ def load_run(run_folder: str | Path) -> RunFiles:
         raise InputError(f"run folder {str(folder)!r} does not exist; `quadmix run RECIPE` makes one")
     recipe, notes = _recipe(folder / "recipe.resolved.yaml")
     dataset = _value(folder / "dataset/manifest.json", DatasetManifest)
-    proposal = _value(folder / "search/proposal.json", Proposal)
+    proposal = _proposal(folder / "search/proposal.json")
     confirmation = _value(folder / "search/confirm.json", Confirmation)
     proposed = proposal.candidates[0].theta if proposal and proposal.candidates else None
     domains = tuple(d.domain for d in dataset.domains) if dataset else ()
@@ -102,6 +122,7 @@ def load_run(run_folder: str | Path) -> RunFiles:
         recipe_text=_text(folder / "recipe.resolved.yaml"),
         stages=_stages(folder / "stages"),
         trials=tuple(read_trials(folder)),
+        planned=_planned(folder / "search/batches.json"),
         proposal=proposal,
         confirmation=confirmation,
         comparison=_value(folder / "evaluate/comparison.json", Comparison),
@@ -117,6 +138,27 @@ def load_run(run_folder: str | Path) -> RunFiles:
 
 def _value(path: Path, cls: type[T]) -> T | None:
     return read_value(path, cls) if path.is_file() else None
+
+
+def _proposal(path: Path) -> Proposal | None:
+    """Return the proposal; files from before the objective became a value of its own have its weights."""
+    if not path.is_file():
+        return None
+    data = read_json(path)
+    if isinstance(data, dict) and "target_weights" in data and "objective" not in data:
+        data["objective"] = {"weights": data.pop("target_weights")}
+    return from_json(Proposal, data, where=str(path))
+
+
+def _planned(path: Path) -> tuple[PlannedBatch, ...]:
+    data: list[dict[str, Any]] = read_json(path) if path.is_file() else []
+    return tuple(
+        PlannedBatch(
+            trials=len(d.get("labels") or ()),
+            seen=from_json(Batch, d["seen"], where=str(path)) if d.get("seen") else None,
+        )
+        for d in data
+    )
 
 
 def _mapping(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from quadmix.errors import MissingExtraError
 
-ACCENT, GREY, LIGHT, RED, INK = "#2456a6", "#8a94a0", "#d5dae0", "#b3362b", "#1d2733"
+ACCENT, GREY, LIGHT, RED, INK, ORANGE = "#2456a6", "#8a94a0", "#d5dae0", "#b3362b", "#1d2733", "#cf7a17"
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "quadmix",

@@ -1,37 +1,295 @@
-# --------------------------------------------------------------------------- can I trust the search?
-def surrogate(files: RunFiles, gallery: Gallery) -> Html:
-    """Out-of-fold parity of the surrogate next to the noise floor."""
-    title = "Can the search be trusted?"
-    if files.proposal is None:
-        return section("surrogate", title, not_run("the search"))
-    shown = [r for r in shown_surrogates(files.proposal.diagnostics).values() if r.parity]
-    parts = [show(gallery, trials.parity(shown))] if shown else []
+"""The sections about the search: what it tried and proposes, how far to trust it, what drives the result.
+
+In: the loaded run and the gallery. Out: HTML. Predictions stand beside what was measured and beside the
+noise; what is not known is said to be unknown.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from quadmix.report import search_figures, trials
+from quadmix.report.html import Gallery, Html, details, items, join, not_run, note, section, show, table, tag
+from quadmix.report.load import RunFiles
+from quadmix.report.search_facts import (
+    CONTROL,
+    EVERY,
+    PUBLISHED,
+    REUSED,
+    STAR,
+    candidate,
+    group_name,
+    kind_name,
+    known,
+    learning_sentence,
+    measured_of,
+    objective_sentence,
+    optimism_sentence,
+    other_size,
+    shots,
+    steering,
+    stop_sentence,
+)
+from quadmix.report.text import count, interval, num, percent, sig
+from quadmix.report.verdict import failed_trials
+from quadmix.types import Candidate, Effect, Proposal, SurrogateReport, Theta
+
+SHOWN_DIFFERENCES = 10
+SHOWN_FLAT = 12
+QUALITY = (
+    "regret@k: the best of the k trials predicted best, minus the best of all; bias: predicted minus "
+    "measured over the tenth predicted best (below 0: promises too much there); inside 90 %: trials inside "
+    "the 90 % interval; –: unknown."
+)
+
+
+# --------------------------------------------------------------------------- the search
+def search(files: RunFiles, gallery: Gallery) -> Html:
+    """Batches, progress, candidates with prediction and measurement."""
+    title = "How did the search go?"
+    proposal = files.proposal
+    if proposal is None:
+        return section("search", title, not_run("the search"))
+    used = f"{count(proposal.trials_used)} trials were used, {count(len(proposal.trials_excluded))} left out."
+    best = f" Least measured objective of a trial: {num(proposal.best_observed)}."
+    return section(
+        "search",
+        title,
+        note(f"{objective_sentence(proposal)} {used}{best if known(proposal.best_observed) else ''}"),
+        note(stop_sentence(files)) if stop_sentence(files) else Html(""),
+        show(gallery, search_figures.progress(shots(files), proposal.noise_sd)),
+        _batches(files, proposal),
+        tag("h3", "Candidates"),
+        _candidates(files, proposal),
+        note(optimism_sentence(proposal.optimism)),
+    )
+
+
+def _batches(files: RunFiles, proposal: Proposal) -> Html:
+    """One row per batch: what was known before it, and what it was expected to gain."""
+    if files.planned:
+        planned = [(p.trials, p.seen) for p in files.planned]
+    else:
+        planned = [(None, seen) for seen in proposal.batches]
     rows = [
         [
-            r.target, r.surrogate, num(r.spearman, 2), interval(r.spearman_low, r.spearman_high, 2),
-            num(r.rmse), num(r.r2, 2), num(r.regret_at_1), percent(r.pairwise_accuracy),
-            percent(r.interval_coverage), num(r.noise_sd), num(r.spread_sd),
+            f"batch {number}" if size != 0 else f"batch {number}: not trained",
+            count(size), count(seen.trials) if seen else "–", num(seen.best if seen else None),
+            num(seen.improvement if seen else None), num(seen.noise if seen else None),
         ]
-        for r in files.proposal.diagnostics
+        for number, (size, seen) in enumerate(planned, 1 if files.planned else 2)
     ]  # fmt: skip
-    headers = ["target", "surrogate", "Spearman", "interval", "RMSE", "R²", "regret@1", "pairs right",
-               "in its interval", "noise s.d.", "spread s.d."]  # fmt: skip
-    parts.append(
-        table(headers, rows, caption="Out-of-fold quality of the surrogates, bits per byte", words=2)
+    headers = ["batch", "trials in it", "known before", "best measured before", "expected improvement",
+               "noise of one trial"]  # fmt: skip
+    caption = (
+        "Batches of the search, bits per byte; the improvement is the surrogate's expectation beforehand"
     )
-    parts.append(_candidates(files))
+    return table(headers, rows, caption=caption) if rows else Html("")
+
+
+def _candidates(files: RunFiles, proposal: Proposal) -> Html:
+    rows: list[list[str]] = []
+    for c in proposal.candidates:
+        m, twin = measured_of(files, c.name)
+        rows.append(
+            [
+                f"{c.name} (the same θ as {twin})" if twin else c.name,
+                num(c.predicted), interval(c.predicted_low, c.predicted_high),
+                num(m.mean) if m else "not tried", interval(m.low, m.high) if m else "–",
+                count(len(m.values)) if m else "–", num(c.predicted - m.mean, sign=True) if m else "–",
+            ]
+        )  # fmt: skip
+    for name in (STAR, PUBLISHED):
+        if candidate(proposal, name) is None:
+            rows.append([name, "not proposed", *["–"] * 5])
+    headers = ["candidate", "predicted", "90 % interval", "measured", "95 % interval", "seeds",
+               "predicted − measured"]  # fmt: skip
+    caption = (
+        "Candidates, bits per byte: predicted by the search, measured by the confirmation's fresh proxies"
+    )
+    said = [
+        note(f"{w[:1].upper()}{w[1:]}.", "absent")
+        for w in proposal.warnings
+        if f"'{PUBLISHED}'" in w and "no candidate" in w
+    ]
+    if other_size(files):
+        text = (
+            "The confirmation trained models of another kind than the search's proxies: compare differences "
+        )
+        said.append(note(text + "between candidates, not the levels of the two columns.", "absent"))
+    return join(table(headers, rows, caption=caption), *said)
+
+
+# --------------------------------------------------------------------------- can I trust the search?
+def surrogate(files: RunFiles, gallery: Gallery) -> Html:
+    """Out-of-fold quality of the surrogate next to the noise floor, and what more trials would buy."""
+    title = "Can the surrogate be trusted?"
+    proposal = files.proposal
+    if proposal is None:
+        return section("surrogate", title, not_run("the search"))
+    shown = steering(proposal)
+    pictured = [r for r in shown if r.parity]
+    others = [r for r in proposal.diagnostics if r not in shown]
+    parts = [
+        note("Everything here is out of fold: predictions of trials by fits that had not seen them."),
+        show(gallery, trials.parity(pictured)) if pictured else Html(""),
+        _quality(shown, "Out-of-fold quality of the surrogate that steered the search, bits per byte"),
+        note(QUALITY, "absent"),
+    ]
+    if others:
+        rest = _quality(others, "Out-of-fold quality of the others, bits per byte")
+        parts.append(details("Its members alone, and the published surrogate", rest))
+    parts.append(_members(shown))
+    if proposal.learning:
+        parts.append(tag("h3", "What would more trials buy?"))
+        parts.append(note(learning_sentence(proposal.learning, proposal.noise_sd)))
+        parts.append(show(gallery, search_figures.learning(proposal.learning, proposal.noise_sd)))
     return section("surrogate", title, *parts)
 
 
-def _candidates(files: RunFiles) -> Html:
-    if files.proposal is None:
-        return Html("")
+def _quality(reports: Sequence[SurrogateReport], caption: str) -> Html:
+    """One row per report; which surrogate it is stands in the caption where it is the same in all rows."""
+    names = {r.surrogate for r in reports}
     rows = [
-        [label_name(c.name), num(c.predicted), interval(c.predicted_low, c.predicted_high)]
-        for c in files.proposal.candidates
-    ]
-    caption = f"Candidates by predicted objective, from {count(files.proposal.trials_used)} trials"
-    return details(caption, table(["candidate", "predicted", "90 % interval"], rows, caption=caption))
+        [
+            r.target, *([r.surrogate] if len(names) > 1 else []),
+            num(r.spearman, 2), interval(r.spearman_low, r.spearman_high, 2),
+            num(r.r2, 2), num(r.rmse), num(r.noise_sd), num(r.spread_sd), num(r.regret_at_1),
+            num(r.regret_at_5), num(r.best_decile_bias, sign=True), percent(r.pairwise_accuracy, 0),
+            percent(r.interval_coverage, 0),
+        ]
+        for r in reports
+    ]  # fmt: skip
+    headers = ["target", "Spearman", "95 % interval", "R²", "RMSE", "noise s.d.", "spread s.d.", "regret@1",
+               "regret@5", "bias in best 10 %", "pairs right", "inside 90 %"]  # fmt: skip
+    if len(names) == 1:
+        return table(headers, rows, caption=f"{caption} ({next(iter(names))})")
+    return table([headers[0], "surrogate", *headers[1:]], rows, caption=caption, words=2)
+
+
+def _members(reports: Sequence[SurrogateReport]) -> Html:
+    """Weight of every member of the surrogate per target."""
+    weighed = [r for r in reports if r.members]
+    if not weighed:
+        return Html("")
+    names = sorted({n for r in weighed for n in r.members})
+    rows = [[r.target, *(percent(r.members.get(n, 0.0), 0) for n in names)] for r in weighed]
+    return table(["target", *names], rows, caption="Weights of the surrogate's members")
+
+
+# --------------------------------------------------------------------------- what drives the result?
+def drivers(files: RunFiles, gallery: Gallery) -> Html:
+    """Effects of the parameters, free choices, and the shares of the candidates."""
+    title = "What drives the result?"
+    proposal = files.proposal
+    if proposal is None:
+        return section("drivers", title, not_run("the search"))
+    parts: list[Html] = []
+    if proposal.effects:
+        parts.append(show(gallery, search_figures.effect_bars(proposal.effects, proposal.noise_sd)))
+        parts += _differences(proposal, files.domains)
+        parts += _free(proposal)
+    else:
+        parts.append(note("The effects of the parameters are not stored in this run.", "absent"))
+    winner = files.confirmation.winner if files.confirmation else STAR
+    picture = search_figures.shares(proposal.candidates, [*dict.fromkeys([STAR, CONTROL, PUBLISHED, winner])])
+    parts.append(tag("h3", "Shares of the domains"))
+    parts.append(show(gallery, picture) or note("Not stored in this run.", "absent"))
+    return section("drivers", title, *parts)
+
+
+def _differences(proposal: Proposal, domains: Sequence[str]) -> list[Html]:
+    """Where the proposal differs from the prior mean in a way that is clear over refits."""
+    first, control = proposal.candidates[0], candidate(proposal, CONTROL)
+    clear = [e for e in proposal.effects if e.low > 0 or e.high < 0]
+    clear = sorted(clear, key=lambda e: -abs(e.difference))[:SHOWN_DIFFERENCES]
+    heading = tag("h3", f"What distinguishes {first.name} from {CONTROL}")
+    if not clear:
+        return [heading, note("No group of parameters makes a difference that is clear over refits.")]
+    names = _order(proposal) or tuple(domains)
+    rows = [
+        [
+            group_name(e.group, e.domain), _value(first, e, names), _value(control, e, names),
+            num(e.difference, sign=True), interval(e.low, e.high, sign=True),
+        ]
+        for e in clear
+    ]  # fmt: skip
+    caption = (
+        "Largest differences of the predicted objective, bits per byte: the proposal's values put into the "
+        "prior mean, group by group (below 0 = better)"
+    )
+    if criteria := _criteria(proposal, names):
+        caption += f"; weights in the order {' / '.join(criteria)}"
+    headers = ["group", first.name, CONTROL, "difference", "90 % interval"]
+    return [heading, table(headers, rows, caption=caption, words=3)]
+
+
+def _order(proposal: Proposal) -> tuple[str, ...]:
+    """Return the domains in θ's order, which the names of the features keep."""
+    shares = [n for n in proposal.feature_names if n.startswith("share[")]
+    return tuple(n.removeprefix("share[").removesuffix("]") for n in shares)
+
+
+def _criteria(proposal: Proposal, domains: Sequence[str]) -> list[str]:
+    """Return the criteria in θ's order, from the names of the first domain's features."""
+    start = f"score[{domains[0]}," if domains else "score["
+    return [n[len(start) : -1] for n in proposal.feature_names if n.startswith(start)]
+
+
+def _value(found: Candidate | None, effect: Effect, domains: Sequence[str]) -> str:
+    """Return the candidate's value of a group in one domain, a dash for groups over several."""
+    theta = found.theta if found else None
+    if effect.domain not in domains or theta is None or len(theta.cutoff) != len(domains):
+        return "–"
+    place = domains.index(effect.domain)
+    if effect.group == "weight":
+        return " / ".join(num(float(w), 2) for w in theta.weights[place])
+    if effect.group in ("steepness", "cutoff", "exponent", "floor", "scale"):
+        return sig(_numbers(theta, effect.group, place), 3)
+    return "–"
+
+
+def _numbers(theta: Theta, group: str, place: int) -> float:
+    return float(getattr(theta, group)[place])
+
+
+def _free(proposal: Proposal) -> list[Html]:
+    """List the groups whose value hardly matters, by kind."""
+    flat: dict[str, list[str]] = {}
+    for e in proposal.effects:
+        if e.flat:
+            flat.setdefault(e.group, []).append(e.domain)
+    heading = tag("h3", "Free choices")
+    measure = "the noise of one trial" if known(proposal.noise_sd) else "what can be seen at all"
+    if not flat:
+        return [heading, note(f"None: every group moves the objective by more than {measure}.")]
+    lines = [_flat_line(group, domains) for group, domains in flat.items()]
+    text = f"Any value does around θ*: these move the predicted objective by less than {measure}."
+    if not known(proposal.noise_sd):
+        text += " The noise is unknown, so only groups without any effect are named."
+    return [heading, note(text), items(lines)]
+
+
+def _flat_line(group: str, domains: Sequence[str]) -> str:
+    name = kind_name(group)
+    if EVERY in domains:
+        return f"{name}: in all domains together"
+    shown = ", ".join(domains[:SHOWN_FLAT])
+    more = f" and {len(domains) - SHOWN_FLAT} more" if len(domains) > SHOWN_FLAT else ""
+    return f"{name}: in {shown}{more}"
+
+
+# --------------------------------------------------------------------------- the swarm
+_KINDS = {"prior": "for the search", "repeat": "repeats of the prior mean", "confirm": "for the confirmation",
+          "regmix": "for the regmix baseline", "compare": "for the comparison",
+          REUSED: "reused from earlier runs"}  # fmt: skip
+
+
+def _trained(files: RunFiles) -> str:
+    """Count the finished proxies by what they are for."""
+    done = [t for t in files.trials if t.status == "done"]
+    kinds = Counter(REUSED if t.trial_id.startswith(REUSED) else t.kind for t in done)
+    named = ", ".join(f"{count(n)} {_KINDS.get(kind, kind)}" for kind, n in kinds.items())
+    return f"{count(len(done))} proxies ({named})"
 
 
 def swarm(files: RunFiles, gallery: Gallery) -> Html:
@@ -47,14 +305,11 @@ def swarm(files: RunFiles, gallery: Gallery) -> Html:
     rows += [[name, "excluded", reason] for name, reason in excluded.items() if name not in named]
     headers = ["trial", "kind", "reason"]
     bad = table(headers, rows, caption="Failed and excluded trials", words=3) if rows else Html("")
-    done = len(files.trials) - len(failed)
     return section(
         "swarm",
         "The swarm",
-        note(f"{count(done)} proxies trained, {count(len(failed))} failed."),
+        note(f"{_trained(files)}; {count(len(failed))} failed."),
         show(gallery, trials.swarm_losses(files.trials, winner)),
         bad,
         show(gallery, trials.loss_curves(files.trials)),
     )
-
-

@@ -1,31 +1,31 @@
-"""The sections of the page, in the order of the questions a reader has.
+"""The sections about the data and the run, in the order of the questions a reader has.
 
 Each function takes the loaded run and the gallery, to which it adds the pictures it shows, and returns
 HTML; a section whose stage has written nothing says so.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from quadmix.report import figures, trials
-from quadmix.report.html import Html, details, figure, items, join, not_run, note, section, table, tag
+from quadmix.report import figures
+from quadmix.report.html import (
+    Gallery,
+    Html,
+    details,
+    items,
+    join,
+    not_run,
+    note,
+    section,
+    show,
+    table,
+    tag,
+)
 from quadmix.report.load import RunFiles
-from quadmix.report.plots import Picture
-from quadmix.report.text import count, esc, interval, label_name, num, percent, short, sig
-from quadmix.report.verdict import Verdict, beats, failed_trials, shown_surrogates
-from quadmix.types import Comparison, Confirmation, DatasetManifest, Measured, Paired
+from quadmix.report.text import count, esc, label_name, num, percent, sig
+from quadmix.report.verdict import Verdict
+from quadmix.types import DatasetManifest
 
-Gallery = list[Picture]
 SYMBOLS = {"good": "✓", "bad": "✕", "warn": "!", "plain": "", "absent": "–"}
-
-
-def show(gallery: Gallery, picture: Picture | None) -> Html:
-    """Add a picture to the gallery and return its HTML."""
-    if picture is None:
-        return Html("")
-    gallery.append(picture)
-    return figure(picture)
 
 
 def strip(result: Verdict) -> Html:

@@ -94,7 +94,7 @@ def parity(reports: Sequence[SurrogateReport]) -> Picture:
 
 
 def swarm_losses(trials: Sequence[Trial], winner: dict[str, float]) -> Picture | None:
-    """Histogram of the swarm's losses per target, the repeats as ticks, the confirmed θ* as a line."""
+    """Histogram of the swarm's losses per target, the repeats as ticks, the confirmation's winner as a line."""
     done = [t for t in trials if t.status == "done" and t.kind in ("prior", "repeat")]
     targets = sorted({name for t in done for name in t.losses})
     if not targets:
@@ -123,8 +123,8 @@ def swarm_losses(trials: Sequence[Trial], winner: dict[str, float]) -> Picture |
 
     words = Words(
         name="swarm-losses",
-        caption="Losses of the random θ (bars), repeats of the prior mean (ticks: the noise) and, where "
-        "measured, the confirmed choice (line).",
+        caption="Losses of the swarm's θ (bars), repeats of the prior mean (ticks: the noise) and, where "
+        "measured, the winner of the confirmation (line).",
         alt=f"Histograms of {len(done)} trials on {len(shown)} targets.",
     )
     rows = [

@@ -128,14 +128,12 @@ def _compared(name: str, pairs: Sequence[Paired]) -> tuple[Literal["better", "mi
 
 def _only_confirmed(confirmation: Confirmation) -> tuple[Literal["better", "not better"], str]:
     pair = control_pair(confirmation)
-    gain = f": gain {gain_words(pair)} over {pair.control}" if pair else ""
+    gain = f": {pair.label}, gain {gain_words(pair)} over {pair.control}" if pair else ""
     tail = " No comparison with baselines has been run."
     if confirmation.confirmed:
         return "better", f"θ* beat its control in fresh proxies{gain}.{tail}"
-    return (
-        "not better",
-        f"θ* did NOT beat its control in fresh proxies{gain}; {_stop(confirmation.reason)}{tail}",
-    )
+    why = "" if pair else f" {_stop(plain_reason(confirmation))}"
+    return "not better", f"θ* did NOT beat its control in fresh proxies{gain}.{why}{tail}"
 
 
 def _stop(text: str) -> str:
@@ -146,8 +144,17 @@ def _unconfirmed_note(confirmation: Confirmation | None) -> str:
     if confirmation is None:
         return " It was never confirmed with fresh proxies."
     if not confirmation.confirmed:
-        return f" The fresh proxies before it had NOT confirmed θ*: {_stop(confirmation.reason)}"
+        return f" The fresh proxies before it had NOT confirmed θ*: {_stop(plain_reason(confirmation))}"
     return ""
+
+
+def plain_reason(confirmation: Confirmation) -> str:
+    """Return the reason without the word that it begins with: the page has said that already."""
+    for start in ("Not confirmed: ", "Confirmed: "):
+        if confirmation.reason.startswith(start):
+            rest = confirmation.reason.removeprefix(start)
+            return rest[:1].upper() + rest[1:] if rest.startswith(("the ", "no ", "every ")) else rest
+    return confirmation.reason
 
 
 def control_pair(confirmation: Confirmation) -> Paired | None:
@@ -243,7 +250,9 @@ def _confirmed(files: RunFiles) -> Fact:
     if pair is None:
         return _tile("Confirmed gain", "–", files.confirmation.reason, tone)
     verb = "over" if files.confirmation.confirmed else "NOT confirmed over"
-    note = f"bits/byte {verb} {pair.control}, {interval(-pair.high, -pair.low, sign=True)}"
+    note = f"bits/byte, {pair.label} {verb} {pair.control}, {interval(-pair.high, -pair.low, sign=True)}"
+    tried = max(len(files.confirmation.rounds), len(files.confirmation.measured)) - 1
+    note += f"; {count(pair.pairs)} seeds, {count(tried)} tried"
     return _pair_tile("Confirmed gain", pair, note, tone)
 
 
@@ -291,7 +300,7 @@ def _broken(files: RunFiles, facts: Sequence[Fact]) -> Iterable[str]:
         fact = named["Surrogate rank correlation"]
         yield f"the surrogate ranks θ poorly: Spearman {fact.value} < {MIN_SPEARMAN} ({fact.note})"
     if files.confirmation and not files.confirmation.confirmed:
-        yield f"θ* is unconfirmed: {clean(files.confirmation.reason)}"
+        yield f"θ* is unconfirmed: {clean(plain_reason(files.confirmation))}"
     elif files.dataset and not files.confirmation:
         yield "a dataset was written although θ* was never confirmed"
 

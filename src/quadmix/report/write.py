@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from quadmix.io.atomic import write_bytes, write_json, write_text
-from quadmix.report import sections
+from quadmix.report import better, search_facts, searching, sections
 from quadmix.report.documents import viewer_data
 from quadmix.report.html import Html, join
 from quadmix.report.load import RunFiles, load_run
@@ -22,8 +22,8 @@ from quadmix.types import to_json
 
 NAVIGATION = (
     ("verdict", "Verdict"), ("baselines", "Baselines"), ("domains", "Domains"), ("sampling", "Sampling"),
-    ("criteria", "Criteria"), ("weights", "Weights"), ("surrogate", "Surrogate"), ("swarm", "Swarm"),
-    ("documents", "Documents"), ("run", "Run"),
+    ("criteria", "Criteria"), ("weights", "Weights"), ("search", "Search"), ("surrogate", "Surrogate"),
+    ("drivers", "Drivers"), ("swarm", "Swarm"), ("documents", "Documents"), ("run", "Run"),
 )  # fmt: skip
 
 
@@ -45,24 +45,30 @@ def write_report(run_folder: str | Path) -> Path:
 
 
 def _facts(files: RunFiles, result: Verdict, gallery: list[Picture]) -> dict[str, Any]:
-    facts = {"run": files.folder.name, "version": 1, **to_json(result), "figures": [p.name for p in gallery]}
+    facts = {
+        "run": files.folder.name, "version": 1, **to_json(result),
+        "confirmation": search_facts.confirmation_numbers(files), "search": search_facts.numbers(files),
+        "figures": [p.name for p in gallery],
+    }  # fmt: skip
     return clean_json(facts)
 
 
 def _body(files: RunFiles, result: Verdict, gallery: list[Picture]) -> Html:
     head = Html(
         f'<header id="verdict" class="{result.outcome.replace(" ", "-")}"><h1>{esc(result.sentence)}</h1>'
-        f"{sections.strip(result)}</header>"
+        f"{sections.strip(result)}{better.refusal(files)}</header>"
     )
     return join(
         head,
-        sections.baselines(files, gallery),
+        better.baselines(files, gallery),
         sections.domains(files, gallery),
         sections.curves(files, gallery),
         sections.criteria(files, gallery),
         sections.weights(files, gallery),
-        sections.surrogate(files, gallery),
-        sections.swarm(files, gallery),
+        searching.search(files, gallery),
+        searching.surrogate(files, gallery),
+        searching.drivers(files, gallery),
+        searching.swarm(files, gallery),
         sections.documents(files),
         sections.run(files, result),
     )

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from quadmix.errors import SearchError
 from quadmix.rng import derived_seed, stream
 from quadmix.search.model import Model
 from quadmix.search.optimise import BATCH, Effort, minimise
@@ -26,6 +25,7 @@ from quadmix.search.table import FeatureTable
 from quadmix.types import Floats
 
 SPLIT = (4, 2, 1)
+FIRST = 10  # trials below which no surrogate can aim a batch
 STARTS = 20
 CAUTIONS = (0.0, 0.0, 0.5, 1.0, 2.0)
 _NEAR = 0.05  # root mean square distance in standard deviations of the swarm's features
@@ -56,13 +56,13 @@ class NextBatch:
 
 
 def batch_sizes(trials: int, batches: int = len(SPLIT)) -> tuple[int, ...]:
-    """Return how many trials each batch gets: 4:2:1, at least one each; one batch gets all."""
+    """Return the trials of each batch: 4:2:1, but the first enough to learn from; no batch is empty."""
     parts = np.array(SPLIT[:batches], dtype=np.float64)
-    sizes = np.maximum(1, np.round(trials * parts / parts.sum()).astype(int))
-    sizes[0] = trials - sizes[1:].sum()
-    if sizes[0] < 1:
-        raise SearchError(f"{trials} trials cannot be split into {batches} batches; run at least {batches}")
-    return tuple(int(size) for size in sizes)
+    first = min(trials, max(FIRST, trials - int(np.round(trials * parts[1:] / parts.sum()).sum())))
+    if batches == 1 or first == trials:
+        return (trials,)
+    second = int(np.ceil((trials - first) * parts[1] / parts[1:].sum()))
+    return tuple(size for size in (first, second, trials - first - second) if size)
 
 
 def next_batch(known: Known, model: Model, count: int, *, seed: int, effort: Effort = BATCH) -> NextBatch:

@@ -5,7 +5,7 @@ group of parameters and domain, largest first.
 
 range: the group alone moves through its box while everything else stays at the proposal (weights: each
 criterion alone, and all equal), predicted objective largest minus smallest. difference: the proposal's values
-of the group put into the reference. Both are means over refits of the strongest member on random 80 % of the
+of the group put into the reference. Both are means over refits of one surrogate on random 80 % of the
 trials; the interval of the difference is theirs. A group whose range stays below the noise of one trial is
 flat: any value of it does.
 """
@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from quadmix.engine.threads import run_threads
 from quadmix.rng import stream
 from quadmix.search.adaptive import Known
-from quadmix.search.learning import strongest
-from quadmix.search.model import CrossFit, whole
+from quadmix.search.model import Fit, whole
 from quadmix.search.surrogate import LEAST_ANY, Surrogate, fit_plain
 from quadmix.search.table import FeatureTable
 from quadmix.types import Effect, Floats, Objective
@@ -39,9 +38,10 @@ class _Group:
 
 def effects(
     known: Known,
-    cross: CrossFit,
+    fit: Fit,
     objective: Objective,
     *,
+    kind: str,
     proposal: Floats,
     reference: Floats,
     noise_sd: float,
@@ -52,7 +52,7 @@ def effects(
     groups = list(_groups(known.space.groups))
     blocks = [_variants(known.space.groups, g, proposal, reference) for g in groups]
     table = known.space.table(np.concatenate([reference[None], *blocks]))
-    values = _refits(known, cross, objective, table, seed)
+    values = _refits(known, fit, kind, objective, table, seed)
     noise = noise_sd if np.isfinite(noise_sd) else 0.0
     found: list[Effect] = []
     start = 1
@@ -111,9 +111,11 @@ def _variants(
     return np.stack(rows)
 
 
-def _refits(known: Known, cross: CrossFit, objective: Objective, table: FeatureTable, seed: int) -> Floats:
-    """Return (REFITS, K) objectives of the strongest member, each fitted on random 80 % of the trials."""
-    kind, swarm = strongest(known.swarm, cross), known.swarm
+def _refits(
+    known: Known, fit: Fit, kind: str, objective: Objective, table: FeatureTable, seed: int
+) -> Floats:
+    """Return (REFITS, K) objectives of one kind of surrogate, each fitted on random 80 % of the trials."""
+    swarm = known.swarm
     rng = stream(seed, "effects")
     size = max(LEAST_ANY, int(0.8 * len(swarm)))
     parts = [np.sort(rng.permutation(len(swarm))[:size]) for _ in range(REFITS)]
@@ -121,9 +123,9 @@ def _refits(known: Known, cross: CrossFit, objective: Objective, table: FeatureT
 
     def one(task: tuple[int, str]) -> Surrogate:
         rows = parts[task[0]]
-        return fit_plain(kind, swarm.table.rows(rows), swarm.losses[task[1]][rows], cross.fit.features)
+        return fit_plain(kind, swarm.table.rows(rows), swarm.losses[task[1]][rows], fit.features)
 
-    models = dict(zip(tasks, run_threads(one, tasks, cross.fit.workers), strict=True))
+    models = dict(zip(tasks, run_threads(one, tasks, fit.workers), strict=True))
     return np.stack(
         [whole({t: models[i, t].predict(table) for t in swarm.losses}, objective).mean for i in range(REFITS)]
     )

@@ -16,7 +16,7 @@ from quadmix.rng import derived_seed, stream
 from quadmix.search.adaptive import Known
 from quadmix.search.diagnostics import OBJECTIVE, reports, warnings_about
 from quadmix.search.effects import effects
-from quadmix.search.learning import best_points, learning_curve, optimism
+from quadmix.search.learning import best_points, learning_curve, optimism, strongest
 from quadmix.search.model import CrossFit, Fit, Model, cross_fit, fit_model
 from quadmix.search.optimise import THOROUGH
 from quadmix.search.surrogate import LEAST, LEAST_ANY, fit_plain
@@ -90,7 +90,8 @@ def find(
         learning=learning_curve(swarm, cross, objective, seed),
         optimism=optimism(known, cross, objective, seed),
         effects=effects(
-            _part(known, seed), cross, objective, proposal=points[first], reference=points[reference],
+            _part(known, seed), brief.fit, objective, kind=strongest(swarm, cross),
+            proposal=points[first], reference=points[reference],
             noise_sd=brief.noises.get(OBJECTIVE, float("nan")), seed=seed,
         ),
         warnings=tuple(warnings),

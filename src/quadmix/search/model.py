@@ -76,8 +76,13 @@ class Model:
 
     def acquisition(self, table: FeatureTable, caution: Floats | float) -> Floats:
         """Return mean - caution · deviation plus a penalty for broken ceilings: what a search minimises."""
-        predicted, losses = self.predict(table)
-        return predicted.mean - caution * predicted.stderr + _PENALTY * excess(self.objective, losses)
+        if np.any(np.asarray(caution) > 0):
+            predicted, losses = self.predict(table)
+            value = predicted.mean - caution * predicted.stderr
+        else:
+            losses = {target: model.mean(table) for target, model in self.surrogates.items()}
+            value = combined(self.objective, losses)
+        return value + _PENALTY * excess(self.objective, losses)
 
 
 def whole(parts: Mapping[str, Predicted], objective: Objective) -> Predicted:

@@ -18,6 +18,9 @@ _DIAGONAL = 40
 _OUTSIDE = 0.1  # price of a squared unit outside the box, in spreads of the acquisition over the first step
 
 
+_STALL, _PATIENCE = 1e-3, 30  # stop after 30 steps in which no run gains a thousandth of that spread
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
     """steps: generations. population: points per generation. sigma: first step size. reach: half width of the
@@ -59,7 +62,7 @@ def minimise(
     ]
     which = np.repeat(np.arange(len(runs)), effort.population)
     best, value = starts.copy(), acquisition(starts, np.arange(len(runs)).tolist())
-    price = 0.0
+    price, improved, last = 0.0, 0, value.copy()
     for step in range(effort.steps):
         asked = np.concatenate([[run.ask() for _ in range(effort.population)] for run in runs])
         inside = np.clip(asked, low[which], high[which])
@@ -73,4 +76,8 @@ def minimise(
             row = rows[int(np.argmin(values[rows]))]
             if values[row] < value[i]:
                 best[i], value[i] = inside[row], values[row]
+        if (last - value > _STALL * price / _OUTSIDE).any():
+            improved, last = step, value.copy()
+        elif step - improved >= _PATIENCE:
+            break
     return best, value

@@ -94,15 +94,17 @@ def make_space(context: SearchContext) -> ThetaSpace:
     )  # fmt: skip
 
 
-def first_thetas(context: SearchContext, count: int, already: int = 0) -> dict[str, Theta]:
+def first_thetas(
+    context: SearchContext, count: int, *, already: int = 0, recipes: bool = True
+) -> dict[str, Theta]:
     """Return the first batch by label: the trivial recipes, then a space-filling design ("design-0000", ...).
 
     already: trials of other runs that are known; another part of the design is then taken.
     Raises SearchError when the prior cannot meet the budget.
     """
     space = make_space(context)
-    found = {f"{RECIPE}{name}": theta for name, theta in anyway(context, space).items()}
-    found = dict(list(found.items())[: max(1, count // 2)])
+    named = anyway(context, space) if recipes else {}
+    found = {f"{RECIPE}{name}": theta for name, theta in list(named.items())[: max(1, count // 2)]}
     points = space.design(stream(context.seed, "design", already), count - len(found))
     return {**found, **{f"design-{i:04d}": space.theta(p) for i, p in enumerate(points)}}
 

@@ -38,6 +38,7 @@ KINDS = (
     "paper",
 )  # fmt: skip
 WIDE = 40  # features above which length scales are structured
+MANY = 256
 LEAST = {"paper": 40, "lightgbm": 20, "transfer": 12, "mixing": 12}
 LEAST_ANY = 8
 PAPER: Mapping[str, Any] = {"learning_rate": 0.01, "seed": 42}
@@ -74,6 +75,10 @@ class Surrogate(Protocol):
         """Return what a new trial of every row would measure."""
         ...
 
+    def mean(self, table: FeatureTable) -> Floats:
+        """Return its mean alone (K,): what a search asks for thousands of times."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Gp:
@@ -85,14 +90,19 @@ class _Gp:
         mean, stderr = self.process.predict(table.take(self.columns).transformed(self.how))
         return Predicted(mean=mean, stderr=stderr)
 
+    def mean(self, table: FeatureTable) -> Floats:
+        return self.process.mean(table.take(self.columns).transformed(self.how))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Shares:
     law: Law
 
     def predict(self, table: FeatureTable) -> Predicted:
-        mean = self.law.predict(table.values[:, table.is_share])
-        return Predicted(mean=mean, stderr=np.full(len(mean), self.law.residual))
+        return Predicted(mean=self.mean(table), stderr=np.full(len(table), self.law.residual))
+
+    def mean(self, table: FeatureTable) -> Floats:
+        return self.law.predict(table.values[:, table.is_share])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -108,9 +118,11 @@ class _Ridge:
     how: Transform
 
     def predict(self, table: FeatureTable) -> Predicted:
+        return Predicted(mean=self.mean(table), stderr=np.full(len(table), self.residual))
+
+    def mean(self, table: FeatureTable) -> Floats:
         z = (table.take(self.columns).transformed(self.how) - self.centre) / self.spread
-        mean = np.clip(self.level + z @ self.slope, self.low, self.high)
-        return Predicted(mean=mean, stderr=np.full(len(mean), self.residual))
+        return np.clip(self.level + z @ self.slope, self.low, self.high)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,9 +131,11 @@ class _Trees:
     columns: NDArray[np.intp]
 
     def predict(self, table: FeatureTable) -> Predicted:
+        return Predicted(mean=self.mean(table), stderr=np.full(len(table), np.nan))
+
+    def mean(self, table: FeatureTable) -> Floats:
         values = np.ascontiguousarray(table.values[:, self.columns])
-        mean = np.asarray(self.booster.predict(values, num_threads=1), dtype=np.float64)
-        return Predicted(mean=mean, stderr=np.full(len(mean), np.nan))
+        return np.asarray(self.booster.predict(values, num_threads=1), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,6 +148,9 @@ class _WithError:
     def predict(self, table: FeatureTable) -> Predicted:
         return _filled(self.inner.predict(table), self.error)
 
+    def mean(self, table: FeatureTable) -> Floats:
+        return self.inner.mean(table)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ensemble:
@@ -144,6 +161,9 @@ class Ensemble:
 
     def predict(self, table: FeatureTable) -> Predicted:
         return blend([member.predict(table) for member in self.members], self.weights)
+
+    def mean(self, table: FeatureTable) -> Floats:
+        return self.weights @ np.stack([member.mean(table) for member in self.members])
 
 
 def members_of(kind: str, table: FeatureTable, trials: int, features: Features = "realised") -> list[str]:
@@ -165,9 +185,11 @@ def members_of(kind: str, table: FeatureTable, trials: int, features: Features =
     if _width(table, features) > WIDE:
         wanted = ["gp-structured", "gp-isotropic", "ridge", "lightgbm"]
     else:
-        wanted = ["gp-ard", "gp-ard-cbrt", "gp-isotropic", "ridge", "lightgbm"]
+        wanted = ["gp-ard", "gp-ard-cbrt", "ridge", "lightgbm"]
         if table.is_share.sum() == (~table.is_raw).sum():
             wanted.insert(2, "transfer")
+        if trials <= MANY:  # noisy losses of few trials do not tell length scales apart; many do
+            wanted.append("gp-isotropic")
     return [k for k in wanted if 0.8 * trials >= LEAST.get(k, 0)]
 
 
