@@ -14,12 +14,13 @@ from tiny_run import demo_rows, tiny_recipe, tiny_settings, write_rows
 from quadmix.errors import RecipeError
 from quadmix.io.atomic import read_json, read_value, write_json
 from quadmix.io.trials import read_trials, write_dropped
-from quadmix.pipeline import reuse, stages, training
+from quadmix.pipeline import reuse, stages, swarming
 from quadmix.pipeline.comparable import Axes, facts_here, facts_there, incomparable, match_axes, projected
 from quadmix.pipeline.folder import Job, StageNotes, identity_facts, open_run
 from quadmix.pipeline.mix import Mix
 from quadmix.pipeline.progress import Progress
 from quadmix.pipeline.reuse import reused_trials
+from quadmix.pipeline.training import proxy_setting
 from quadmix.pipeline.trials import retry_trials
 from quadmix.proxy.pool import TokenPool
 from quadmix.recipe import Recipe, check_recipe, load_recipe
@@ -37,9 +38,7 @@ class World:
     pool: TokenPool
 
     def reused(self, own: list[Trial] | None = None) -> tuple[list[Trial], StageNotes]:
-        return reused_trials(
-            self.job, self.mix, training.proxy_setting(self.job, self.mix, self.pool), own or []
-        )
+        return reused_trials(self.job, self.mix, proxy_setting(self.job, self.mix, self.pool), own or [])
 
 
 @contextmanager
@@ -55,10 +54,16 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, World]:
     """A swarm of eight θ, each on one of two criteria (sparse), with saved weights."""
     base = tmp_path_factory.mktemp("reuse")
     recipe = tiny_recipe(
-        base, name="old", prior={"sparse": 1.0}, proxy__trials=8, proxy__repeats=1, proxy__save_weights=True
+        base,
+        name="old",
+        prior={"sparse": 1.0},
+        search={"mode": "paper", "candidates": 200},
+        proxy__trials=8,
+        proxy__repeats=1,
+        proxy__save_weights=True,
     )
     with opened(recipe) as world:
-        training.train_swarm(world.job, world.mix, world.pool)
+        swarming.train_swarm(world.job, world.mix, world.pool)
     return world.job.folder, world
 
 
@@ -112,7 +117,8 @@ def test_a_new_criterion_and_a_new_target_keep_every_trial(
         monkeypatch.setattr(reuse, "rescore", None)
         again, _ = world.reused()
         assert [t.losses for t in again] == [t.losses for t in kept]
-        proposal = training.search(world.job, world.mix, kept)
+        swarm = swarming.Swarmed(trials=tuple(kept), batches=(), planned=8)
+        proposal = swarming.search(world.job, world.mix, swarm)
         assert proposal.trials_used == 8
 
 
@@ -301,5 +307,5 @@ def test_a_trial_to_be_retried_is_trained_again_to_the_same_losses(old: tuple[Pa
     before = read_value(folder / "trials" / "prior-0005.json", Trial)
     assert retry_trials(folder, ["prior-0005"], force=True) == ["prior-0005"]
     with opened(world.job.recipe) as again:
-        training.train_swarm(again.job, again.mix, again.pool)
+        swarming.train_swarm(again.job, again.mix, again.pool)
     assert read_value(folder / "trials" / "prior-0005.json", Trial).losses == before.losses

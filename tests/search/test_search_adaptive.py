@@ -26,10 +26,13 @@ class Says:
     """A surrogate that says what functions of the table's values say."""
 
     def __init__(self, mean, stderr):
-        self.mean, self.stderr = mean, stderr
+        self.centre, self.stderr = mean, stderr
 
     def predict(self, table):
-        return Predicted(mean=self.mean(table.values), stderr=self.stderr(table.values))
+        return Predicted(mean=self.centre(table.values), stderr=self.stderr(table.values))
+
+    def mean(self, table):
+        return self.centre(table.values)
 
 
 def saying(mean, stderr=lambda v: np.full(len(v), 0.1), **options):

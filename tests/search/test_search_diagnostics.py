@@ -210,7 +210,9 @@ def test_parity_is_kept_for_the_chosen_surrogate_and_the_paper(crossed):
         [p.predicted for p in first.parity],
         combined(objective, {t: cross.chosen[t].mean for t in known.swarm.losses}),
     )
-    assert first.rmse == pytest.approx(np.sqrt(np.mean([(p.measured - p.predicted) ** 2 for p in first.parity])))
+    assert first.rmse == pytest.approx(
+        np.sqrt(np.mean([(p.measured - p.predicted) ** 2 for p in first.parity]))
+    )
 
 
 def test_reports_are_deterministic(crossed):

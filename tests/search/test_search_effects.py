@@ -117,7 +117,7 @@ def test_shares_have_one_group_per_domain_and_the_domain_that_matters_comes_firs
         known, FIT, objective, kind="ridge", proposal=space.points(np.array([[0.1, 0.8, 0.1]]))[0],
         reference=space.points(np.full((1, 3), 1 / 3))[0], noise_sd=0.01, seed=2,
     )  # fmt: skip
-    assert [(e.group, e.domain) for e in order][0] == ("share", "code")
+    assert (order[0].group, order[0].domain) == ("share", "code")
     assert len(order) == 3
     assert all(e.difference < 0 for e in order if e.domain != "code"), "less of the others is better"
     assert order[0].range == pytest.approx(np.cbrt(1 / (1 + 0.25)), rel=0.15)

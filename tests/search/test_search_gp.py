@@ -102,6 +102,22 @@ def test_the_posterior_equals_scikit_learn_with_the_same_hyper_parameters(length
     assert mine.noise_sd == pytest.approx(unit * np.sqrt(mine.noise))
 
 
+def test_with_many_trials_it_is_still_conditioned_on_all_of_them():
+    """Hyper-parameters come from a part of them; mean and deviation are those of all 900."""
+    rng = np.random.default_rng(11)
+    x = rng.uniform(-2, 2, (900, 2))
+    y = np.sin(2 * x[:, 0]) * x[:, 1] + 0.1 * rng.normal(size=900)
+    mine = gp.fit_gp(x, y, np.zeros(2, int), np.arange(2), "ard")
+    other = as_scikit(mine.signal, mine.scales, mine.linear, mine.noise)
+    other.fit((x - mine.centre) / mine.spread, (y - mine.level) / mine.unit)
+    new = rng.uniform(-2, 2, (5, 2))
+    mean, sd = other.predict((new - mine.centre) / mine.spread, return_std=True)
+    np.testing.assert_allclose(mine.predict(new)[0], mine.level + mine.unit * mean, atol=1e-6)
+    np.testing.assert_allclose(mine.predict(new)[1], mine.unit * sd, atol=1e-6)
+    np.testing.assert_allclose(mine.mean(new), mine.predict(new)[0], rtol=1e-12)
+    assert mine.noise_sd == pytest.approx(0.1, rel=0.25)
+
+
 def test_the_fit_does_not_depend_on_the_units_of_inputs_and_targets():
     rng = np.random.default_rng(3)
     x = rng.normal(size=(30, 3))

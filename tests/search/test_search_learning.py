@@ -5,6 +5,7 @@ import pytest
 from search_world import box, fitted, measured
 
 from quadmix.engine.threads import one_thread
+from quadmix.rng import stream
 from quadmix.search.learning import best_points, learning_curve, optimism, strongest
 from quadmix.search.optimise import Effort
 from quadmix.search.surrogate import fit_plain
@@ -158,9 +159,7 @@ def test_the_mean_of_runs_that_ended_in_different_valleys_does_not_lead():
 
 def test_the_refit_of_a_size_is_a_fit_on_that_many_trials_outside_the_fold():
     """The learning curve by hand, with the permutation that the stream gives."""
-    from quadmix.rng import stream
-
-    curve, known, cross, objective = curve_of(40, noise=0.3, seed=3)
+    curve, known, cross, _ = curve_of(40, noise=0.3, seed=3)
     place, swarm = stream(3, "learning").permutation(40), known.swarm
     mean = np.empty(40)
     for fold in range(5):

@@ -42,7 +42,7 @@ def fitted(swarm, objective, kind="ridge", **options):
 
 def test_conformal_intervals_cover_nine_of_ten_fresh_trials():
     hits = []
-    for seed in range(40):
+    for seed in range(30):
         swarm, objective = swarm_of(seed)
         _, model = fitted(swarm, objective)
         table, losses = measure(np.random.default_rng(1000 + seed), 100)
@@ -85,9 +85,9 @@ def test_one_and_two_threads_give_the_same_bits(kind):
 
 
 def test_cross_fit_is_cross_predict_of_every_member_of_every_target_and_kinds_beside_carry_no_weight():
-    swarm, objective = swarm_of(4, 24)
+    swarm, _ = swarm_of(4, 24)
     cross = cross_fit(swarm, Fit(), np.random.default_rng(0), beside=["mixing", "ridge"])
-    assert cross.members == ("gp-ard", "gp-ard-cbrt", "transfer", "gp-isotropic", "ridge")
+    assert cross.members == ("gp-ard", "gp-ard-cbrt", "transfer", "ridge", "gp-isotropic")
     for target, y in swarm.losses.items():
         assert set(cross.kinds[target]) == {*cross.members, "mixing"}
         for kind in ("ridge", "mixing", "gp-isotropic"):
@@ -139,7 +139,7 @@ def test_the_worst_objective_is_applied_to_predictions_per_target():
 def test_the_acquisition_trades_mean_for_deviation_and_pays_for_broken_ceilings():
     swarm, objective = swarm_of(9)
     table, _ = measure(np.random.default_rng(10), 50)
-    cross, free = fitted(swarm, objective)
+    free = fitted(swarm, objective)[1]
     predicted, losses = free.predict(table)
     for caution in (0.0, 2.0, np.linspace(0, 2, 50)):
         np.testing.assert_allclose(

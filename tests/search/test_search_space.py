@@ -92,7 +92,7 @@ def test_contradictory_bounds_are_refused_by_name():
     with pytest.raises(RecipeError, match=r"largest shares add up to 0.6, expected at least 1"):
         bounds_of([0, 0, 0], [0.1, 0.2, 0.3], names)
     for low, high in (([-0.1, 0, 0], [1, 1, 1]), ([0, 0, 0], [1, 1, 1.1])):
-        with pytest.raises(RecipeError, match="'(web|math)'"):
+        with pytest.raises(RecipeError, match=r"'(web|math)'"):
             bounds_of(low, high, names)
 
 

@@ -81,20 +81,23 @@ def predicted(mean, stderr=1.0):
 class Constant:
     """A surrogate that says one number and counts how often it was asked."""
 
-    mean: float
+    value: float
     stderr: float = float("nan")
     asked: list = field(default_factory=list)
 
     def predict(self, table):
         self.asked.append(len(table))
-        return predicted(np.full(len(table), self.mean), self.stderr)
+        return predicted(np.full(len(table), self.value), self.stderr)
+
+    def mean(self, table):
+        return self.predict(table).mean
 
 
 def test_every_small_data_surrogate_beats_the_mean_out_of_fold_and_auto_beats_paper(data):
     ratios = []
     for table, y, folds in (data, swarm_data(2)):
         members = members_of("auto", table, len(y))
-        assert members == ["gp-ard", "gp-ard-cbrt", "gp-isotropic", "ridge", "lightgbm"]
+        assert members == ["gp-ard", "gp-ard-cbrt", "ridge", "lightgbm", "gp-isotropic"]
         found = {k: cross_predict(k, table, y, folds) for k in (*SMALL_DATA, "paper")}
         for kind in SMALL_DATA:
             assert relative_error(y, found[kind]) < 0.75, kind
@@ -133,11 +136,11 @@ def test_an_unknown_kind_is_refused_with_the_known_ones(data):
 def test_auto_drops_members_that_four_fifths_of_the_trials_are_too_few_for():
     table = mixtures(100)
     assert members_of("auto", table, 25) == [
-        "gp-ard", "gp-ard-cbrt", "transfer", "gp-isotropic", "ridge", "lightgbm",
+        "gp-ard", "gp-ard-cbrt", "transfer", "ridge", "lightgbm", "gp-isotropic",
     ]  # fmt: skip
     assert "lightgbm" not in members_of("auto", table, 24)
     assert "transfer" in members_of("auto", table, 15)
-    assert members_of("auto", table, 14) == ["gp-ard", "gp-ard-cbrt", "gp-isotropic", "ridge"]
+    assert members_of("auto", table, 14) == ["gp-ard", "gp-ard-cbrt", "ridge", "gp-isotropic"]
     assert members_of("auto", wide(8), 8) == ["gp-structured", "gp-isotropic", "ridge"]
 
 
@@ -336,6 +339,28 @@ def test_every_other_kind_sees_the_features_it_was_told_to(data, kind):
         plain = fitted.predict(table).mean
         assert (fitted.predict(other_raw).mean != plain).any() == raw, which
         assert (fitted.predict(other_real).mean != plain).any() == realised, which
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_mean_alone_is_that_of_the_whole_prediction(data, kind):
+    table, new = mixtures(48), mixtures(30, seed=15)
+    fitted = fit_plain(kind, table, data[1])
+    np.testing.assert_allclose(fitted.mean(new), fitted.predict(new).mean, rtol=1e-12)
+
+
+def test_the_mean_of_an_ensemble_is_that_of_its_whole_prediction(data):
+    table, y, folds = data
+    kinds = ("ridge", "gp-ard", "lightgbm")
+    fitted = fit_members(
+        {k: fit_plain(k, table, y) for k in kinds}, {k: cross_predict(k, table, y, folds) for k in kinds}, y
+    )
+    np.testing.assert_allclose(fitted.mean(table), fitted.predict(table).mean, rtol=1e-12)
+
+
+def test_with_many_trials_the_isotropic_process_is_left_out():
+    assert "gp-isotropic" in members_of("auto", mixtures(9), 256)
+    assert "gp-isotropic" not in members_of("auto", mixtures(9), 257)
+    assert "gp-isotropic" in members_of("auto", wide(9), 257)
 
 
 def test_fits_are_deterministic(data):

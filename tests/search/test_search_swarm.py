@@ -68,7 +68,7 @@ def test_a_target_that_is_the_average_of_others_is_refused_by_name(parts):
 
 
 def test_a_correlated_target_is_kept():
-    """Nearly an average, an average on another scale, a difference and a copy: none is an average of others."""
+    """Nearly an average, one on another scale, a difference and a copy: none is an average of others."""
     rng = np.random.default_rng(2)
     a, b = 2 + rng.normal(size=(2, 20))
     near = 0.5 * (a + b) + 1e-3 * rng.normal(size=20)

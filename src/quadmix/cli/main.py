@@ -17,7 +17,7 @@ from quadmix.cli import mixtures
 from quadmix.cli.output import AsJson, RunFolder, print_result
 from quadmix.cli.proposal import found_lines
 from quadmix.cli.trials import app as trials_app
-from quadmix.errors import Interrupted, QuadmixError
+from quadmix.errors import Interrupted, QuadmixError, RefusalError
 from quadmix.recipe import Recipe, load_recipe
 
 app = typer.Typer(
@@ -302,12 +302,18 @@ def _load(
 
 
 def _run(recipe: Recipe, until: str, quiet: bool, json_: bool) -> None:
-    from quadmix.cli.table import result_lines
+    from quadmix.cli.table import refusal_lines, result_lines
     from quadmix.codec import to_json
+    from quadmix.pipeline.folder import run_folder
     from quadmix.pipeline.progress import Progress
     from quadmix.pipeline.run import run as run_recipe
 
-    result = run_recipe(recipe, until=until, progress=Progress(quiet=quiet))
+    try:
+        result = run_recipe(recipe, until=until, progress=Progress(quiet=quiet))
+    except RefusalError:
+        for line in [] if json_ else refusal_lines(run_folder(recipe)):
+            typer.echo(line)
+        raise
     if json_:
         print_result(to_json(result), [], True)
     else:

@@ -30,6 +30,14 @@ def result_lines(result: RunResult) -> list[str]:
     return lines or [f"done; see {result.folder}"]
 
 
+def refusal_lines(folder: Path) -> list[str]:
+    """Return what was tried before θ* was refused, and where to read more."""
+    proposal, file = _proposal(folder), folder / "search" / "confirm.json"
+    if proposal is None or not file.exists():
+        return []
+    return [*candidate_table(proposal, read_value(file, Confirmation)), f"report   {folder / 'report.html'}"]
+
+
 def candidate_table(proposal: Proposal, confirmation: Confirmation) -> list[str]:
     """Return the candidates that were tried, best measured first: predicted, measured, difference to the
     control (bits per byte, lower is better), and the winner."""

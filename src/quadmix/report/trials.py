@@ -94,7 +94,7 @@ def parity(reports: Sequence[SurrogateReport]) -> Picture:
 
 
 def swarm_losses(trials: Sequence[Trial], winner: dict[str, float]) -> Picture | None:
-    """Histogram of the swarm's losses per target, the repeats as ticks, the confirmation's winner as a line."""
+    """Histogram of the swarm's losses per target, repeats as ticks, the confirmation's winner as a line."""
     done = [t for t in trials if t.status == "done" and t.kind in ("prior", "repeat")]
     targets = sorted({name for t in done for name in t.losses})
     if not targets:

@@ -78,8 +78,8 @@ def assess(
     trial_ids: Sequence[str] = (),
     members: Mapping[str, float] | None = None,
 ) -> SurrogateReport:
-    """Compare out-of-fold predictions with measurements; with `trial_ids` also row by row and with an interval
-    of the rank correlation (which costs more than the rest)."""
+    """Compare out-of-fold predictions with measurements; with `trial_ids` also row by row and with an
+    interval of the rank correlation (which costs more than the rest)."""
     y, mean = case.measured, predicted.mean
     error = mean - y
     # constant inside every fold: what varies is only the mean of the other folds, which ranks backwards

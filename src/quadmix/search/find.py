@@ -84,15 +84,15 @@ def find(
         points = {PAPER: paper, **points} if brief.mode == "paper" else {**points, PAPER: paper}
     best = int(np.argmin(combined(objective, swarm.losses)))
     points = {**points, BEST: known.points[best], **named}
-    first = next(iter(points))
+    first, noise_sd = next(iter(points)), brief.noises.get(OBJECTIVE, float("nan"))
     return Findings(
         points=points, model=model, cross=cross, diagnostics=tuple(found),
-        learning=learning_curve(swarm, cross, objective, seed),
+        learning=learning_curve(swarm, cross, objective, seed, noise_sd),
         optimism=optimism(known, cross, objective, seed),
         effects=effects(
             _part(known, seed), brief.fit, objective, kind=strongest(swarm, cross),
             proposal=points[first], reference=points[reference],
-            noise_sd=brief.noises.get(OBJECTIVE, float("nan")), seed=seed,
+            noise_sd=noise_sd, seed=seed,
         ),
         warnings=tuple(warnings),
     )  # fmt: skip

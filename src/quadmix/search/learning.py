@@ -25,10 +25,13 @@ _QUICK = Effort(steps=60, population=16)
 _POWERS = np.linspace(0.25, 2.0, 36)
 
 
-def learning_curve(swarm: Swarm, cross: CrossFit, objective: Objective, seed: int) -> LearningCurve:
+def learning_curve(
+    swarm: Swarm, cross: CrossFit, objective: Objective, seed: int, noise_sd: float = float("nan")
+) -> LearningCurve:
     """Return out-of-fold error against the number of trials, by the member with the most weight.
 
-    Sizes at which that member cannot be fitted are left out; below three points there is no forecast.
+    noise_sd: of one trial (NaN: unknown); no forecast goes below it. Sizes at which that member cannot be
+    fitted are left out; below three points there is no forecast.
     """
     kind = strongest(swarm, cross)
     rng = stream(seed, "learning")
@@ -57,7 +60,7 @@ def learning_curve(swarm: Swarm, cross: CrossFit, objective: Objective, seed: in
         points.append(_point(size, whole(parts, objective).mean, truth))
     full = whole({t: cross.kinds[t][kind] for t in swarm.losses}, objective).mean
     points.append(_point(inside, full, truth))
-    return LearningCurve(points=tuple(points), forecast=_forecast(points, float(truth.var())))
+    return LearningCurve(points=tuple(points), forecast=_forecast(points, float(truth.var()), noise_sd))
 
 
 def strongest(swarm: Swarm, cross: CrossFit) -> str:
@@ -129,7 +132,7 @@ def _point(trials: int, predicted: Floats, truth: Floats) -> LearningPoint:
     return LearningPoint(trials=trials, rmse=square**0.5, r2=1.0 - square / float(truth.var()))
 
 
-def _forecast(points: list[LearningPoint], variance: float) -> LearningPoint | None:
+def _forecast(points: list[LearningPoint], variance: float, noise_sd: float) -> LearningPoint | None:
     """Fit rmse² = floor + b n^-c (floor, b >= 0) over a grid of c; evaluate at 100 more trials."""
     if len(points) < 3:
         return None
@@ -147,5 +150,6 @@ def _forecast(points: list[LearningPoint], variance: float) -> LearningPoint | N
         error = float(((floor + slope * curve - square) ** 2).sum())
         if error < best[0]:
             best = (error, float(floor + slope * later**-power))
-    value = min(best[1], float(square[-1]))  # more trials are never forecast to hurt
+    least = noise_sd**2 if np.isfinite(noise_sd) else 0.0
+    value = min(max(best[1], least), float(square[-1]))  # more trials are never forecast to hurt
     return LearningPoint(trials=int(later), rmse=value**0.5, r2=1.0 - value / variance)
