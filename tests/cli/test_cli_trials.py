@@ -21,7 +21,7 @@ from quadmix.pipeline.recalibrate import recalibrate
 from quadmix.pipeline.run import run
 from quadmix.pipeline.trials import apply_dropped, drop_trials, restore_trials, retry_trials
 from quadmix.report.load import load_run
-from quadmix.types import Confirmation, Trial
+from quadmix.types import Confirmation, Theta, Trial
 
 runner = CliRunner()
 
