@@ -42,7 +42,7 @@ def fitted(swarm, objective, kind="ridge", **options):
 
 def test_conformal_intervals_cover_nine_of_ten_fresh_trials():
     hits = []
-    for seed in range(30):
+    for seed in range(20):
         swarm, objective = swarm_of(seed)
         _, model = fitted(swarm, objective)
         table, losses = measure(np.random.default_rng(1000 + seed), 100)
