@@ -70,6 +70,11 @@ class WorldSpace:
     def average(self, points: np.ndarray) -> np.ndarray:
         return points.mean(axis=0)
 
+    def swap(self, into: np.ndarray, source: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
+        mixed = into.copy()
+        mixed[coordinates] = source[coordinates]
+        return mixed
+
 
 def known_at(space: WorldSpace, points: np.ndarray, measured: np.ndarray) -> tuple[Known, Objective]:
     ids = [f"t{i:04d}" for i in range(len(points))]

@@ -177,6 +177,11 @@ class BoxSpace:
     def average(self, points: np.ndarray) -> np.ndarray:
         return points.mean(axis=0)
 
+    def swap(self, into, source, coordinates):
+        mixed = into.copy()
+        mixed[coordinates] = source[coordinates]
+        return mixed
+
 
 def box(size: int, **options) -> BoxSpace:
     return BoxSpace(tuple(("score", f"d{i}") for i in range(size)), **options)

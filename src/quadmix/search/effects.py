@@ -20,6 +20,7 @@ from quadmix.engine.threads import run_threads
 from quadmix.rng import stream
 from quadmix.search.adaptive import Known
 from quadmix.search.model import Fit, whole
+from quadmix.search.space import Space
 from quadmix.search.surrogate import LEAST_ANY, Surrogate, fit_plain
 from quadmix.search.table import FeatureTable
 from quadmix.types import Effect, Floats, Objective
@@ -50,7 +51,7 @@ def effects(
     """Return the effects of every group in every domain, of every group over all domains and of every
     domain."""
     groups = list(_groups(known.space.groups))
-    blocks = [_variants(known.space.groups, g, proposal, reference) for g in groups]
+    blocks = [_variants(known.space, g, proposal, reference) for g in groups]
     table = known.space.table(np.concatenate([reference[None], *blocks]))
     values = _refits(known, fit, kind, objective, table, seed)
     noise = noise_sd if np.isfinite(noise_sd) else 0.0
@@ -90,14 +91,11 @@ def _groups(names: tuple[tuple[str, str], ...]) -> Iterable[_Group]:
             )
 
 
-def _variants(
-    names: tuple[tuple[str, str], ...], group: _Group, proposal: Floats, reference: Floats
-) -> Floats:
+def _variants(space: Space, group: _Group, proposal: Floats, reference: Floats) -> Floats:
     """Return points: the reference with the proposal's group, the proposal, and the proposal with the group
     moved."""
-    swapped = reference.copy()
-    swapped[group.coordinates] = proposal[group.coordinates]
-    rows = [swapped, proposal]
+    names = space.groups
+    rows = [space.swap(reference, proposal, group.coordinates), proposal]
     weights = np.array([names[i][0].startswith("weight") for i in group.coordinates])
     criteria = [names[i][0] for i in group.coordinates[weights]]
     for level in _LEVELS if not weights.all() else ():

@@ -73,14 +73,16 @@ def strongest(swarm: Swarm, cross: CrossFit) -> str:
 
 
 def optimism(known: Known, cross: CrossFit, objective: Objective, seed: int) -> Optimism | None:
-    """Propose on half A and judge by half B, both ways; None where a half is too small for a member.
+    """Propose on half A and judge by half B, both ways; None where a half is too small for every
+    member; those that need more are left out.
 
     The members' weights are those of all trials, so the halves differ in what they were fitted on alone.
     """
     count = len(known.swarm)
-    least = max(LEAST.get(kind, LEAST_ANY) for kind in cross.members)
-    if count // 2 < least:
+    able = tuple(kind for kind in cross.members if count // 2 >= LEAST.get(kind, LEAST_ANY))
+    if not able:
         return None
+    cross = replace(cross, members=able)
     order = stream(seed, "halves").permutation(count)
     halves = [np.sort(order[: count // 2]), np.sort(order[count // 2 :])]
     models = [fit_model(known.swarm.rows(half), _part(cross, half), objective) for half in halves]

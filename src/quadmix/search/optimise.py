@@ -15,10 +15,10 @@ from quadmix.errors import MissingExtraError
 from quadmix.types import Floats
 
 _DIAGONAL = 40
-_OUTSIDE = 0.1  # price of a squared unit outside the box, in spreads of the acquisition over the first step
+_OUTSIDE = 1.0  # price of a squared unit outside the box, in spreads of a run's first step
 
 
-_STALL, _PATIENCE = 1e-3, 30  # stop after 30 steps in which no run gains a thousandth of that spread
+_STALL, _PATIENCE = 1e-3, 30  # a run stops after 30 steps in which it gains less than this share of a spread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,24 +60,27 @@ def minimise(
         )
         for i, start in enumerate(starts)
     ]
-    which = np.repeat(np.arange(len(runs)), effort.population)
-    best, value = starts.copy(), acquisition(starts, np.arange(len(runs)).tolist())
-    price, improved, last = 0.0, 0, value.copy()
+    active = list(range(len(runs)))
+    best, value = starts.copy(), acquisition(starts, active)
+    spread, improved, last = np.zeros(len(runs)), np.zeros(len(runs), dtype=int), value.copy()
     for step in range(effort.steps):
-        asked = np.concatenate([[run.ask() for _ in range(effort.population)] for run in runs])
+        which = np.repeat(active, effort.population)
+        asked = np.concatenate([[runs[i].ask() for _ in range(effort.population)] for i in active])
         inside = np.clip(asked, low[which], high[which])
         values = acquisition(inside, which.tolist())
-        if step == 0:
-            price = _OUTSIDE * float(values.std())
-        fitness = values + price * ((asked - inside) ** 2).sum(axis=1)
-        for i, run in enumerate(runs):
+        outside = ((asked - inside) ** 2).sum(axis=1)
+        for i in active:
             rows = np.flatnonzero(which == i)
-            run.tell([(asked[row], float(fitness[row])) for row in rows])
+            if step == 0:  # the best quarter: points where constraints are broken lie far above the others
+                spread[i] = 2.0 * (np.quantile(values[rows], 0.25) - values[rows].min())
+            fitness = values[rows] + _OUTSIDE * spread[i] * outside[rows]
+            runs[i].tell([(asked[row], float(f)) for row, f in zip(rows, fitness, strict=True)])
             row = rows[int(np.argmin(values[rows]))]
             if values[row] < value[i]:
                 best[i], value[i] = inside[row], values[row]
-        if (last - value > _STALL * price / _OUTSIDE).any():
-            improved, last = step, value.copy()
-        elif step - improved >= _PATIENCE:
+            if last[i] - value[i] > _STALL * spread[i]:
+                improved[i], last[i] = step, value[i]
+        active = [i for i in active if step - improved[i] < _PATIENCE]
+        if not active:
             break
     return best, value

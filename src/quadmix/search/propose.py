@@ -28,7 +28,7 @@ from quadmix.recipe import SearchSection
 from quadmix.rng import stream
 from quadmix.search.adaptive import Known, next_batch
 from quadmix.search.diagnostics import OBJECTIVE, noise
-from quadmix.search.find import Brief, as_proposal, candidate, find
+from quadmix.search.find import Brief, Findings, as_proposal, candidate, find
 from quadmix.search.model import Fit, cross_fit, fit_model
 from quadmix.search.swarm import check_swarm, combined, make_objective
 from quadmix.search.theta_space import ThetaSpace, theta_space, trivial_recipes
@@ -105,8 +105,11 @@ def first_thetas(
     space = make_space(context)
     named = anyway(context, space) if recipes else {}
     found = {f"{RECIPE}{name}": theta for name, theta in list(named.items())[: max(1, count // 2)]}
-    points = space.design(stream(context.seed, "design", already), count - len(found))
-    return {**found, **{f"design-{i:04d}": space.theta(p) for i, p in enumerate(points)}}
+    wanted = count - len(found)
+    designed, why = space.thetas(space.design(stream(context.seed, "design", already), 2 * wanted))
+    if len(designed) < wanted:
+        raise SearchError(f"{len(designed)} of {2 * wanted} designed θ can meet the budget exactly: {why}")
+    return {**found, **{f"design-{i:04d}": theta for i, theta in enumerate(designed[:wanted])}}
 
 
 def anyway(context: SearchContext, space: ThetaSpace) -> dict[str, Theta]:
@@ -134,9 +137,8 @@ def next_thetas(
         trials=len(swarm), best=float(combined(ready.objective, swarm.losses).min()),
         improvement=found.improvement, noise=ready.noises[OBJECTIVE],
     )  # fmt: skip
-    return NextThetas(
-        thetas=tuple(ready.space.theta(p) for p in found.points), batch=batch, rejected=found.rejected
-    )
+    thetas, _ = ready.space.thetas(found.points)
+    return NextThetas(thetas=tuple(thetas), batch=batch, rejected=found.rejected)
 
 
 def propose(
@@ -164,10 +166,7 @@ def propose(
     with one_thread():
         found = find(ready.known, ready.objective, brief, points, CONTROL)
     exact = {**named, "best-observed": _best(trials, ready)}
-    candidates = tuple(
-        _with_theta(candidate(name, ready.known, found), exact.get(name) or ready.space.theta(point))
-        for name, point in found.points.items()
-    )
+    candidates = tuple(_with_thetas(ready, found, exact))
     if not candidates[0].predicted < next(c.predicted for c in candidates if c.name == CONTROL):
         ready.warnings.append(f"{candidates[0].name} is predicted no better than the prior mean")
     return replace(
@@ -238,6 +237,7 @@ def _prepare(
     if min(np.ptp(y) for y in basis.losses.values()) <= 1e-12:
         basis = swarm
     repeats = [t for t in trials if t.kind == REPEAT_KIND and not _why_not(t, swarm.losses, context.prior)]
+    repeats.sort(key=lambda t: t.trial_id)
     again = {t: np.array([r.losses[t].bits_per_byte for r in repeats]) for t in swarm.losses}
     objective = make_objective(
         context.target_weights, basis.losses, how=section.objective, ceilings=_ceilings(context, again)
@@ -254,9 +254,11 @@ def _ceilings(context: SearchContext, repeats: Mapping[str, Floats]) -> dict[str
     """Return the loss that each bounded target may not exceed; "no worse than the control" is its mean."""
     found: dict[str, float] = {}
     for target, ceiling in (context.ceilings or {}).items():
+        if target not in repeats:
+            continue  # constant over the swarm and left out
         if np.isfinite(ceiling):
             found[target] = ceiling
-        elif len(repeats.get(target, ())):
+        elif len(repeats[target]):
             found[target] = float(repeats[target].mean())
         else:
             raise SearchError(
@@ -274,8 +276,17 @@ def _best(trials: Sequence[Trial], ready: _Ready) -> Theta:
     return theta
 
 
-def _with_theta(found: Candidate, theta: Theta) -> Candidate:
-    return replace(found, theta=theta)
+def _with_thetas(ready: _Ready, found: Findings, exact: Mapping[str, Theta]) -> Iterable[Candidate]:
+    """Yield the candidates with their θ; one whose θ the run's own fit refuses is left out with a warning."""
+    for name, point in found.points.items():
+        theta = exact.get(name)
+        if theta is None:
+            fitted, why = ready.space.thetas(point[None])
+            if not fitted:
+                ready.warnings.append(f"candidate {name} cannot meet the budget exactly: {why}")
+                continue
+            theta = fitted[0]
+        yield replace(candidate(name, ready.known, found), theta=theta)
 
 
 def _fit(section: SearchSection, context: SearchContext) -> Fit:

@@ -51,6 +51,10 @@ class Space(Protocol):
         """Return the mean (P,) of points as the published recipe averages them."""
         ...
 
+    def swap(self, into: Floats, source: Floats, coordinates: NDArray[np.integer]) -> Floats:
+        """Return point `into` (P,) with what `source` has in some coordinates."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShareBounds:
@@ -143,6 +147,16 @@ class ShareSpace:
 
     def average(self, points: Floats) -> Floats:
         return self.points(self.shares(points).mean(axis=0, keepdims=True))[0]
+
+    def swap(self, into: Floats, source: Floats, coordinates: NDArray[np.integer]) -> Floats:
+        """Give those domains the shares of `source`; the others keep their ratios."""
+        old, new = self.shares(np.stack([into, source]))
+        mixed = old.copy()
+        mixed[coordinates] = new[coordinates]
+        rest = np.delete(np.arange(self.size), coordinates)
+        if len(rest) and old[rest].sum() > 0:
+            mixed[rest] *= (1.0 - mixed[coordinates].sum()) / old[rest].sum()
+        return self.points(mixed[None])[0]
 
 
 def share_table(shares: Floats, domains: tuple[str, ...]) -> FeatureTable:

@@ -54,6 +54,7 @@ _FIXED: Mapping[str, Any] = {
 }  # fmt: skip
 _RIDGES = np.geomspace(1e-2, 1e6, 25)
 _LIGHT = 0.02  # members with less weight cost a search more time than they add
+_ROUNDING = 1e-9  # a column that varies less is constant, and must not be scaled up to count
 _LEASH = 0.25  # a linear model may predict this share of the observed range beyond it
 
 
@@ -196,6 +197,8 @@ def members_of(kind: str, table: FeatureTable, trials: int, features: Features =
 def fit_plain(kind: str, table: FeatureTable, y: Floats, features: Features = "realised") -> Surrogate:
     """Fit one surrogate of a plain kind. y: (K,) losses. Call it inside `run_threads` or one BLAS thread."""
     columns = _columns(table, "paper" if kind == "paper" else features)
+    varies = np.ptp(table.values[:, columns], axis=0) > _ROUNDING
+    columns = columns[varies] if varies.any() else columns[:1]
     if kind.startswith("gp-"):
         return _fit_gp(kind, table, y, columns)
     if kind in ("transfer", "mixing"):
@@ -295,8 +298,6 @@ def _columns(table: FeatureTable, features: Features | Literal["paper"]) -> NDAr
 
 def _fit_gp(kind: str, table: FeatureTable, y: Floats, columns: NDArray[np.intp]) -> _Gp:
     how: Transform = "cbrt" if kind.endswith("cbrt") else "log:1e-3"
-    varies = np.ptp(table.values[:, columns], axis=0) > 1e-9
-    columns = columns[varies] if varies.any() else columns[:1]
     own = table.take(columns)
     lengths: Lengths = "ard" if "ard" in kind else "structured" if "structured" in kind else "isotropic"
     types = np.unique(own.types, return_inverse=True)[1].astype(np.int64)

@@ -16,12 +16,14 @@ from scipy.stats import qmc
 
 from quadmix.errors import BudgetError, SearchError
 from quadmix.mixing.batch import FittedBatch, batch_from_unit, batch_to_unit, fit_budgets, stack_thetas
+from quadmix.mixing.curve import curve_mass
 from quadmix.mixing.limits import Limits
 from quadmix.mixing.prior import Prior, draw_theta, mean_theta, prior_mean
 from quadmix.search.features import FeatureSample, batch_features, raw_features, sample_documents
 from quadmix.search.table import FeatureTable
 from quadmix.types import Annotations, Floats, Theta
 
+_AMPLE = 1.05  # thinning only goes down, so recipes ask for a little more than the budget
 _WIDE = (0.3, 3.0)  # strengths of the Dirichlet that the cutoffs of one design point follow
 
 
@@ -82,6 +84,16 @@ class ThetaSpace:
         """Return the θ of one point, fitted exactly as the run does."""
         return self.exact(self.fitted(point[None]).batch.theta(0))
 
+    def thetas(self, points: Floats) -> tuple[list[Theta], str]:
+        """Return the θ of points, fitted exactly; those that cannot be are left out, with the last reason."""
+        found, why = list[Theta](), ""
+        for point in points:
+            try:
+                found.append(self.theta(point))
+            except BudgetError as error:
+                why = str(error)
+        return found, why
+
     def draw(self, rng: np.random.Generator, count: int) -> Floats:
         """Return Algorithm-1 draws that can meet the budget; raises SearchError if hardly any can."""
         kept: list[Floats] = []
@@ -123,6 +135,12 @@ class ThetaSpace:
 
     def average(self, points: Floats) -> Floats:
         return self.points([mean_theta([self.fitted(p[None]).batch.theta(0) for p in points], self.prior)])[0]
+
+    def swap(self, into: Floats, source: Floats, coordinates: NDArray[np.integer]) -> Floats:
+        """Return point `into` with some coordinates of `source`."""
+        mixed = into.copy()
+        mixed[coordinates] = source[coordinates]
+        return mixed
 
     def _widened(self, raw: Floats) -> Floats:
         domains, criteria = self.prior.num_domains, self.prior.num_criteria
@@ -182,11 +200,8 @@ def trivial_recipes(
     centre = prior_mean(space.prior)
     flat = replace(centre, exponent=np.zeros_like(centre.exponent), floor=np.zeros_like(centre.floor))
     tokens = space.sample.tokens
-    equal = np.where(tokens > 0, 1.0 / np.maximum(tokens, 1.0), 0.0)
-    wanted: dict[str, Theta] = {
-        "prior-mean": centre,
-        "equal-domains": replace(centre, cutoff=centre.cutoff * equal / equal.max()),
-    }
+    ample = space.budget * (1.0 if space.method == "cutoff" else _AMPLE)
+    wanted: dict[str, Theta] = {"prior-mean": centre, "equal-domains": _equal(centre, tokens, ample)}
     names, count = space.sample.criterion_names, space.prior.num_criteria
     weights: Mapping[str, Floats] = {
         "uniform-weights": np.full(count, 1.0 / count),
@@ -195,7 +210,7 @@ def trivial_recipes(
     for name, row in weights.items():
         if count == 1 and name == "uniform-weights":
             continue
-        cut = _global_cut(annotations, normalised, row, space.budget)
+        cut = _global_cut(annotations, normalised, row, ample)
         every = np.broadcast_to(row, centre.weights.shape).copy()
         wanted[name] = replace(flat, weights=every, cutoff=np.where(tokens > 0, cut, 0.0))
     found: dict[str, Theta] = {}
@@ -207,6 +222,25 @@ def trivial_recipes(
     if "prior-mean" not in found:
         raise SearchError(f"the prior mean cannot meet the budget: {space._why(space.points([centre])[0])}")  # pyright: ignore[reportPrivateUsage]
     return found
+
+
+def _equal(theta: Theta, tokens: Floats, budget: float) -> Theta:
+    """Return θ with cutoffs that give every domain the same tokens, or all it has."""
+
+    def supply(cutoff: Floats) -> Floats:
+        return tokens * curve_mass(replace(theta, cutoff=cutoff))
+
+    most = supply(np.ones(len(tokens)))
+    low, high = 0.0, float(most.max())
+    for _ in range(80):
+        level = 0.5 * (low + high)
+        low, high = (low, level) if np.minimum(level, most).sum() >= budget else (level, high)
+    left, right = np.zeros(len(tokens)), np.ones(len(tokens))
+    for _ in range(60):
+        cutoff = 0.5 * (left + right)
+        enough = supply(cutoff) >= np.minimum(high, most)
+        left, right = np.where(enough, left, cutoff), np.where(enough, cutoff, right)
+    return replace(theta, cutoff=np.where(tokens > 0, right, 0.0))
 
 
 def _global_cut(
