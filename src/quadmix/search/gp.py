@@ -119,7 +119,7 @@ def fit_gp(
     )  # fmt: skip
     found = minimize(
         _loss, np.array([*_START, *np.zeros(members.shape[1])]), (data,), jac=True, method="L-BFGS-B",
-        bounds=[*_BOUNDS, *[(-4.0, 4.0)] * members.shape[1]], options={"maxiter": 80, "ftol": 1e-6},
+        bounds=[*_BOUNDS, *[(-4.0, 4.0)] * members.shape[1]], options={"maxiter": 80, "ftol": 5e-5},
     )  # fmt: skip
     signal, linear, noise = (float(v) for v in np.exp(found.x[:3]))
     scales = data.scales(found.x)

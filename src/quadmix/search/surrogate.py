@@ -53,6 +53,7 @@ _FIXED: Mapping[str, Any] = {
     "verbosity": -1, "feature_pre_filter": False,
 }  # fmt: skip
 _RIDGES = np.geomspace(1e-2, 1e6, 25)
+_LONG, _TREES = 5_000, 50
 _LIGHT = 0.02  # members with less weight cost a search more time than they add
 _ROUNDING = 1e-9  # a column that varies less is constant, and must not be scaled up to count
 _LEASH = 0.25  # a linear model may predict this share of the observed range beyond it
@@ -136,7 +137,12 @@ class _Trees:
 
     def mean(self, table: FeatureTable) -> Floats:
         values = np.ascontiguousarray(table.values[:, self.columns])
-        return np.asarray(self.booster.predict(values, num_threads=1), dtype=np.float64)
+        if len(values) < _LONG:
+            return np.asarray(self.booster.predict(values, num_threads=1), dtype=np.float64)
+        mean = np.zeros(len(values))  # a few trees at a time stay in the cache while all rows pass them
+        for start in range(0, self.booster.num_trees(), _TREES):
+            mean += self.booster.predict(values, start_iteration=start, num_iteration=_TREES, num_threads=1)
+        return mean
 
 
 @dataclass(frozen=True, slots=True, eq=False)
