@@ -21,7 +21,7 @@ class SearchSection(Section):
     )
     surrogate: Literal[
         "auto", "gp", "gp-ard", "gp-ard-cbrt", "gp-structured", "gp-isotropic", "transfer", "mixing", "ridge",
-        "lightgbm", "paper",
+        "lightgbm", "paper", "regmix",
     ] = Field(
         default="auto", description="auto: several, weighted by 1/MSE² of cross-validation, for every target"
     )  # fmt: skip

@@ -7,10 +7,9 @@ In: a `FeatureTable` of K trials and their losses on one target. Out: a `Surroga
     roots transfer, mixing                                   parametric laws of the shares alone (`laws.py`)
     ridge                                              linear; scale of the shares by leave-one-out error
     lightgbm                                           small-data settings
-    paper                                              RegMix's notebook settings (arXiv 2407.01492) on θ
-    itself
-                                                       or on the shares; without its early stopping on the
-                                                       test
+    paper (or regmix)                                  RegMix's notebook settings (arXiv 2407.01492) on θ
+                                                       itself, or on the shares; without its early stopping
+                                                       on the test set
     auto                                               the mean of the members that fit the problem, weighted
                                                        by 1/MSE² of 5-fold cross-validation
 
@@ -182,6 +181,8 @@ def members_of(kind: str, table: FeatureTable, trials: int, features: Features =
     """
     if kind == "gp":
         kind = "gp-structured" if _width(table, features) > WIDE else "gp-ard"
+    if kind == "regmix":
+        kind = "paper"
     if kind != "auto":
         if trials < LEAST.get(kind, LEAST_ANY):
             raise SearchError(
