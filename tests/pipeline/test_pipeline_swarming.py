@@ -1,4 +1,5 @@
-"""Batches of the swarm: decided once, written before they are trained, aimed, stopped when nothing is to gain."""
+"""Batches of the swarm: decided once, written before they are trained, aimed, stopped when nothing is to
+gain."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

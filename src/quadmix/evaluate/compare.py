@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 
 from quadmix.errors import SearchError
 from quadmix.rng import stream
-from quadmix.search.confirm import measure, paired
+from quadmix.search.confirm import anchored, measure, paired
 from quadmix.search.model import Fit, cross_fit, fit_model, whole
 from quadmix.search.space import share_table
 from quadmix.search.swarm import check_swarm, combined
@@ -27,12 +27,13 @@ def compare(
     train_tokens: int, pool_share: float = 1.0, proxies: Mapping[str, int] | None = None,
 ) -> Comparison:  # fmt: skip
     """Summarise the comparison trials; every difference is `quadmix` minus a baseline (negative = better)."""
-    measured = measure(trials, proposal.objective)
+    objective = anchored(proposal.objective, trials)
+    measured = measure(trials, objective)
     if "quadmix" not in {m.label for m in measured}:
         reasons = "; ".join(f"{t.trial_id}: {t.reason}" for t in trials if t.label == "quadmix")
         raise SearchError(f"no comparison model of the chosen θ finished ({reasons}); see evaluate.training")
     against = tuple(
-        next(p for p in paired(trials, proposal.objective, control=m.label) if p.label == "quadmix")
+        next(p for p in paired(trials, objective, control=m.label) if p.label == "quadmix")
         for m in measured
         if m.label != "quadmix"
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from quadmix.errors import BudgetError, RefusalError, SearchError
 from quadmix.io.atomic import value_digest, write_json
+from quadmix.io.trials import apply_dropped
 from quadmix.pipeline.folder import Job, StageNotes, stage
 from quadmix.pipeline.mix import Mix, Part
 from quadmix.pipeline.plan import confirm_kind, round_stage
@@ -44,7 +45,8 @@ def confirm(job: Job, mix: Mix, pool: TokenPool, proposal: Proposal) -> Confirma
                           _FIRST_SEED + s)
                 for label, s in race.jobs
             ]  # fmt: skip
-            trials += train_jobs(job, round_stage(race.round), jobs, setting, notes)
+            done = train_jobs(job, round_stage(race.round), jobs, setting, notes)
+            trials += apply_dropped(job.folder, done)
             race = run_race(rules, trials, proposal.objective)
         confirmation = decide(proposal, trials, control=CONTROL, rounds=race.standings)
         write_json(job.path("search", "confirm.json"), confirmation)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from quadmix.errors import BudgetError, RecipeError
+from quadmix.errors import BudgetError, RecipeError, SearchError
 from quadmix.io.atomic import read_json, read_value, value_digest, write_json
 from quadmix.io.trials import apply_dropped
 from quadmix.mixing.prior import draw_theta, prior_mean
@@ -22,6 +22,7 @@ from quadmix.proxy.pool import TokenPool
 from quadmix.rng import stream
 from quadmix.search.propose import (
     LEAST_TRIALS,
+    RECIPE,
     SEARCHED,
     SearchContext,
     first_thetas,
@@ -29,6 +30,7 @@ from quadmix.search.propose import (
     propose,
     usable_trials,
 )
+from quadmix.search.surrogate import LEAST, LEAST_ANY
 from quadmix.types import Batch, Proposal, Theta, Trial
 
 
@@ -65,7 +67,7 @@ def train_swarm(job: Job, mix: Mix, pool: TokenPool) -> Swarmed:
         own: list[Trial] = []
         for number, size in enumerate(swarm_batches(job.recipe)):
             if number == len(planned):
-                known = apply_dropped(job.folder, [*own, *reused])
+                known = apply_dropped(job.folder, [*own, *without_twins(own, reused)])
                 planned.append(_plan(job, mix, part, known, number, size, notes))
                 write_json(job.path("search", "batches.json"), planned)
             batch = planned[number]
@@ -85,11 +87,20 @@ def train_swarm(job: Job, mix: Mix, pool: TokenPool) -> Swarmed:
             "trials": len(own), "batches": [len(b.thetas) for b in planned],
             "not_trained": section.trials - count,
             "train_tokens": section.training.tokens, "reused": said.facts,
+            "counted": len(without_twins(own, reused)),
         }  # fmt: skip
         if count < section.trials:
             notes.warnings.append(_stopped(batches[-1], section.trials - count, job.recipe.confirm.seeds))
-    trials = apply_dropped(job.folder, [*own, *reused])
-    return Swarmed(trials=tuple(trials), batches=batches, planned=count + len(reused))
+    kept = without_twins(own, reused)
+    trials = apply_dropped(job.folder, [*own, *kept])
+    return Swarmed(trials=tuple(trials), batches=batches, planned=count + len(kept))
+
+
+def without_twins(own: Sequence[Trial], reused: Sequence[Trial]) -> list[Trial]:
+    """Return the reused trials whose θ no trial of this run has: twins in different folds of a
+    cross-validation would make it see what it is asked for."""
+    taken = {value_digest(t.theta) for t in own}
+    return [t for t in reused if value_digest(t.theta) not in taken]
 
 
 def search(job: Job, mix: Mix, swarm: Swarmed) -> Proposal:
@@ -121,7 +132,11 @@ def search_context(job: Job, mix: Mix, *, planned: int) -> SearchContext:
     """Return what the search needs to know about this run."""
     proxy, targets = job.recipe.proxy, job.recipe.targets
     part = mix.part(mix.proxy_share(proxy.training.tokens, proxy.pool))
-    bounded = {t.name: np.nan if t.at_most == "control" else float(t.at_most) for t in targets if t.at_most}
+    bounded = {
+        t.name: np.nan if t.at_most == "control" else float(t.at_most)
+        for t in targets
+        if t.at_most is not None
+    }
     return SearchContext(
         annotations=part.table,
         normalised=part.normalised,
@@ -165,17 +180,20 @@ def _plan(
     """Decide what the next batch trains."""
     section = job.recipe.search
     context = search_context(job, mix, planned=job.recipe.proxy.trials)
+    if number == 0:
+        _check_surrogate(job, len(known))
     if section.mode == "paper":
         drawn = _draw_fitted(job, mix, part, size, notes, already=len(known))
         return PlannedBatch(labels=("prior",) * size, thetas=tuple(drawn))
     if number == 0:
-        first = first_thetas(context, size, already=len(known))
+        there = {t.label for t in known if t.label.startswith(RECIPE)}
+        first = first_thetas(context, size, already=len(known), without=there)
         return PlannedBatch(labels=tuple(first), thetas=tuple(first.values()))
     if len(usable_trials(known, context, 0)[0]) < LEAST_TRIALS:
         notes.warnings.append(
             f"batch {number + 1} was not aimed: fewer than {LEAST_TRIALS} trials of the first one can be used"
         )
-        more = first_thetas(context, size, already=len(known), recipes=False)
+        more = first_thetas(context, size, already=len(known), without=None)
         return PlannedBatch(labels=tuple(more), thetas=tuple(more.values()))
     with job.progress.stage(f"aim {number + 1}", 1, "batch"):
         found = next_thetas(known, context, section, size)
@@ -183,6 +201,18 @@ def _plan(
         return PlannedBatch(labels=(), thetas=(), seen=found.batch)
     label = f"{SEARCHED}{number + 1}"
     return PlannedBatch(labels=(label,) * len(found.thetas), thetas=found.thetas, seen=found.batch)
+
+
+def _check_surrogate(job: Job, known: int) -> None:
+    """Refuse, before anything is trained, a surrogate that the first batches are too small for."""
+    kind, sizes = job.recipe.search.surrogate, swarm_batches(job.recipe)
+    first, least = known + sizes[0], LEAST.get({"regmix": "paper"}.get(kind, kind), LEAST_ANY)
+    if first < least:
+        raise SearchError(
+            f"search.surrogate {kind!r} needs {least} trials and the first batch has {first}: set "
+            f"search.batches to 1 (then all {job.recipe.proxy.trials} are one batch), raise proxy.trials, or "
+            "choose 'auto'"
+        )
 
 
 def resolution(noise: float, seeds: int) -> float:

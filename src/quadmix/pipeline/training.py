@@ -9,6 +9,7 @@ import numpy as np
 from quadmix.evaluate import baselines
 from quadmix.evaluate.compare import compare, regmix_mixture
 from quadmix.io.atomic import read_json, write_json
+from quadmix.io.trials import apply_dropped
 from quadmix.mixing.prior import prior_mean
 from quadmix.pipeline.folder import Job, StageNotes, stage
 from quadmix.pipeline.mix import Mix, Part, scatter
@@ -78,7 +79,10 @@ def _proxies(job: Job) -> dict[str, int]:
     """Return how many proxies each searched selector has had trained to find its mixture."""
     facts = {name: read_json(job.path("stages", f"{name}.json"))["facts"] for name in ("swarm", "confirm")}
     regmix = model_counts(job.recipe)["regmix"]
-    return {"quadmix": facts["swarm"]["trials"] + facts["confirm"]["models"], "regmix": regmix}
+    return {
+        "quadmix": facts["swarm"]["trials"] + facts["swarm"]["counted"] + facts["confirm"]["models"],
+        "regmix": regmix,
+    }
 
 
 def _token_share(part: Part, mix: Mix) -> float:
@@ -149,7 +153,8 @@ def _regmix(job: Job, mix: Mix, pool: TokenPool, notes: StageNotes, proposal: Pr
                     baselines.mixture_copies(m, part.table, part.budget, seed=draw), 0)
         for i, m in enumerate(mixtures)
     ]  # fmt: skip
-    trials = train_jobs(job, "regmix", jobs, proxy_setting(job, mix, pool), notes)
+    done = train_jobs(job, "regmix", jobs, proxy_setting(job, mix, pool), notes)
+    trials = apply_dropped(job.folder, done)
     pool_draws = baselines.draw_mixtures(rng, tokens, part.budget, min(job.recipe.search.candidates, 20_000))
     shares, report = regmix_mixture(trials, mixtures, pool_draws, proposal.objective, seed=job.recipe.seed)
     notes.facts["regmix"] = {"shares": dict(zip(part.table.domains, shares, strict=True)), **report}

@@ -232,7 +232,8 @@ class TargetSection(Section):
     weight: float = Field(default=1.0, gt=0)
     at_most: float | Literal["control"] | None = Field(
         default=None,
-        description="loss (bits per byte) that θ* may not exceed, or `control`: no worse than the prior mean",
+        description="loss (bits per byte) that θ* may not exceed, or `control`: no worse than the prior mean "
+        "(a number is judged as it stands, also where confirm.model is larger)",
     )
     limit: int = Field(default=2000, gt=0, description="at most this many rows, drawn by a hash of the row")
 
@@ -243,6 +244,8 @@ class TargetSection(Section):
             raise ValueError(f"target {self.name!r} needs exactly one of `text`, `answer` and `choices`")
         if self.text is None and self.prompt is None:
             raise ValueError(f"target {self.name!r} needs `prompt` beside the answer")
+        if isinstance(self.at_most, float) and not 0 < self.at_most < float("inf"):
+            raise ValueError(f"target {self.name!r}: at_most is {self.at_most}, expected a loss above 0")
         if (self.choices is None) != (self.gold is None):
             raise ValueError(f"target {self.name!r}: `choices` and `gold` go together")
         return self
@@ -341,6 +344,11 @@ class Recipe(Section):
                 f"proxy.pool is fresh (one epoch), but budget.tokens is {self.budget.tokens:,} and "
                 f"proxy.training.tokens {self.proxy.training.tokens:,}: lower it, raise the budget, or set "
                 "proxy.pool to repetition-matched"
+            )
+        if self.proxy.repeats == 0 and any(t.at_most == "control" for t in self.targets):
+            raise ValueError(
+                "a target may be no worse than the control (at_most: control), but proxy.repeats is 0; set "
+                "it to 3 or more, or give the loss as a number"
             )
         names = [t.name for t in self.targets]
         if twice := sorted({n for n in names if names.count(n) > 1}):

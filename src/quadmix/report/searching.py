@@ -31,7 +31,7 @@ from quadmix.report.search_facts import (
 )
 from quadmix.report.text import count, interval, num, percent, sig
 from quadmix.report.verdict import failed_trials
-from quadmix.types import Candidate, Effect, Proposal, SurrogateReport, Theta
+from quadmix.types import Candidate, Contrast, Effect, Proposal, SurrogateReport, Theta
 
 SHOWN_DIFFERENCES = 10
 SHOWN_FLAT = 12
@@ -184,23 +184,24 @@ def drivers(files: RunFiles, gallery: Gallery) -> Html:
     if proposal is None:
         return section("drivers", title, not_run("the search"))
     parts: list[Html] = []
+    winner = files.confirmation.winner if files.confirmation else STAR
     if proposal.effects:
         parts.append(show(gallery, search_figures.effect_bars(proposal.effects, proposal.noise_sd)))
-        parts += _differences(proposal, files.domains)
+        parts += _differences(proposal, files.domains, winner)
         parts += _free(proposal)
     else:
         parts.append(note("The effects of the parameters are not stored in this run.", "absent"))
-    winner = files.confirmation.winner if files.confirmation else STAR
     picture = search_figures.shares(proposal.candidates, [*dict.fromkeys([STAR, CONTROL, PUBLISHED, winner])])
     parts.append(tag("h3", "Shares of the domains"))
     parts.append(show(gallery, picture) or note("Not stored in this run.", "absent"))
     return section("drivers", title, *parts)
 
 
-def _differences(proposal: Proposal, domains: Sequence[str]) -> list[Html]:
-    """Where the proposal differs from the prior mean in a way that is clear over refits."""
-    first, control = proposal.candidates[0], candidate(proposal, CONTROL)
-    clear = [e for e in proposal.effects if e.low > 0 or e.high < 0]
+def _differences(proposal: Proposal, domains: Sequence[str], winner: str) -> list[Html]:
+    """Where the winner differs from the prior mean in a way that is clear over refits."""
+    first, control = candidate(proposal, winner) or proposal.candidates[0], candidate(proposal, CONTROL)
+    own: Sequence[Contrast | Effect] = proposal.contrasts.get(first.name, proposal.effects)
+    clear = [e for e in own if e.low > 0 or e.high < 0]
     clear = sorted(clear, key=lambda e: -abs(e.difference))[:SHOWN_DIFFERENCES]
     heading = tag("h3", f"What distinguishes {first.name} from {CONTROL}")
     if not clear:
@@ -214,8 +215,8 @@ def _differences(proposal: Proposal, domains: Sequence[str]) -> list[Html]:
         for e in clear
     ]  # fmt: skip
     caption = (
-        "Largest differences of the predicted objective, bits per byte: the proposal's values put into the "
-        "prior mean, group by group (below 0 = better)"
+        f"Largest differences of the predicted objective, bits per byte: the values of {first.name} put into "
+        "the prior mean, group by group (below 0 = better)"
     )
     if criteria := _criteria(proposal, names):
         caption += f"; weights in the order {' / '.join(criteria)}"
@@ -235,7 +236,7 @@ def _criteria(proposal: Proposal, domains: Sequence[str]) -> list[str]:
     return [n[len(start) : -1] for n in proposal.feature_names if n.startswith(start)]
 
 
-def _value(found: Candidate | None, effect: Effect, domains: Sequence[str]) -> str:
+def _value(found: Candidate | None, effect: Contrast | Effect, domains: Sequence[str]) -> str:
     """Return the candidate's value of a group in one domain, a dash for groups over several."""
     theta = found.theta if found else None
     if effect.domain not in domains or theta is None or len(theta.cutoff) != len(domains):

@@ -20,7 +20,7 @@ from quadmix.rng import derived_seed, stream
 from quadmix.search.model import Model
 from quadmix.search.optimise import BATCH, Effort, minimise
 from quadmix.search.space import Space
-from quadmix.search.swarm import Swarm
+from quadmix.search.swarm import Swarm, excess
 from quadmix.search.table import FeatureTable
 from quadmix.types import Floats
 
@@ -68,7 +68,7 @@ def batch_sizes(trials: int, batches: int = len(SPLIT)) -> tuple[int, ...]:
 def next_batch(known: Known, model: Model, count: int, *, seed: int, effort: Effort = BATCH) -> NextBatch:
     """Return `count` points to measure next, best expected improvement first."""
     rng = stream(seed, "batch", len(known.swarm))
-    predicted = model.predict(known.swarm.table)[0].mean
+    predicted = model.acquisition(known.swarm.table, 0.0)  # with the price of broken ceilings
     order = np.argsort(predicted, kind="stable")
     spare = count + max(2, count // 2)
     starts = known.points[order[: min(STARTS, len(order))]][np.arange(spare) % min(STARTS, len(order))]
@@ -82,8 +82,9 @@ def next_batch(known: Known, model: Model, count: int, *, seed: int, effort: Eff
     found = found[known.space.select(found)[1]]
     kept, rejected = _distinct(known, found, count)
     if len(kept) < count:
-        kept = np.concatenate([kept, known.space.design(rng, count - len(kept))])
-    gains = improvement(model, known.space.table(kept), float(predicted.min()))
+        more = known.space.design(rng, 4 * (count - len(kept)))
+        kept = np.concatenate([kept, more[_cheapest(model, known.space.table(more), count - len(kept))]])
+    gains = improvement(model, known.space.table(kept), best_allowed(model, known.swarm.table))
     rank = np.argsort(-gains, kind="stable")
     return NextBatch(points=kept[rank], improvement=float(gains.max()), rejected=rejected)
 
@@ -94,15 +95,30 @@ def barred(space: Space, model: Model, points: Floats, cautions: Floats | float 
     return np.where(ok, model.acquisition(table, cautions), _BARRED)
 
 
+def best_allowed(model: Model, table: FeatureTable) -> float:
+    """Return the least predicted objective of the mixtures that are predicted to break no ceiling (of all,
+    where every one does)."""
+    predicted, losses = model.predict(table)
+    allowed = excess(model.objective, losses) <= 0
+    return float(predicted.mean[allowed].min() if allowed.any() else predicted.mean.max())
+
+
 def improvement(model: Model, table: FeatureTable, best: float) -> Floats:
     """Return the expected improvement (K,) of a mixture's true loss over `best`, a predicted loss.
 
-    The deviation is of a measurement; that of the mixture itself is smaller, so this is an upper bound.
+    A mixture that is predicted to break a ceiling by more than a tenth of its deviation improves nothing. The
+    deviation is of a measurement; that of the mixture itself is smaller, so this is an upper bound.
     """
-    predicted, _ = model.predict(table)
+    predicted, losses = model.predict(table)
     gap = best - predicted.mean
     z = gap / predicted.stderr
-    return gap * norm.cdf(z) + predicted.stderr * norm.pdf(z)
+    gain = gap * norm.cdf(z) + predicted.stderr * norm.pdf(z)
+    return np.where(excess(model.objective, losses) <= 0.1 * predicted.stderr, gain, 0.0)
+
+
+def _cheapest(model: Model, table: FeatureTable, count: int) -> NDArray[np.intp]:
+    """Return the rows that break the ceilings least, in their order where none does."""
+    return np.argsort(excess(model.objective, model.predict(table)[1]), kind="stable")[:count]
 
 
 def _distinct(known: Known, points: Floats, count: int) -> tuple[Floats, int]:

@@ -16,7 +16,7 @@ block: the winner's difference is one of those that the unhalved design would ha
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -124,20 +124,21 @@ def decide(
     """
     thetas = {c.name: c.theta for c in proposal.candidates if c.theta is not None}
     mine = [trial for trial in trials if trial.label in thetas]
+    objective = anchored(proposal.objective, mine, control)
     gone = {standing.label for standing in rounds if standing.left}
     final = [trial for trial in mine if trial.label not in gone]
-    means = label_means(final, proposal.objective)
+    means = label_means(final, objective)
     entered = len({standing.label for standing in rounds} - {control}) or len(means) - 1
-    against = paired(final, proposal.objective, control, comparisons=entered)
+    against = paired(final, objective, control, comparisons=entered)
     if not against:
         raise SearchError(f"only the control {control!r} has finished trials; re-run the confirmation")
-    broken = broken_ceilings(final, proposal.objective)
+    broken = broken_ceilings(final, objective)
     able = [label for label in means if label == control or label not in broken]
     winner = min(able, key=lambda label: means[label])
     best = _best(against, winner, able)
     confirmed = winner != control and bool(best.high < 0)
     reason = _reason(best, winner, confirmed=confirmed, compared=entered, held=len(able) - 1)
-    _, excluded = _finished(mine, proposal.objective)
+    _, excluded = _finished(mine, objective)
     excluded |= {c.name: "has no θ" for c in proposal.candidates if c.theta is None}
     reason += "".join(f" {label} cannot win: {why}." for label, why in broken.items() if label != control)
     if excluded:
@@ -147,7 +148,7 @@ def decide(
         theta=thetas[winner],
         confirmed=confirmed,
         reason=reason,
-        measured=measure(mine, proposal.objective),
+        measured=measure(mine, objective),
         against=against,
         rounds=tuple(rounds),
         needed="" if confirmed else _needed(best, winner, labels=len(means), entered=entered),
@@ -161,14 +162,37 @@ def objectives(trials: Sequence[Trial], objective: Objective) -> Floats:
 
 
 def complete_block(trials: Sequence[Trial], objective: Objective) -> Block:
-    """Return the labels with a finished trial and the seeds that all of them finished."""
+    """Return the labels that finished at least half of the seeds, and the seeds that all of those finished.
+
+    One label whose models diverged must not take the others' seeds away; it is named among the excluded.
+    """
     finished, excluded = _finished(trials, objective)
+    most = max(map(len, finished.values()), default=0)
+    for label in [name for name, own in finished.items() if 2 * len(own) < most]:
+        excluded[label] = f"finished {len(finished.pop(label))} of {most} seeds"
     labels = tuple(finished)
     common = set.intersection(*(set(own) for own in finished.values())) if finished else set[int]()
     seeds = tuple(sorted(common))
     values = np.array([objectives([finished[label][s] for s in seeds], objective) for label in labels])
     return Block(
         labels=labels, seeds=seeds, values=values.reshape(len(labels), len(seeds)), excluded=excluded
+    )
+
+
+def anchored(objective: Objective, trials: Sequence[Trial], control: str = CONTROL) -> Objective:
+    """Return the objective as it is to be read among these models, which may be larger than the proxies.
+
+    "Worst" is reckoned from the control's losses here, and a ceiling that is the control's loss is its loss
+    here.
+    """
+    own, _ = _finished([t for t in trials if t.label == control], objective)
+    models = [trial for seeds in own.values() for trial in seeds.values()]
+    if not models:
+        return objective
+    means = {t: float(np.mean([m.losses[t].bits_per_byte for m in models])) for t in objective.weights}
+    ceilings = {**objective.ceilings, **{t: means[t] for t in objective.relative}}
+    return replace(
+        objective, ceilings=ceilings, levels=means if objective.how == "worst" else objective.levels
     )
 
 

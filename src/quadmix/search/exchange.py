@@ -10,7 +10,7 @@ name, with the reason. Letters: K runs, M domains. Metrics: smaller = better.
 import difflib
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -36,7 +36,8 @@ class MixtureTable:
     """K runs. shares: (K, M), rows sum to 1. metrics: name -> (K,), finite, smaller = better.
 
     excluded: id -> why a run is left out. notes: what a user should know about the files. Runs of one mixture
-    are replicates: they show the noise.
+    are replicates: they show the noise. beside: metrics of the file that were not asked for, as far as
+    finite.
     """
 
     ids: tuple[str, ...]
@@ -45,6 +46,7 @@ class MixtureTable:
     metrics: dict[str, Floats]
     excluded: dict[str, str]
     notes: tuple[str, ...] = ()
+    beside: dict[str, Floats] = field(default_factory=dict[str, Floats])
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -109,8 +111,19 @@ def read_mixtures(
     notes += [f"column {c!r} of {s.path} is ignored" for s in (left, right) for c in s.ignored]
     return MixtureTable(
         ids=table.ids, domains=table.domains, shares=table.shares, metrics=found, excluded=reasons,
-        notes=tuple(notes),
+        notes=tuple(notes), beside=_others(right, values, places),
     )  # fmt: skip
+
+
+def _others(sheet: _Sheet, taken: Collection[str], places: NDArray[np.intp]) -> dict[str, Floats]:
+    """Return the metric columns that were not asked for and are finite wherever a run is used."""
+    found: dict[str, Floats] = {}
+    for m, name in enumerate(sheet.columns):
+        if name not in taken:
+            column = np.array([number_in(sheet.cells[k][m]) for k in places])
+            if np.isfinite(column).all():
+                found[name] = column
+    return found
 
 
 def run_mixtures(run_folder: str | Path) -> MixtureTable:

@@ -20,9 +20,10 @@ from quadmix.search.learning import best_points, learning_curve, optimism, stron
 from quadmix.search.model import CrossFit, Fit, Model, cross_fit, fit_model
 from quadmix.search.optimise import THOROUGH
 from quadmix.search.surrogate import LEAST, LEAST_ANY, fit_plain
-from quadmix.search.swarm import combined
+from quadmix.search.swarm import best_measured, combined
 from quadmix.types import (
     Candidate,
+    Contrast,
     Effect,
     Floats,
     LearningCurve,
@@ -49,6 +50,7 @@ class Findings:
     learning: LearningCurve
     optimism: Optimism | None
     effects: tuple[Effect, ...]
+    contrasts: dict[str, tuple[Contrast, ...]]
     warnings: tuple[str, ...]
 
 
@@ -82,18 +84,19 @@ def find(
         warnings.append(f"the published recipe needs {LEAST['paper']} trials; no candidate 'paper'")
     else:
         points = {PAPER: paper, **points} if brief.mode == "paper" else {**points, PAPER: paper}
-    best = int(np.argmin(combined(objective, swarm.losses)))
+    best = best_measured(objective, swarm.losses)
     points = {**points, BEST: known.points[best], **named}
-    first, noise_sd = next(iter(points)), brief.noises.get(OBJECTIVE, float("nan"))
+    noise_sd = brief.noises.get(OBJECTIVE, float("nan"))
+    explained = effects(
+        _part(known, seed), brief.fit, objective, kind=strongest(swarm, cross),
+        candidates=points, reference=points[reference], noise_sd=noise_sd, seed=seed,
+    )  # fmt: skip
     return Findings(
         points=points, model=model, cross=cross, diagnostics=tuple(found),
         learning=learning_curve(swarm, cross, objective, seed, noise_sd),
         optimism=optimism(known, cross, objective, seed),
-        effects=effects(
-            _part(known, seed), brief.fit, objective, kind=strongest(swarm, cross),
-            proposal=points[first], reference=points[reference],
-            noise_sd=noise_sd, seed=seed,
-        ),
+        effects=explained.effects,
+        contrasts=explained.contrasts,
         warnings=tuple(warnings),
     )  # fmt: skip
 
@@ -156,6 +159,7 @@ def as_proposal(
         learning=findings.learning,
         optimism=findings.optimism,
         effects=findings.effects,
+        contrasts=findings.contrasts,
         best_observed=float(truth.min()),
     )
 

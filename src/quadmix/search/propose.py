@@ -13,7 +13,7 @@ The intervals cover a fresh trial at a θ chosen beforehand. The *selected* θ i
 by construction; `Proposal.optimism` estimates by how much, only confirmation measures it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from quadmix.engine.threads import one_thread
 from quadmix.errors import BudgetError, SearchError
+from quadmix.io.trials import is_dropped
 from quadmix.mixing.limits import Limits
 from quadmix.mixing.prior import Prior, draw_theta, mean_theta
 from quadmix.mixing.quota import Method
@@ -30,7 +31,7 @@ from quadmix.search.adaptive import Known, next_batch
 from quadmix.search.diagnostics import OBJECTIVE, noise
 from quadmix.search.find import Brief, Findings, as_proposal, candidate, find
 from quadmix.search.model import Fit, cross_fit, fit_model
-from quadmix.search.swarm import check_swarm, combined, make_objective
+from quadmix.search.swarm import best_measured, check_swarm, combined, make_objective
 from quadmix.search.theta_space import ThetaSpace, theta_space, trivial_recipes
 from quadmix.types import Annotations, Batch, Candidate, Floats, Objective, Proposal, Theta, Trial
 
@@ -95,21 +96,23 @@ def make_space(context: SearchContext) -> ThetaSpace:
 
 
 def first_thetas(
-    context: SearchContext, count: int, *, already: int = 0, recipes: bool = True
+    context: SearchContext, count: int, *, already: int = 0, without: Collection[str] | None = ()
 ) -> dict[str, Theta]:
     """Return the first batch by label: the trivial recipes, then a space-filling design ("design-0000", ...).
 
-    already: trials of other runs that are known; another part of the design is then taken.
+    already: trials of other runs that are known; another part of the design is then taken. without: labels of
+    recipes that were trained there, None: no recipes at all.
     Raises SearchError when the prior cannot meet the budget.
     """
     space = make_space(context)
-    named = anyway(context, space) if recipes else {}
-    found = {f"{RECIPE}{name}": theta for name, theta in list(named.items())[: max(1, count // 2)]}
-    wanted = count - len(found)
-    designed, why = space.thetas(space.design(stream(context.seed, "design", already), 2 * wanted))
-    if len(designed) < wanted:
-        raise SearchError(f"{len(designed)} of {2 * wanted} designed θ can meet the budget exactly: {why}")
-    return {**found, **{f"design-{i:04d}": theta for i, theta in enumerate(designed[:wanted])}}
+    named = {} if without is None else {f"{RECIPE}{n}": t for n, t in anyway(context, space).items()}
+    wanted = [(label, theta) for label, theta in named.items() if label not in (without or ())]
+    found = dict(wanted[: max(1, count // 2)])
+    left = count - len(found)
+    designed, why = space.thetas(space.design(stream(context.seed, "design", already), 2 * left))
+    if len(designed) < left:
+        raise SearchError(f"{len(designed)} of {2 * left} designed θ can meet the budget exactly: {why}")
+    return {**found, **{f"design-{i:04d}": theta for i, theta in enumerate(designed[:left])}}
 
 
 def anyway(context: SearchContext, space: ThetaSpace) -> dict[str, Theta]:
@@ -134,11 +137,16 @@ def next_thetas(
         model = fit_model(swarm, cross, ready.objective)
         found = next_batch(ready.known, model, count, seed=context.seed)
     batch = Batch(
-        trials=len(swarm), best=float(combined(ready.objective, swarm.losses).min()),
+        trials=len(swarm), best=_measured_best(ready),
         improvement=found.improvement, noise=ready.noises[OBJECTIVE],
     )  # fmt: skip
-    thetas, _ = ready.space.thetas(found.points)
-    return NextThetas(thetas=tuple(thetas), batch=batch, rejected=found.rejected)
+    thetas, why = ready.space.thetas(found.points)
+    if len(thetas) < count:  # refused by the run's exact fit: drawn points take their place
+        rng = stream(context.seed, "instead", len(swarm))
+        thetas += ready.space.thetas(ready.space.design(rng, 4 * (count - len(thetas))))[0]
+    if not thetas:
+        raise SearchError(f"none of {count} θ of the next batch can meet the budget exactly: {why}")
+    return NextThetas(thetas=tuple(thetas[:count]), batch=batch, rejected=found.rejected)
 
 
 def propose(
@@ -150,7 +158,8 @@ def propose(
     `prior-mean` (the control), `equal-domains`, `uniform-weights`, `single:<criterion>`, `current` (if given)
     and `random-mean` (mean of ten random θ). Raises SearchError when the trials do not allow a fit.
     """
-    needed = max(LEAST_TRIALS, int(np.ceil(section.min_success * context.planned - 1e-9)))
+    dropped = sum(t.kind == PRIOR_KIND and is_dropped(t) for t in trials)  # the user's wish is no failure
+    needed = max(LEAST_TRIALS, int(np.ceil(section.min_success * (context.planned - dropped) - 1e-9)))
     ready = _prepare(trials, context, section, least=needed)
     named = anyway(context, ready.space)
     try:
@@ -240,7 +249,11 @@ def _prepare(
     repeats.sort(key=lambda t: t.trial_id)
     again = {t: np.array([r.losses[t].bits_per_byte for r in repeats]) for t in swarm.losses}
     objective = make_objective(
-        context.target_weights, basis.losses, how=section.objective, ceilings=_ceilings(context, again)
+        context.target_weights,
+        basis.losses,
+        how=section.objective,
+        ceilings=_ceilings(context, again),
+        relative=[t for t, c in (context.ceilings or {}).items() if not np.isfinite(c)],
     )
     noises = {t: noise(y) for t, y in again.items()}
     noises[OBJECTIVE] = noise(combined(objective, again)) if repeats else float("nan")
@@ -268,9 +281,13 @@ def _ceilings(context: SearchContext, repeats: Mapping[str, Floats]) -> dict[str
     return found
 
 
+def _measured_best(ready: _Ready) -> float:
+    losses = ready.known.swarm.losses
+    return float(combined(ready.objective, losses)[best_measured(ready.objective, losses)])
+
+
 def _best(trials: Sequence[Trial], ready: _Ready) -> Theta:
-    truth = combined(ready.objective, ready.known.swarm.losses)
-    name = ready.known.swarm.ids[int(np.argmin(truth))]
+    name = ready.known.swarm.ids[best_measured(ready.objective, ready.known.swarm.losses)]
     theta = next(t.theta for t in trials if t.trial_id == name)
     assert theta is not None  # usable_trials has dropped trials without θ
     return theta

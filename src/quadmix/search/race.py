@@ -13,7 +13,7 @@ equal means by name. Halving can cost the best candidate its place, never the va
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quadmix.search.confirm import broken_ceilings, complete_block, label_means
+from quadmix.search.confirm import anchored, broken_ceilings, complete_block, label_means
 from quadmix.types import Objective, Trial
 from quadmix.types.results import Standing
 
@@ -84,6 +84,7 @@ def round_sizes(candidates: int, rounds: int, finalists: int) -> tuple[int, ...]
 
 def _round(rules: Rules, number: int, trials: Sequence[Trial], objective: Objective) -> list[Standing]:
     """Return the standings of the labels with a finished model, candidates that break a ceiling last."""
+    objective = anchored(objective, trials, rules.control)
     means, broken = label_means(trials, objective), broken_ceilings(trials, objective)
     seeds = len(complete_block(trials, objective).seeds)
     barred = {name for name in broken if name != rules.control}
@@ -113,6 +114,6 @@ def _split(found: Sequence[Standing], control: str, keep: int) -> tuple[list[Sta
 
 def _failed(label: str, number: int, trials: Sequence[Trial]) -> Standing:
     reasons = [t.reason for t in trials if t.label == label and t.reason]
-    why = f"no model finished: {reasons[0]}" if reasons else "no model finished"
+    why = f"too few models finished: {reasons[0]}" if reasons else "too few models finished"
     nan = float("nan")
     return Standing(label=label, round=number, seeds=0, mean=nan, behind=nan, left=why)

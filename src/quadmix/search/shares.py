@@ -16,12 +16,12 @@ from quadmix.recipe import SearchSection
 from quadmix.search.adaptive import Known
 from quadmix.search.diagnostics import OBJECTIVE
 from quadmix.search.exchange import MixtureTable, ShareWishes
-from quadmix.search.find import Brief, as_proposal, candidate, find
+from quadmix.search.find import BEST, Brief, Findings, as_proposal, candidate, find
 from quadmix.search.model import Fit
 from quadmix.search.space import ShareSpace
 from quadmix.search.surrogate import LEAST_ANY
-from quadmix.search.swarm import check_swarm, combined, make_objective
-from quadmix.types import Floats, Objective, Proposal
+from quadmix.search.swarm import best_measured, check_swarm, combined, make_objective
+from quadmix.types import Candidate, Floats, Objective, Proposal
 
 NATURAL, CURRENT, EQUAL = "natural", "current", "equal-domains"
 
@@ -48,7 +48,7 @@ def propose_shares(
         space.table(points), values=merged.shares
     )  # as measured, whatever the constraints are now
     losses = {t: merged.metrics[t] for t in targets}
-    swarm, warnings = check_swarm(merged.ids, table, losses)
+    swarm, warnings = check_swarm(merged.ids, table, losses, merged.beside)
     objective = make_objective(targets, swarm.losses, how=wishes.how, ceilings=wishes.ceilings)
     noises = _noises(repeats, objective)
     known = Known(space=space, swarm=swarm, points=points)
@@ -64,9 +64,29 @@ def propose_shares(
     with one_thread():
         found = find(known, objective, brief, inside, NATURAL)
     candidates = tuple(candidate(name, known, found) for name in found.points)
+    row = best_measured(objective, swarm.losses)
+    candidates = tuple(
+        _as_measured(c, known, found, row, space.domains) if c.name == BEST else c for c in candidates
+    )
+    if np.abs(wishes.bounds.project(merged.shares[row][None])[0] - merged.shares[row]).max() > 1e-3:
+        warnings.append(f"the best observed run ({merged.ids[row]}) breaks the bounds that are asked for")
     if mixtures.excluded:
         warnings.append(f"{len(mixtures.excluded)} rows are left out; `trials_excluded` names them")
     return as_proposal(known, found, candidates, noises, mixtures.excluded, warnings)
+
+
+def _as_measured(
+    found: Candidate, known: Known, findings: Findings, row: int, domains: tuple[str, ...]
+) -> Candidate:
+    """Return the best observed candidate with the shares that were trained, whatever the bounds are now."""
+    table = known.swarm.table.rows(np.array([row]))
+    predicted, losses = findings.model.predict(table)
+    mean, half = float(predicted.mean[0]), findings.model.quantile * float(predicted.stderr[0])
+    return replace(
+        found, predicted=mean, predicted_low=mean - half, predicted_high=mean + half,
+        losses={t: float(v[0]) for t, v in losses.items()},
+        shares=dict(zip(domains, map(float, table.values[0]), strict=True)),
+    )  # fmt: skip
 
 
 def _merge_repeats(
@@ -78,11 +98,13 @@ def _merge_repeats(
         groups[shares.tobytes()].append(row)
     rows = list(groups.values())
     metrics = {t: np.array([mixtures.metrics[t][r].mean() for r in rows]) for t in targets}
+    others = {**mixtures.beside, **{t: y for t, y in mixtures.metrics.items() if t not in targets}}
     again = [{t: mixtures.metrics[t][r] for t in targets} for r in rows if len(r) > 1]
     first = [r[0] for r in rows]
     merged = replace(
-        mixtures, ids=tuple(mixtures.ids[i] for i in first), shares=mixtures.shares[first], metrics=metrics
-    )
+        mixtures, ids=tuple(mixtures.ids[i] for i in first), shares=mixtures.shares[first], metrics=metrics,
+        beside={name: np.array([y[r].mean() for r in rows]) for name, y in others.items()},
+    )  # fmt: skip
     return merged, again
 
 

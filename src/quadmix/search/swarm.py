@@ -6,12 +6,13 @@ instead costs much of the accuracy (Spearman 0.94 instead of 0.99 with 128 of Re
 every target depends on other domains; so a target that is the average of others is refused.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 from quadmix.errors import SearchError
 from quadmix.search.table import FeatureTable
@@ -42,12 +43,16 @@ class Swarm:
 
 
 def check_swarm(
-    ids: Sequence[str], table: FeatureTable, losses: Mapping[str, Floats]
+    ids: Sequence[str],
+    table: FeatureTable,
+    losses: Mapping[str, Floats],
+    beside: Mapping[str, Floats] | None = None,
 ) -> tuple[Swarm, list[str]]:
     """Return the swarm with the targets that vary, and a warning for each that does not.
 
-    Raises SearchError when ids repeat, all mixtures are the same, no target varies, or a target is the
-    average of others.
+    beside: other metrics of the same trials that are no targets; a target may not be an average of them
+    either. Raises SearchError when ids repeat, all mixtures are the same, no target varies, or a target is
+    the average of others.
     """
     _refuse_repeated(ids)
     if not (np.ptp(table.values, axis=0) > 1e-12).any():
@@ -60,7 +65,7 @@ def check_swarm(
         raise SearchError(
             f"all {len(ids)} trials have the same loss on every target; did the proxies train at all?"
         )
-    _refuse_averages(varying)
+    _refuse_averages(varying, {**losses, **(beside or {})})
     warnings = [
         f"target {t!r} is constant over the swarm and is left out" for t in losses if t not in varying
     ]
@@ -73,6 +78,7 @@ def make_objective(
     *,
     how: How = "mean",
     ceilings: Mapping[str, float] | None = None,
+    relative: Iterable[str] = (),
 ) -> Objective:
     """Return the objective over the targets of `losses`: user weight over the spread, normalised to sum 1."""
     raw = {target: user[target] / float(y.std(ddof=1)) for target, y in losses.items()}
@@ -82,6 +88,7 @@ def make_objective(
         how=how,
         levels={target: float(y.mean()) for target, y in losses.items()},
         ceilings={t: c for t, c in (ceilings or {}).items() if t in losses},
+        relative=tuple(t for t in relative if t in losses),
     )
 
 
@@ -104,6 +111,12 @@ def excess(objective: Objective, losses: Mapping[str, Floats]) -> Floats:
     return np.sum(over, axis=0) if over else np.zeros(len(next(iter(losses.values()))))
 
 
+def best_measured(objective: Objective, losses: Mapping[str, Floats]) -> int:
+    """Return the row of least objective among those that break no ceiling, or break them least."""
+    over = excess(objective, losses)
+    return int(np.lexsort((combined(objective, losses), np.maximum(over, 0.0)))[0])
+
+
 def _refuse_repeated(ids: Sequence[str]) -> None:
     if len(set(ids)) < len(ids):
         seen: set[str] = set()
@@ -114,18 +127,20 @@ def _refuse_repeated(ids: Sequence[str]) -> None:
         )
 
 
-def _refuse_averages(losses: Mapping[str, Floats]) -> None:
-    """Refuse a target that is an exact convex combination of two or more others."""
-    if not 3 <= len(losses) <= len(next(iter(losses.values()))) - 2:
+def _refuse_averages(targets: Iterable[str], losses: Mapping[str, Floats]) -> None:
+    """Refuse a target that is a convex combination of two or more others, up to rounding."""
+    if not 3 <= len(losses) <= len(next(iter(losses.values()))) - 2:  # fewer trials can be fitted by chance
         return
-    for target, y in losses.items():
+    for target in targets:
+        y = losses[target]
         others = [name for name in losses if name != target]
         parts = np.stack([losses[name] for name in others], axis=1)
-        weights = np.linalg.lstsq(parts, y, rcond=None)[0]
+        weights = nnls(parts, y)[0]
         error = float(np.abs(parts @ weights - y).max())
-        whole = (weights > -1e-6).all() and abs(float(weights.sum()) - 1.0) < 1e-4
-        used = [name for name, w in zip(others, weights, strict=True) if w > 1e-3]
-        if whole and len(used) > 1 and error < 1e-5 * float(np.ptp(y)):
+        whole = abs(float(weights.sum()) - 1.0) < 1e-3
+        used = [name for name, w in zip(others, weights, strict=True) if w > 5e-3]
+        rounded = 2e-4 * float(np.ptp(y))  # averages are often written with four digits
+        if whole and len(used) > 1 and error < rounded:
             raise SearchError(
                 f"target {target!r} is the average of {', '.join(map(repr, used[:6]))}, which are targets "
                 "too: leave it out and weigh its parts; each target gets a surrogate of its own, and "

@@ -92,12 +92,14 @@ class Objective:
 
     weights: per target, sum 1. how: "mean" is Σ_t w_t L_t; "worst" is Σ_t w_t level_t + T max_t w_t (L_t -
     level_t), which rises with the target that is worst off. ceilings: losses that may not be exceeded.
+    relative: targets whose ceiling is the control's loss, whatever that is where it is measured.
     """
 
     weights: dict[str, float]
     how: Literal["mean", "worst"] = "mean"
     levels: dict[str, float] = field(default_factory=dict[str, float])
     ceilings: dict[str, float] = field(default_factory=dict[str, float])
+    relative: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,12 +145,24 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Contrast:
+    """What one group of a candidate's parameters is predicted to do: put into the reference (the prior mean),
+    minus the reference, with a 90 % interval."""
+
+    group: str
+    domain: str
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
     """What a group of parameters does to the predicted objective around the proposal.
 
-    range: objective when the group alone moves through its box, largest minus smallest. difference: the group
-    of the proposal put into the reference (the prior mean), minus the reference. low, high: 90 % interval
-    over refits. flat: the range's interval does not clear the noise of one trial.
+    range: objective when the group alone moves through its box, largest minus smallest. difference, low,
+    high: as in `Contrast`, for the proposal. flat: the range does not clear the noise of one trial, not even
+    at the upper end of its own interval.
     """
 
     group: str
@@ -198,6 +212,7 @@ class Proposal:
     optimism: Optimism | None = None
     batches: tuple[Batch, ...] = ()
     effects: tuple[Effect, ...] = ()
+    contrasts: dict[str, tuple[Contrast, ...]] = field(default_factory=dict[str, tuple[Contrast, ...]])
     best_observed: float = float("nan")
 
     @property
