@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tiny_run import tiny_recipe
 
-from quadmix.errors import RecipeError
-from quadmix.io.atomic import read_json, read_value, write_json
+from quadmix.errors import RecipeError, SearchError
+from quadmix.io.atomic import read_json, read_value, value_digest, write_json
 from quadmix.mixing.prior import Prior, prior_mean
 from quadmix.pipeline import stages, swarming
 from quadmix.pipeline.folder import Job, open_run
@@ -153,3 +153,29 @@ def test_the_present_theta_is_tried_and_one_of_another_run_is_refused(tmp_path: 
         context = swarming.search_context(job, mix, planned=14)
     assert context.current is not None
     np.testing.assert_allclose(context.current.cutoff, prior_mean(mix.prior).cutoff)
+
+
+def test_a_surrogate_that_the_first_batch_is_too_small_for_is_refused_before_anything_is_trained(
+    tmp_path: Path,
+) -> None:
+    with opened(recipe_of(tmp_path, surrogate="lightgbm")) as (job, mix, pool):
+        with pytest.raises(SearchError, match=r"'lightgbm' needs 20 trials and the first batch has 10: set"):
+            swarming.train_swarm(job, mix, pool)
+        assert not list(job.folder.glob("trials/*.json"))
+
+
+def test_trials_of_an_earlier_run_bring_no_twins(
+    trained: tuple[Recipe, swarming.Swarmed, Path], tmp_path: Path
+) -> None:
+    """The same seed would train the same recipes again; each θ is there once."""
+    _, _, folder = trained
+    recipe = tiny_recipe(
+        tmp_path, name="more", search=QUICK, proxy__trials=12, proxy__repeats=0, proxy__reuse=[str(folder)]
+    )
+    with opened(recipe) as (job, mix, pool):
+        swarm = swarming.train_swarm(job, mix, pool)
+        proposal = swarming.search(job, mix, swarm)
+    priors = [t for t in swarm.trials if t.kind == "prior"]
+    assert len({value_digest(t.theta) for t in priors}) == len(priors) == 14 + 12
+    assert sum(t.label.startswith("recipe:") for t in priors) == 5
+    assert proposal.trials_used == 26

@@ -5,7 +5,15 @@ import pytest
 from search_world import box, fitted, measured
 
 from quadmix.engine.threads import one_thread
-from quadmix.search.adaptive import FIRST, Known, barred, batch_sizes, improvement, next_batch
+from quadmix.search.adaptive import (
+    FIRST,
+    Known,
+    barred,
+    batch_sizes,
+    best_allowed,
+    improvement,
+    next_batch,
+)
 from quadmix.search.model import Model
 from quadmix.search.optimise import Effort
 from quadmix.search.space import ShareBounds, ShareSpace
@@ -190,3 +198,16 @@ def test_batches_of_mixtures_meet_the_bounds():
     np.testing.assert_allclose(shares.sum(1), 1)
     assert (shares >= bounds.low - 1e-9).all()
     assert (shares <= bounds.high + 1e-9).all()
+
+
+def test_what_breaks_a_ceiling_improves_nothing_and_is_no_best():
+    """The least predicted loss lies beyond the ceiling: neither incumbent nor gain may come from there."""
+    model = saying(lambda v: v[:, 0], ceilings={"a": 0.0})  # of its own loss, turned round: allowed below 0
+    above = saying(lambda v: -v[:, 0], ceilings={"a": -0.5})  # loss -v, allowed where v >= 0.5
+    space = box(2)
+    points = np.array([[0.2, 0.0], [0.4, 0.0], [0.6, 0.0], [0.9, 0.0]])
+    assert (improvement(model, space.table(points), best=1.0) == 0).all()
+    assert best_allowed(above, space.table(points)) == pytest.approx(-0.9)
+    gains = improvement(above, space.table(points), best=-0.9)
+    assert (gains[:2] == 0).all()
+    assert (gains[2:] > 0).all()

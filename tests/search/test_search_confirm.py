@@ -11,6 +11,7 @@ from search_world import make_trial
 from quadmix.errors import SearchError
 from quadmix.mixing.prior import Prior, draw_theta
 from quadmix.search.confirm import (
+    anchored,
     broken_ceilings,
     complete_block,
     decide,
@@ -311,3 +312,38 @@ def test_a_confirmation_written_before_there_were_rounds_is_read():
     )
     old = {k: v for k, v in to_json(found).items() if k not in ("rounds", "needed")}
     assert from_json(Confirmation, old).rounds == ()
+
+
+def test_no_worse_than_the_control_is_judged_by_the_control_of_these_models():
+    """All losses fall with a larger model; the ceiling that was measured on the proxies would never bind."""
+    bounded = Objective(weights=MEAN.weights, ceilings={"y": 9.0}, relative=("y",))
+    values = {"a": [0.8, 0.81, 0.79], "prior-mean": [1.0, 1.01, 0.99]}
+    trials = trials_of(values)
+    spoiled = [
+        dataclasses.replace(
+            t, losses={**t.losses, "y": dataclasses.replace(t.losses["y"], bits_per_byte=1.2)}
+        ) if t.label == "a" else t
+        for t in trials
+    ]  # fmt: skip
+    there = anchored(bounded, spoiled)
+    assert there.ceilings["y"] == pytest.approx(1.1)  # the control's y here
+    assert set(broken_ceilings(spoiled, there)) == {"a"}
+    assert broken_ceilings(spoiled, bounded) == {}
+    found = decide(proposal_of(("a", "prior-mean"), bounded), spoiled)
+    assert not found.confirmed
+    assert "a cannot win" in found.reason
+
+
+def test_the_worst_target_is_reckoned_from_the_control_of_these_models():
+    worst = Objective(weights={"x": 0.5, "y": 0.5}, how="worst", levels={"x": 5.0, "y": 1.0})
+    trials = trials_of({"a": [0.9, 0.9], "prior-mean": [1.0, 1.0]}, (1, 2))
+    assert anchored(worst, trials).levels == pytest.approx({"x": 0.7, "y": 1.1})
+    assert anchored(MEAN, trials) == MEAN
+
+
+def test_a_label_that_finished_few_seeds_does_not_take_the_others_seeds_away():
+    trials = trials_of({"a": [1.0, 1.1, 1.2, 1.3], "prior-mean": [2.0, 2.1, 2.2, 2.3]}, (1, 2, 3, 4))
+    block = complete_block([*trials, *trials_of({"ill": [0.5]}, (1,))], MEAN)
+    assert block.labels == ("a", "prior-mean")
+    assert block.seeds == (1, 2, 3, 4)
+    assert block.excluded == {"ill": "finished 1 of 4 seeds"}

@@ -29,12 +29,14 @@ PROPOSAL = np.array([0.0, 1.0, 0.5, 0.5, 0.1, 0.9, 0.4, 0.6])
 REFERENCE = np.full(8, 0.5)
 
 
-def explained(noise=0.0, noise_sd=0.05):
-    known, objective = measured(BoxSpace(NAMES), {"a": lambda p: p @ SLOPES}, 60, noise=noise)
+def explained(noise=0.0, noise_sd=0.05, seed=1):
+    known, objective = measured(BoxSpace(NAMES), {"a": lambda p: p @ SLOPES}, 60, noise=noise, seed=seed)
     found = effects(
-        known, FIT, objective, kind="ridge", proposal=PROPOSAL, reference=REFERENCE, noise_sd=noise_sd, seed=1
-    )
-    return found, {(e.group, e.domain): e for e in found}
+        known, FIT, objective, kind="ridge", candidates={"theta-star": PROPOSAL, "other": REFERENCE},
+        reference=REFERENCE, noise_sd=noise_sd, seed=seed,
+    )  # fmt: skip
+    assert all(c.difference == 0 for c in found.contrasts["other"])  # it is the reference
+    return found.effects, {(e.group, e.domain): e for e in found.effects}
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,18 @@ def test_the_interval_of_the_difference_holds_it_and_widens_with_noise(exact):
     assert same.low == same.difference == same.high == 0
 
 
+def test_the_intervals_hold_the_true_difference_about_as_often_as_they_say():
+    """Refits on parts of the same trials differ too little; the jackknife's factor mends that."""
+    truth = {("cutoff", "web"): 3.0 * -0.4, ("cutoff", "code"): -1.0 * 0.4, ("weight", "web"): -0.5}
+    inside = [
+        found[name].low <= value <= found[name].high
+        for seed in range(40)
+        for found in [explained(noise=0.5, seed=seed)[1]]
+        for name, value in truth.items()
+    ]
+    assert 0.8 <= np.mean(inside) <= 0.99
+
+
 def test_unknown_noise_makes_nothing_flat_that_varies(exact):
     assert not explained(noise_sd=float("nan"))[1]["cutoff", "code"].flat
 
@@ -114,9 +128,9 @@ def test_shares_have_one_group_per_domain_and_the_domain_that_matters_comes_firs
     swarm, _ = check_swarm([f"t{i}" for i in range(60)], table, losses)
     known, objective = Known(space=space, swarm=swarm, points=points), make_objective({"a": 1.0}, losses)
     order = effects(
-        known, FIT, objective, kind="ridge", proposal=space.points(np.array([[0.1, 0.8, 0.1]]))[0],
-        reference=space.points(np.full((1, 3), 1 / 3))[0], noise_sd=0.01, seed=2,
-    )  # fmt: skip
+        known, FIT, objective, kind="ridge", reference=space.points(np.full((1, 3), 1 / 3))[0],
+        candidates={"theta-star": space.points(np.array([[0.1, 0.8, 0.1]]))[0]}, noise_sd=0.01, seed=2,
+    ).effects  # fmt: skip
     assert (order[0].group, order[0].domain) == ("share", "code")
     assert len(order) == 3
     assert all(e.difference < 0 for e in order if e.domain != "code"), "less of the others is better"

@@ -173,3 +173,17 @@ def test_the_excess_over_ceilings_on_hand_numbers():
 def test_ceilings_of_targets_that_are_left_out_are_dropped():
     objective = make_objective({"a": 1.0, "b": 1.0, "flat": 1.0}, HAND, ceilings={"a": 2.0, "flat": 1.0})
     assert objective.ceilings == {"a": 2.0}
+
+
+def test_an_average_is_refused_when_it_was_rounded_and_when_its_parts_are_no_targets():
+    rng = np.random.default_rng(5)
+    parts = {name: 5 + rng.normal(size=40) for name in ("p", "q", "r")}
+    mean = np.round(np.mean(list(parts.values()), axis=0), 4)
+    shares = rng.dirichlet(np.ones(4), 40)
+    table, ids = share_table(shares, ("a", "b", "c", "d")), [f"t{i}" for i in range(40)]
+    with pytest.raises(SearchError, match="'mean' is the average of 'p', 'q', 'r'"):
+        check_swarm(ids, table, {**parts, "mean": mean})
+    with pytest.raises(SearchError, match="'mean' is the average of 'p', 'q', 'r'"):
+        check_swarm(ids, table, {"mean": mean}, parts)
+    swarm, _ = check_swarm(ids, table, {"mean": mean + 0.05 * rng.normal(size=40)}, parts)
+    assert list(swarm.losses) == ["mean"]

@@ -114,6 +114,8 @@ def _split(found: Sequence[Standing], control: str, keep: int) -> tuple[list[Sta
 
 def _failed(label: str, number: int, trials: Sequence[Trial]) -> Standing:
     reasons = [t.reason for t in trials if t.label == label and t.reason]
-    why = f"too few models finished: {reasons[0]}" if reasons else "too few models finished"
+    some = any(t.label == label and t.status == "done" for t in trials)
+    why = "too few models finished" if some else "no model finished"
+    why += f": {reasons[0]}" if reasons else ""
     nan = float("nan")
     return Standing(label=label, round=number, seeds=0, mean=nan, behind=nan, left=why)
