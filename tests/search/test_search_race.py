@@ -199,7 +199,7 @@ def draws(rng, count, labels, seeds, gain=0.0):
 @pytest.mark.parametrize(
     ("labels", "rounds", "finalists"), [(6, 2, 2), (6, 3, 2), (8, 4, 1), (3, 2, 2), (6, 1, 2)]
 )
-def test_pure_noise_is_confirmed_no_more_often_than_without_halving(labels, rounds, finalists):
+def test_pure_noise_is_confirmed_no_more_often_than_the_level_says(labels, rounds, finalists):
     """Nominal: one side of simultaneous 95 % intervals, 2.5 %. Bound: three binomial deviations above."""
     losses = draws(np.random.default_rng([labels, rounds]), 6000, labels, 3 * rounds)
     share = verdicts(losses, seeds=3, rounds=rounds, finalists=finalists).mean()

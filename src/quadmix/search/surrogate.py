@@ -3,8 +3,9 @@
 In: a `FeatureTable` of K trials and their losses on one target. Out: a `Surrogate` with
 `predict(table) -> Predicted`, and out-of-fold predictions that say how far it can be trusted.
 
-    gp-ard, gp-ard-cbrt, gp-structured, gp-isotropic   Gaussian processes (`gp.py`) on log shares, or cube
-    roots transfer, mixing                                   parametric laws of the shares alone (`laws.py`)
+    gp-ard, gp-structured, gp-isotropic                Gaussian processes (`gp.py`) on log shares
+    gp-ard-cbrt                                        the same on their cube roots
+    transfer, mixing                                   parametric laws of the shares alone (`laws.py`)
     ridge                                              linear; scale of the shares by leave-one-out error
     lightgbm                                           small-data settings
     paper (or regmix)                                  RegMix's notebook settings (arXiv 2407.01492) on θ

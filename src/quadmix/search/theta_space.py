@@ -23,6 +23,7 @@ from quadmix.search.features import FeatureSample, batch_features, raw_features,
 from quadmix.search.table import FeatureTable
 from quadmix.types import Annotations, Floats, Theta
 
+_BLOCK = 5_000  # draws at once: a θ is an object, a hundred thousand are a gigabyte
 _AMPLE = 1.05  # thinning only goes down, so recipes ask for a little more than the budget
 _WIDE = (0.3, 3.0)  # strengths of the Dirichlet that the cutoffs of one design point follow
 
@@ -99,11 +100,11 @@ class ThetaSpace:
         kept: list[Floats] = []
         missed = 0
         while sum(map(len, kept)) < count:
-            points = self.points(draw_theta(rng, self.prior, count))
+            points = self.points(draw_theta(rng, self.prior, min(count, _BLOCK)))
             ok = self.fitted(points).ok
             kept.append(points[ok])
             missed += int((~ok).sum())
-            if missed > 20 * count:
+            if missed > 20 * min(count, _BLOCK) and missed > 20 * sum(map(len, kept)):
                 tried = missed + sum(map(len, kept))
                 raise SearchError(
                     f"{missed} of {tried} random θ cannot meet the budget of {self.budget:,.0f} tokens; "
