@@ -167,10 +167,10 @@ def test_a_surrogate_that_the_first_batch_is_too_small_for_is_refused_before_any
 def test_trials_of_an_earlier_run_bring_no_twins(
     trained: tuple[Recipe, swarming.Swarmed, Path], tmp_path: Path
 ) -> None:
-    """The same seed would train the same recipes again; each θ is there once."""
+    """The same seed would train the same recipes again; each θ is there once, also that of the repeats."""
     _, _, folder = trained
     recipe = tiny_recipe(
-        tmp_path, name="more", search=QUICK, proxy__trials=12, proxy__repeats=0, proxy__reuse=[str(folder)]
+        tmp_path, name="more", search=QUICK, proxy__trials=12, proxy__repeats=1, proxy__reuse=[str(folder)]
     )
     with opened(recipe) as (job, mix, pool):
         swarm = swarming.train_swarm(job, mix, pool)

@@ -98,8 +98,8 @@ def train_swarm(job: Job, mix: Mix, pool: TokenPool) -> Swarmed:
 
 def without_twins(own: Sequence[Trial], reused: Sequence[Trial]) -> list[Trial]:
     """Return the reused trials whose θ no trial of this run has: twins in different folds of a
-    cross-validation would make it see what it is asked for."""
-    taken = {value_digest(t.theta) for t in own}
+    cross-validation would make it see what it is asked for. Repeats do not count: they are not fitted."""
+    taken = {value_digest(t.theta) for t in own if t.kind == "prior"}
     return [t for t in reused if value_digest(t.theta) not in taken]
 
 

@@ -5,8 +5,8 @@ In: the trials so far. Out: the points of the next batch, and what they are expe
 The budget of trials is split 4:2:1. The first batch is a space-filling design over a wide prior. Every later
 point is a CMA-ES run of its own, started from one of the 20 trials predicted best, on mean - k · deviation
 with k from {0, 0, ½, 1, 2}: half of the points go where the surrogate sees the best mixture, the rest where
-it does not know. Near-duplicates are rejected. In a simulator with 182 parameters and known truth, 100 trials
-in three batches find more than 1,000 in one (benchmarks/search.py).
+it does not know. Near-duplicates are rejected. In a simulator with 182 parameters and known truth this
+reaches 0.86 of the attainable gain with 100 trials, the published recipe 0.41 (benchmarks/search.py).
 """
 
 from collections.abc import Sequence

@@ -23,7 +23,6 @@ from quadmix.search.swarm import Swarm, combined
 from quadmix.types import Floats, Objective, Parity, SurrogateReport
 
 OBJECTIVE = "objective"
-AUTO = "auto"
 _LEAST_FOR_RANKS = 10
 _LEAST_REPEATS = 3
 

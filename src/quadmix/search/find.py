@@ -106,15 +106,13 @@ def published(known: Known, objective: Objective, brief: Brief) -> Floats | None
     if len(known.swarm) < LEAST["paper"]:
         return None
     targets = list(known.swarm.losses)
-    models = dict(
-        zip(targets, run_threads(lambda t: fit_plain("paper", known.swarm.table, known.swarm.losses[t]),
-        targets,
-                                 brief.fit.workers), strict=True)
-    )  # fmt: skip
+    table, losses = known.swarm.table, known.swarm.losses
+    fitted = run_threads(lambda t: fit_plain("paper", table, losses[t]), targets, brief.fit.workers)
+    models = dict(zip(targets, fitted, strict=True))
     points = known.space.draw(stream(brief.seed, "candidates"), brief.draws)
     tables = [known.space.published_table(points[i : i + _CHUNK]) for i in range(0, len(points), _CHUNK)]
     tasks = [(t, i) for t in targets for i in range(len(tables))]
-    means = run_threads(lambda a: models[a[0]].predict(tables[a[1]]).mean, tasks, brief.fit.workers)
+    means = run_threads(lambda a: models[a[0]].mean(tables[a[1]]), tasks, brief.fit.workers)
     by_target = {
         t: np.concatenate([m for (name, _), m in zip(tasks, means, strict=True) if name == t])
         for t in targets

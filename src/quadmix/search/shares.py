@@ -44,9 +44,8 @@ def propose_shares(
         )
     space = ShareSpace(bounds=wishes.bounds, natural=wishes.natural)
     points = space.points(merged.shares)
-    table = replace(
-        space.table(points), values=merged.shares
-    )  # as measured, whatever the constraints are now
+    # as measured, whatever the constraints are now
+    table = replace(space.table(points), values=merged.shares)
     losses = {t: merged.metrics[t] for t in targets}
     swarm, warnings = check_swarm(merged.ids, table, losses, merged.beside)
     objective = make_objective(targets, swarm.losses, how=wishes.how, ceilings=wishes.ceilings)
