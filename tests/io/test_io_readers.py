@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quadmix.errors import InputError
-from quadmix.io.readers import BadRow, plan_splits, read_arrow, read_rows
+from quadmix.io.pieces import BadRow
+from quadmix.io.readers import plan_splits, read_arrow, read_rows
 from quadmix.types import Split
 
 LIMIT = 1_000_000

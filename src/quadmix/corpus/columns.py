@@ -1,10 +1,12 @@
 """What the user's columns mean: which holds the text, the id, the domain, the token count.
 
-In: the schema of the files and the names in the recipe. Out: a `ColumnMap`. A name is a column as it stands;
-only when there is none, its dots lead into nested fields.
+In: the schema of the files and the names in the recipe. Out: a `ColumnMap`, and for a new recipe the
+convention of a published corpus that the names follow. A name is a column as it stands; only when there is
+none, its dots lead into nested fields.
 """
 
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import pyarrow as pa
 
@@ -15,6 +17,92 @@ from quadmix.types import ColumnMap
 
 TEXT_NAMES = ("text", "raw_content", "content", "document")
 ID_NAMES = ("id", "doc_id", "uid", "uuid")
+_DCLM_SCORE = "fasttext_openhermes_reddit_eli5_vs_rw_v2_bigram_200k_train_prob"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Convention:
+    """The column names of a family of published corpora. It applies if all of `every` and one of
+    `some` exist.
+
+    text, ids: the columns of these roles, ids in order of preference. tokens, tokenizer: token counts, and
+    whose. scores: quality scores with the direction that is better. domains: in order of preference.
+    passive: columns that are neither a score nor a domain, whatever their values look like.
+    """
+
+    name: str
+    every: tuple[str, ...]
+    some: tuple[str, ...]
+    text: str = "text"
+    ids: tuple[str, ...] = ID_NAMES
+    tokens: str | None = None
+    tokenizer: str = ""
+    scores: tuple[tuple[str, Literal["higher", "lower"]], ...] = ()
+    domains: tuple[str, ...] = ()
+    passive: tuple[str, ...] = ()
+
+
+CONVENTIONS = (  # the first that applies is taken
+    Convention(
+        name="DCLM",
+        every=("text", "url"),
+        some=(_DCLM_SCORE, "language_id_whole_page_fasttext", "bff_contained_ngram_count_before_dedupe"),
+        ids=(*ID_NAMES, "metadata.WARC-Record-ID"),
+        scores=((_DCLM_SCORE, "higher"),),
+        passive=("bff_contained_ngram_count_before_dedupe", "previous_word_count", "warcinfo"),
+    ),
+    Convention(
+        name="RedPajama-v2",
+        every=("raw_content",),
+        some=("doc_id", "quality_signals", "digest", "nlines"),
+        text="raw_content",
+        ids=("doc_id", "id"),
+        scores=(("perplexity", "lower"), ("ccnet_perplexity", "lower")),
+        domains=("language",),
+        passive=(
+            "bucket", "cc_segment", "date_download", "digest", "language_score", "length", "line_ids",
+            "nlines", "original_length", "original_nlines", "partition",
+        ),
+    ),
+    Convention(
+        name="FineWeb",
+        every=("text", "id", "dump", "url"),
+        some=("file_path", "token_count", "language_score"),
+        tokens="token_count",
+        tokenizer="gpt2",
+        scores=(("score", "higher"),),
+        domains=("language", "dump"),
+        passive=(
+            "date", "file_path", "int_score", "language_score", "language_script", "minhash_cluster_size",
+            "token_count", "top_langs",
+        ),
+    ),
+    Convention(
+        name="Dolma",
+        every=("id", "text", "source"),
+        some=("added", "created", "attributes", "metadata"),
+        domains=("source",),
+        passive=("added", "created", "version"),
+    ),
+)  # fmt: skip
+
+
+def detect_convention(schema: pa.Schema) -> Convention | None:
+    """Return the convention that the columns follow; None where they are nobody's."""
+    names = set(schema.names)
+    fits = (c for c in CONVENTIONS if names.issuperset(c.every) and not names.isdisjoint(c.some))
+    return next(fits, None)
+
+
+def convention_columns(schema: pa.Schema, convention: Convention | None) -> ColumnMap:
+    """Return the roles of the columns by a convention; InputError where there is no text column."""
+    if convention is None:
+        return detect_columns(schema, Columns())
+    return ColumnMap(
+        text=convention.text,
+        id=next((n for n in convention.ids if has_column(schema, n)), None),
+        tokens=convention.tokens if convention.tokens in schema.names else None,
+    )
 
 
 def detect_columns(schema: pa.Schema, section: Columns) -> ColumnMap:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from quadmix.corpus.read import first_row
 from quadmix.errors import QuarantineError
 from quadmix.io.atomic import read_table, write_table
-from quadmix.io.readers import BadRow
+from quadmix.io.pieces import BadRow
 from quadmix.recipe.sections import CorpusSection
 from quadmix.types import Corpus
 

@@ -3,19 +3,30 @@
 In: a `Corpus` and one of its splits. Out: batches of ids, texts and the user's own columns in the one schema.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from quadmix.corpus.arrow import ArrowDocs, Rule, is_plain, row_ids, sound_arrow
 from quadmix.corpus.columns import has_column, root_of
 from quadmix.corpus.rows import SoundBatch, sound_rows
 from quadmix.corpus.schema import conform, decode_json, is_json, rows_to_arrow, unpack_schema
 from quadmix.errors import InputError, IntegrityError
 from quadmix.io.atomic import value_digest
-from quadmix.io.readers import BadRow
-from quadmix.types import Corpus, FileInfo, Split
+from quadmix.io.formats import is_columnar
+from quadmix.io.pieces import ArrowBatch, BadRow
+from quadmix.io.readers import read_arrow
+from quadmix.types import Corpus, FileInfo, Split, SplitCount
+
+# sound rows as they stand in the file, their ordinals in the split, their ids where the files have some, and
+# the rule by which they are yet to be judged, if they are
+_ArrowRows = tuple[pa.RecordBatch | list[dict[str, Any]], NDArray[np.int64], pa.Array | None, Rule | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +53,9 @@ def read_documents(
     """
     schema = _restricted(schema_of(corpus), columns)
     count = next(c for c in corpus.counts if c.split == split.index)
-    prefix = (
-        _id_prefix(next(f for f in corpus.files if f.path == split.path)) if corpus.columns.id is None else ""
-    )
-    first = first_row(corpus, split)
-    # Parquet strings are checked where they are read: to find the same bad rows, read the same columns
+    prefix, first = _made_ids(corpus, split)
+    # the strings of Parquet and Arrow are checked where they are read: to find the same bad rows, read the
+    # same columns
     only = None if columns is None or "invalid_utf8" in count.quarantined else _needed(corpus, schema)
     documents = 0
     for batch in sound_rows(
@@ -56,9 +65,52 @@ def read_documents(
         if batch.text:
             ids = batch.doc_id or [f"{prefix}:{first + row}" for row in batch.rows]
             yield DocBatch(doc_id=ids, text=batch.text, rows=_content(batch, schema))
-    if documents != count.documents:
+    _check_count(split, documents, count.documents)
+
+
+def read_arrow_documents(corpus: Corpus, split: Split) -> Iterator[ArrowDocs]:
+    """Yield the documents of `read_documents` with all columns, in batches whose rows are not yet converted.
+
+    Parquet and Arrow files with plain text and id columns never become Python objects on the way.
+    IntegrityError if the split does not hold the documents that the scan counted.
+    """
+    schema, documents = schema_of(corpus), 0
+    count = next(c for c in corpus.counts if c.split == split.index)
+    prefix, first = _made_ids(corpus, split)
+    for content, rows, ids, rule in _arrow_rows(corpus, split, count):
+        documents += len(rows)
+        if ids is None:
+            places = pa.array(rows + first).cast(pa.string())
+            ids = pc.call_function("binary_join_element_wise", [pa.scalar(prefix), places, pa.scalar(":")])
+        if len(rows):
+            yield ArrowDocs(doc_id=ids, content=content, schema=schema, rule=rule)
+    _check_count(split, documents, count.documents)
+
+
+def _arrow_rows(corpus: Corpus, split: Split, count: SplitCount) -> Iterator[_ArrowRows]:
+    """Yield the sound rows of a split; see `_ArrowRows`."""
+    columns, limit = corpus.columns, corpus.max_row_bytes
+    batches: Iterator[ArrowBatch] = read_arrow(split) if is_columnar(split.format) else iter(())
+    head = next(batches, None)
+    if head is None or not is_plain(head.table.schema, columns):
+        for batch in sound_rows(split, columns, max_row_bytes=limit, bad=_ignore):
+            ids = pa.array(batch.doc_id, pa.string()) if columns.id is not None else None
+            yield batch.content, np.array(batch.rows, dtype=np.int64), ids, None
+        return
+    rule = Rule(path=split.path, columns=columns, limit=limit)
+    # what is not Parquet may point outside its own data, and is looked at before anything is taken from it
+    trusted = split.format == "parquet" and not count.quarantined
+    for batch in itertools.chain((head,), batches):
+        rows = batch.first + np.arange(batch.table.num_rows, dtype=np.int64)
+        table, rows = (batch.table, rows) if trusted else sound_arrow(batch, rule)
+        ids = None if columns.id is None else row_ids(table, columns.id)
+        yield table, rows, ids, rule if trusted else None
+
+
+def _check_count(split: Split, documents: int, counted: int) -> None:
+    if documents != counted:
         raise IntegrityError(
-            f"{split.path} (split {split.index}): {documents} documents, the scan counted {count.documents}; "
+            f"{split.path} (split {split.index}): {documents} documents, the scan counted {counted}; "
             "the file changed since, give the run a new name and start again"
         )
 
@@ -96,6 +148,12 @@ def first_row(corpus: Corpus, split: Split) -> int:
     """Return the ordinal in its file of the split's first row."""
     before = {s.index for s in corpus.splits if s.path == split.path and s.index < split.index}
     return sum(c.rows for c in corpus.counts if c.split in before)
+
+
+def _made_ids(corpus: Corpus, split: Split) -> tuple[str, int]:
+    """Return what made-up ids begin with ("" where the files have ids) and the ordinal of the first row."""
+    file = next(f for f in corpus.files if f.path == split.path)
+    return "" if corpus.columns.id is not None else _id_prefix(file), first_row(corpus, split)
 
 
 def _id_prefix(file: FileInfo) -> str:

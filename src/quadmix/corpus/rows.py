@@ -12,7 +12,9 @@ from typing import Any, cast
 import pyarrow as pa
 
 from quadmix.corpus.columns import lookup, root_of
-from quadmix.io.readers import MAX_BAD_BYTES, ArrowBatch, Bad, BadRow, RowBatch, read_arrow, read_rows
+from quadmix.io.formats import is_columnar
+from quadmix.io.pieces import MAX_BAD_BYTES, ArrowBatch, Bad, BadRow, RowBatch, corrupt
+from quadmix.io.readers import read_arrow, read_rows
 from quadmix.types import ColumnMap, Split
 
 
@@ -36,8 +38,11 @@ def sound_rows(
     only: Sequence[str] | None = None,
     batch_rows: int = 1000,
 ) -> Iterator[SoundBatch]:
-    """Yield the documents of a split; `only` limits the columns that are read from Parquet."""
-    if split.format == "parquet":
+    """Yield the documents of a split; `only` limits the columns that are read from Parquet and Arrow.
+
+    InputError for a cut or corrupt file, and for a WARC file that holds HTML but no text.
+    """
+    if is_columnar(split.format):
         for batch in read_arrow(split, columns=only, batch_rows=batch_rows):
             yield _sound_arrow(batch, split, columns, max_row_bytes, bad)
     else:
@@ -92,7 +97,7 @@ def _id_text(value: Any, line: bytes, name: str) -> str:
 
 
 def _sound_arrow(batch: ArrowBatch, split: Split, columns: ColumnMap, limit: int, bad: Bad) -> SoundBatch:
-    valid = _valid_rows(batch.table)
+    valid = valid_rows(batch.table, split.path)
     table = batch.table if valid is None else batch.table.take(pa.array(valid, pa.int64()))
     places = list(range(batch.table.num_rows)) if valid is None else valid
     texts = _decoded(_values(table, columns.text))
@@ -129,19 +134,22 @@ def _arrow_fault(text: Any, limit: int) -> str:
     return fault
 
 
-def _valid_rows(table: pa.RecordBatch) -> list[int] | None:
-    """Return the rows whose strings are all UTF-8, None if all are (Parquet does not check)."""
-    try:
-        table.validate(full=True)
-    except pa.ArrowInvalid:
-        return [i for i in range(table.num_rows) if _is_valid(table.slice(i, 1))]
-    return None
+def valid_rows(table: pa.RecordBatch, path: str) -> list[int] | None:
+    """Return the rows whose strings are all UTF-8, None if all are (neither Parquet nor Arrow files check).
+
+    InputError if anything else is wrong: offsets or codes that point outside their data must not be read.
+    """
+    if _is_valid(table, path):
+        return None
+    return [i for i in range(table.num_rows) if _is_valid(table.slice(i, 1), path)]
 
 
-def _is_valid(table: pa.RecordBatch) -> bool:
+def _is_valid(table: pa.RecordBatch, path: str) -> bool:
     try:
         table.validate(full=True)
-    except pa.ArrowInvalid:
+    except pa.ArrowException as error:
+        if "UTF8" not in str(error):
+            raise corrupt(path, error) from error
         return False
     return True
 
@@ -172,6 +180,11 @@ def _raw_text(table: pa.RecordBatch, name: str, row: int) -> bytes:
         return b""
     cell = table.column(name).slice(row, 1)
     if pa.types.is_string(cell.type) or pa.types.is_large_string(cell.type):
-        binary = pa.binary() if pa.types.is_string(cell.type) else pa.large_binary()
-        return (cell.cast(binary)[0].as_py() or b"")[:MAX_BAD_BYTES]
+        cell = cell.cast(pa.binary() if pa.types.is_string(cell.type) else pa.large_binary())
+    try:
+        cell.validate(full=True)
+    except pa.ArrowException:
+        return b""
+    if pa.types.is_binary(cell.type) or pa.types.is_large_binary(cell.type):
+        return (cell[0].as_py() or b"")[:MAX_BAD_BYTES]
     return b"" if cell.type.num_fields else str(cell[0].as_py()).encode("utf-8", "replace")[:MAX_BAD_BYTES]

@@ -30,8 +30,10 @@ from quadmix.corpus.schema import (
 )
 from quadmix.errors import InputError
 from quadmix.io.atomic import map_array, read_value, value_digest, write_array, write_json, write_table
+from quadmix.io.formats import is_columnar
 from quadmix.io.fs import expand, file_info
-from quadmix.io.readers import BadRow, open_parquet, plan_splits, read_rows
+from quadmix.io.pieces import BadRow
+from quadmix.io.readers import arrow_schema, plan_splits, read_rows
 from quadmix.recipe.sections import CorpusSection
 from quadmix.rng import doc_keys
 from quadmix.types import ColumnMap, Corpus, FileInfo, Split, SplitCount
@@ -108,16 +110,15 @@ def _peek(splits: Sequence[Split], max_row_bytes: int) -> pa.Schema:
     step = max(1, -(-len(firsts) // _PEEK_FILES))
     seen: Columns = {}
     for split in firsts[::step]:
-        if split.format == "parquet":
-            with open_parquet(split.path) as file:
-                observe_table(seen, pa.RecordBatch.from_pylist([], schema=file.schema_arrow))
+        if is_columnar(split.format):
+            observe_table(seen, pa.RecordBatch.from_pylist([], schema=arrow_schema(split)))
         else:
             rows = read_rows(split, max_row_bytes=max_row_bytes, bad=_ignore, batch_rows=_PEEK_ROWS)
             observe_rows(seen, next((batch.values for batch in rows), []))
     if not seen:
         raise InputError(
             f"the corpus holds no row that can be read ({len(firsts)} files, first {firsts[0].path!r}); "
-            "expected one JSON object per line, or Parquet. Check corpus.paths"
+            "expected JSON lines, Parquet, Arrow or WARC with text in it. Check corpus.paths"
         )
     return final_schema(seen)[0]
 

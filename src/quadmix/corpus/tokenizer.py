@@ -43,8 +43,8 @@ class Tokenizer:
     end_of_document: int
 
     @staticmethod
-    def load(path: str | Path) -> "Tokenizer":
-        """Load a tokenizer.json; it must have an end-of-document token."""
+    def load(path: str | Path, end_of_document: str | None = None) -> "Tokenizer":
+        """Load a tokenizer.json; it must have an end-of-document token (None: one of the usual names)."""
         file = Path(path)
         if not file.is_file():
             raise InputError(f"tokenizer {str(path)!r} does not exist; leave tokenizer.path out to train one")
@@ -53,7 +53,8 @@ class Tokenizer:
             backend = _library().Tokenizer.from_str(text)
         except Exception as error:  # the Rust library raises bare Exception for malformed files
             raise InputError(f"tokenizer {str(path)!r} is not a tokenizer.json: {error}") from error
-        candidates = (END_OF_DOCUMENT, "</s>", "<eos>", "<|end_of_text|>", "[SEP]")
+        usual = (END_OF_DOCUMENT, "</s>", "<eos>", "<|end_of_text|>", "[SEP]")
+        candidates = usual if end_of_document is None else (end_of_document,)
         end = next((i for t in candidates if (i := backend.token_to_id(t)) is not None), None)
         if end is None:
             raise InputError(

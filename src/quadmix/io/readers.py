@@ -1,4 +1,5 @@
-"""The user's files in pieces: JSON lines (plain, .gz, .zst) by byte range, Parquet by row groups.
+"""The user's files in pieces: JSON lines (plain, .gz, .zst) by byte range, Parquet by row groups; Arrow and
+WARC by the modules of their names.
 
 In: paths. Out: `Split`s, and per split batches of parsed rows with their ordinal in the split. Lines end at
 b"\\n" only; a blank line is no row. A row that cannot be parsed goes to `bad` and costs itself alone, while a
@@ -9,10 +10,8 @@ its longest line.
 import gzip
 import itertools
 import json
-import zlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
 import orjson
@@ -20,53 +19,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from quadmix.errors import InputError
-from quadmix.io.fs import file_format, file_size, open_input
+from quadmix.io import ipc
+from quadmix.io.formats import file_format
+from quadmix.io.fs import file_size, open_input
+from quadmix.io.pieces import (
+    BATCH_BYTES,
+    BLOCK,
+    MAX_BAD_BYTES,
+    ArrowBatch,
+    Bad,
+    BadRow,
+    RowBatch,
+    check_names,
+    reading,
+)
+from quadmix.io.warc import read_warc
 from quadmix.types import Split
 
-MAX_BAD_BYTES = 2000
-_BLOCK = 1 << 20
-_BATCH_BYTES = 1 << 25  # long rows make short batches
 _ZST_FEED = 512  # compressed bytes per step: zstd reaches 30,000:1, and one step's output is held whole
 _BOM = b"\xef\xbb\xbf"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BadRow:
-    """A row for quarantine. row: ordinal in its split. offset: byte of its first character in the
-    (uncompressed) stream, None for Parquet. data: the row's first bytes."""
-
-    path: str
-    split: int
-    row: int
-    offset: int | None
-    reason: str
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RowBatch:
-    """Parsed JSON objects with their ordinals in the split, their offsets and their raw lines."""
-
-    rows: list[int] = field(default_factory=list[int])
-    offsets: list[int] = field(default_factory=list[int])
-    lines: list[bytes] = field(default_factory=list[bytes])
-    values: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArrowBatch:
-    """Rows of a Parquet file; `first` is the ordinal of the first one in the split."""
-
-    first: int
-    table: pa.RecordBatch
-
-
-Bad = Callable[[BadRow], None]
-
-
 def plan_splits(files: Sequence[str], split_bytes: int) -> tuple[Split, ...]:
-    """Return the splits of the files in order: jsonl by bytes, Parquet by row groups, the rest whole."""
+    """Return the splits of the files in order: jsonl by bytes, Parquet by row groups, Arrow files by record
+    batches, the rest whole."""
     splits: list[Split] = []
     for path in files:
         kind = file_format(path)
@@ -74,6 +50,8 @@ def plan_splits(files: Sequence[str], split_bytes: int) -> tuple[Split, ...]:
             ranges = _group_ranges(path, split_bytes)
         elif kind == "jsonl":
             ranges = _byte_ranges(file_size(path), split_bytes)
+        elif kind == "arrow":
+            ranges = _batch_ranges(path, split_bytes)
         else:
             ranges = [(0, None)]
         for start, stop in ranges:
@@ -100,11 +78,25 @@ def _group_ranges(path: str, split_bytes: int) -> list[tuple[int, int | None]]:
     return ranges or [(0, 0)]
 
 
-def read_rows(split: Split, *, max_row_bytes: int, bad: Bad, batch_rows: int = 1000) -> Iterator[RowBatch]:
-    """Yield the JSON objects of a split; every other non-blank line goes to `bad` with a reason.
+def _batch_ranges(path: str, split_bytes: int) -> list[tuple[int, int | None]]:
+    count = ipc.batch_count(path)
+    if count is None:
+        return [(0, None)]
+    if not count:
+        return [(0, 0)]
+    pieces = min(count, max(1, round(file_size(path) / split_bytes)))
+    return list(itertools.pairwise(count * i // pieces for i in range(pieces + 1)))
 
-    Reasons: invalid_json, invalid_utf8 (bytes, or escapes that are no Unicode), not_an_object, row_too_long.
+
+def read_rows(split: Split, *, max_row_bytes: int, bad: Bad, batch_rows: int = 1000) -> Iterator[RowBatch]:
+    """Yield the objects of a split of JSON lines or WARC; what is none goes to `bad` with a reason.
+
+    Reasons: invalid_json, invalid_utf8 (bytes, or escapes that are no Unicode), not_an_object, row_too_long;
+    for WARC see `read_warc`.
     """
+    if split.format in ("warc", "warc.gz"):
+        yield from read_warc(split, max_row_bytes=max_row_bytes, bad=bad, batch_rows=batch_rows)
+        return
     batch, held, row = RowBatch(), 0, 0
     for offset, line, size in _split_lines(split, max_row_bytes):
         if not (body := line.removeprefix(_BOM)).strip() and size <= max_row_bytes:
@@ -114,13 +106,10 @@ def read_rows(split: Split, *, max_row_bytes: int, bad: Bad, batch_rows: int = 1
             bad(BadRow(path=split.path, split=split.index, row=row, offset=offset, reason=value,
                        data=line[:MAX_BAD_BYTES]))  # fmt: skip
         else:
-            batch.rows.append(row)
-            batch.offsets.append(offset)
-            batch.lines.append(body)
-            batch.values.append(value)
+            batch.add(row, offset, body, value)
             held += size
         row += 1
-        if len(batch.rows) >= batch_rows or held >= _BATCH_BYTES:
+        if len(batch.rows) >= batch_rows or held >= BATCH_BYTES:
             yield batch
             batch, held = RowBatch(), 0
     if batch.rows:
@@ -168,7 +157,7 @@ def _why_not_json(line: bytes) -> str:
 
 def _split_lines(split: Split, limit: int) -> Iterator[tuple[int, bytes, int]]:
     """Yield (offset, line, size) of the lines that begin inside the split."""
-    with _reading(split.path), open_input(split.path) as file:
+    with reading(split.path), open_input(split.path) as file:
         if split.format != "jsonl" or split.start == 0:
             lines = _lines(_blocks(file, split), 0, limit)
         else:
@@ -210,7 +199,7 @@ def _blocks(file: BinaryIO, split: Split) -> Iterator[bytes]:
         yield from _zst_blocks(file)
         return
     source = gzip.GzipFile(fileobj=file) if split.format == "jsonl.gz" else file
-    while block := source.read(_BLOCK):
+    while block := source.read(BLOCK):
         yield block
 
 
@@ -220,7 +209,7 @@ def _zst_blocks(file: BinaryIO) -> Iterator[bytes]:
     zstandard's stream reader ends silently on a cut file, hence the frame objects by hand.
     """
     frame: Any = None
-    while chunk := file.read(_BLOCK):
+    while chunk := file.read(BLOCK):
         view, position = memoryview(chunk), 0
         while position < len(view):
             frame = frame or zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
@@ -236,31 +225,28 @@ def _zst_blocks(file: BinaryIO) -> Iterator[bytes]:
 
 
 @contextmanager
-def _reading(path: str) -> Generator[None]:
-    """Turn what decompressors raise into an InputError that names the file."""
-    try:
-        yield
-    except (zstandard.ZstdError, zlib.error, gzip.BadGzipFile, EOFError, pa.ArrowException, OSError) as error:
-        raise InputError(
-            f"file {path!r} is truncated or corrupt ({error}); fetch it again or take it out of corpus.paths"
-        ) from error
-
-
-@contextmanager
 def open_parquet(path: str) -> Generator[pq.ParquetFile]:
     """Open a Parquet file; InputError names a file that is none or has two columns of one name."""
-    with _reading(path), open_input(path) as source, pq.ParquetFile(source) as file:
-        names = file.schema_arrow.names
-        if len(set(names)) < len(names):
-            twice = next(n for n in names if names.count(n) > 1)
-            raise InputError(f"file {path!r} has two columns named {twice!r}; expected distinct names")
+    with reading(path), open_input(path) as source, pq.ParquetFile(source) as file:
+        check_names(path, file.schema_arrow.names)
         yield file
+
+
+def arrow_schema(split: Split) -> pa.Schema:
+    """Return the columns of a Parquet or Arrow file."""
+    if split.format == "arrow":
+        return ipc.arrow_schema(split.path)
+    with open_parquet(split.path) as file:
+        return file.schema_arrow
 
 
 def read_arrow(
     split: Split, *, columns: Sequence[str] | None = None, batch_rows: int = 1000
 ) -> Iterator[ArrowBatch]:
-    """Yield the rows of a Parquet split; `columns` limits which top-level columns are read."""
+    """Yield the rows of a Parquet or Arrow split; `columns` limits which top-level columns are read."""
+    if split.format == "arrow":
+        yield from ipc.read_batches(split, columns=columns, batch_rows=batch_rows)
+        return
     first = 0
     with open_parquet(split.path) as file:
         wanted = None if columns is None else [c for c in columns if c in file.schema_arrow.names]

@@ -6,7 +6,16 @@ Scores, merged scores and ranks are **smaller = better** everywhere inside the t
 
 from quadmix.codec import from_json, to_json
 from quadmix.types.arrays import Copies, Floats, Ints
-from quadmix.types.corpus import Annotations, ColumnMap, Corpus, CriterionInfo, FileInfo, Split, SplitCount
+from quadmix.types.corpus import (
+    Annotations,
+    ColumnMap,
+    Corpus,
+    CriterionInfo,
+    FileFormat,
+    FileInfo,
+    Split,
+    SplitCount,
+)
 from quadmix.types.mixture import Ranks, Selection, Theta
 from quadmix.types.results import (
     Batch,
@@ -47,6 +56,7 @@ __all__ = [
     "DatasetManifest",
     "DomainTokens",
     "Effect",
+    "FileFormat",
     "FileInfo",
     "Floats",
     "Ints",

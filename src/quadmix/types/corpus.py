@@ -14,19 +14,21 @@ from numpy.typing import NDArray
 from quadmix.errors import ScoreError
 from quadmix.types.arrays import Floats
 
+FileFormat = Literal["jsonl", "jsonl.gz", "jsonl.zst", "parquet", "arrow", "warc", "warc.gz"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
     """A piece of one input file that one worker reads: a byte range, row groups, or the whole file.
 
-    `start` and `stop` are bytes for jsonl (a split owns the lines that *begin* inside it), row
-    groups for parquet; compressed files are one split (`stop` None).
-    `first_row` is the ordinal of the split's first row in its file, where that is known.
+    `start` and `stop` are bytes for jsonl (a split owns the lines that *begin* inside it), row groups for
+    parquet, record batches for arrow in the file layout. Compressed lines, Arrow streams and WARC are one
+    split (`stop` None).
     """
 
     index: int
     path: str
-    format: Literal["jsonl", "jsonl.gz", "jsonl.zst", "parquet"]
+    format: FileFormat
     start: int = 0
     stop: int | None = None
 
