@@ -10,13 +10,14 @@ import pytest
 import quadmix
 
 SOURCE = Path(quadmix.__file__).parent
-HEAVY = ("torch", "lightgbm", "sklearn", "transformers", "matplotlib", "tokenizers")
+HEAVY = ("torch", "lightgbm", "sklearn", "transformers", "matplotlib", "tokenizers", "numba")
 ONLY_IN = {
     "fsspec": {"io"},
     "zstandard": {"io"},
     "pyarrow.parquet": {"io"},
     "lightgbm": {"search"},
     "sklearn": {"search", "annotate"},
+    "numba": {"mixing"},
     "torch": {"proxy", "pipeline"},
     "matplotlib": {"report"},
     "yaml": {"recipe"},

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from quadmix.mixing.quota import fit_budget
     from quadmix.mixing.rank import rank_within_domain
     from quadmix.mixing.select import select
+    from quadmix.mixing.sweep import sweep, sweep_table
     from quadmix.pipeline.run import run
     from quadmix.proxy.swarm import run_swarm
     from quadmix.recipe import Recipe, load_recipe
@@ -58,6 +59,8 @@ _HOME = {
     "run": "pipeline.run",
     "run_swarm": "proxy.swarm",
     "select": "mixing.select",
+    "sweep": "mixing.sweep",
+    "sweep_table": "mixing.sweep",
     "verify_run": "materialise.verify",
     "write_report": "report.write",
 }
@@ -88,6 +91,8 @@ __all__ = [
     "run",
     "run_swarm",
     "select",
+    "sweep",
+    "sweep_table",
     "verify_run",
     "write_report",
 ]
