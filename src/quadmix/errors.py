@@ -3,7 +3,8 @@
 QuadmixError
 ├── RecipeError        the user's YAML (exit code 2)
 ├── InputError         corpus, targets, labelled sets: what the user's files contain
-│   └── QuarantineError  more bad rows than the limit allows (exit code 3)
+│   ├── QuarantineError  more bad rows than the limit allows (exit code 3)
+│   └── StoreError       an object store refuses, does not answer, or may not be used
 ├── ScoreError         NaN, missing or constant scores where numbers were needed
 ├── BudgetError        a token budget that cannot be met
 ├── ProxyError         a proxy could not be trained (becomes a failed Trial, not a crash)
@@ -37,6 +38,10 @@ class QuarantineError(InputError):
     """More rows were quarantined than the recipe allows."""
 
     exit_code = 3
+
+
+class StoreError(InputError):
+    """An object store refuses, does not answer, or may not be used (scheme, keys in a URL, offline)."""
 
 
 class ScoreError(QuadmixError):

@@ -7,33 +7,28 @@ import math
 import os
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, cast
 
-import fsspec
 import xxhash
-from fsspec.core import url_to_fs
 
-from quadmix.errors import InputError, MissingExtraError
+from quadmix.errors import InputError
+from quadmix.io.door import check_address, explained, open_door, open_remote
+from quadmix.io.formats import SUFFIXES, check_named, members
 from quadmix.types import FileInfo
+from quadmix.urls import WEB, is_remote, redact, scheme
 
-FileFormat = Literal["jsonl", "jsonl.gz", "jsonl.zst", "parquet"]
-
-_STEMS = (".jsonl", ".ndjson", ".json")
-_FORMATS: dict[str, FileFormat] = {
-    **{stem: "jsonl" for stem in _STEMS},
-    **{stem + ".gz": "jsonl.gz" for stem in _STEMS},
-    **{stem + ".zst": "jsonl.zst" for stem in _STEMS},
-    ".parquet": "parquet",
-}
 _CHUNK = 1 << 20
+_digests: dict[tuple[str, int, str], str] = {}  # of remote files read by this process: by address, size, etag
 
 
 def expand(paths: Sequence[str]) -> list[str]:
     """Return the files that the paths, globs and folders stand for, sorted, each once.
 
     Folders are searched recursively for known suffixes; hidden files and a bare `.json` (usually
-    metadata) are taken only when named. InputError names a pattern that matches nothing.
+    metadata) are taken only when named, and of a folder that `datasets.save_to_disk` wrote the files that
+    its state.json lists. InputError names a pattern that matches nothing.
     """
     found: set[str] = set()
     for pattern in paths:
@@ -41,22 +36,47 @@ def expand(paths: Sequence[str]) -> list[str]:
         if not matches:
             raise InputError(
                 f"corpus path {pattern!r} matches no file; expected a file, glob or folder with "
-                f"{', '.join(sorted(_FORMATS))}. Check the path (it is relative to the recipe)"
+                f"{', '.join(SUFFIXES)}. Check the path (it is relative to the recipe)"
             )
         found.update(matches)
     return sorted(found)
 
 
 def _matches(pattern: str) -> list[str]:
-    fs, root = _filesystem(pattern)
-    if fs.isfile(root):
-        names = [root]
-    elif fs.isdir(root):
-        names = [n for n in fs.find(root) if _belongs(n[len(root) :])]
-    else:
-        names = _glob(fs, root)
-    local = "file" in _protocols(fs)
-    return [name if local else fs.unstrip_protocol(name) for name in names]
+    fs, root = open_door(pattern)
+    if not is_remote(pattern):
+        kind = "file" if fs.isfile(root) else "directory" if fs.isdir(root) else None
+        return [_address(pattern, fs, n) for n in _members(fs, root, kind)]
+    with explained(pattern, "looking for"):
+        return [_address(pattern, fs, n) for n in _members(fs, root, _remote_kind(fs, root))]
+
+
+def _members(fs: Any, root: str, kind: str | None) -> list[str]:
+    peek = partial(_peek, fs)
+    if kind == "file":
+        return check_named([root], peek)
+    if kind == "directory":
+        return members(root, fs.find(root), peek)
+    return check_named(_glob(fs, root), peek)
+
+
+def _remote_kind(fs: Any, root: str) -> str | None:
+    """Return what lies there; an error that is not plain absence (no permission) is raised, not swallowed."""
+    try:
+        return cast(str, fs.info(root)["type"])
+    except FileNotFoundError:
+        return None
+
+
+def _address(pattern: str, fs: Any, name: str) -> str:
+    """Return a found file as an address that opens it again: with the user's scheme, and Azure's account."""
+    kind = scheme(pattern)
+    if kind == "file" or kind in WEB:
+        return name
+    if not is_remote(pattern):
+        return cast(str, fs.unstrip_protocol(name))
+    place = pattern.partition("://")[2].partition("/")[0]
+    return f"{kind}://{place}/{name.partition('/')[2]}" if "@" in place else f"{kind}://{name}"
 
 
 def _glob(fs: Any, pattern: str) -> list[str]:
@@ -65,45 +85,25 @@ def _glob(fs: Any, pattern: str) -> list[str]:
     if magic is None:
         return []
     start = pattern.rfind("/", 0, magic.start())
-    names = [n for n in fs.glob(pattern) if fs.isfile(n)]
+    found = cast(dict[str, dict[str, Any]], fs.glob(pattern, detail=True))
+    names = [name for name, info in found.items() if info["type"] == "file"]
     return [n for n in names if "/." in pattern[start:] or "/." not in n[start:]]
 
 
-def _belongs(inside: str) -> bool:
-    if any(part.startswith(".") for part in inside.split("/")) or inside.lower().endswith(".json"):
-        return False
-    return any(inside.lower().endswith(suffix) for suffix in _FORMATS)
-
-
-def _protocols(fs: Any) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
-
-
-def _filesystem(path: str) -> tuple[Any, str]:
-    try:
-        fs, root = url_to_fs(path)
-    except ImportError as error:
-        raise MissingExtraError(path.split("://")[0] + "fs", "all", f"reading {path!r}") from error
-    except ValueError as error:
-        raise InputError(f"path {path!r} cannot be opened: {error}; check its protocol") from error
-    return fs, cast(str, root)
-
-
-def file_format(path: str) -> FileFormat:
-    """Return the format that a file's suffix declares."""
-    lower = path.lower()
-    for suffix in sorted(_FORMATS, key=len, reverse=True):
-        if lower.endswith(suffix):
-            return _FORMATS[suffix]
-    raise InputError(f"file {path!r} has no known suffix; expected one of {', '.join(sorted(_FORMATS))}")
+def _peek(fs: Any, name: str) -> bytes | None:
+    return fs.cat_file(name) if fs.isfile(name) else None
 
 
 def open_input(path: str) -> BinaryIO:
     """Open a file for reading bytes (seekable); InputError names a file that cannot be opened."""
+    if is_remote(path):
+        return cast(BinaryIO, open_remote(path))
+    check_address(path)
     try:
         if "://" not in path:
             return Path(path).open("rb")
-        return cast(BinaryIO, cast(Any, fsspec.open(path, "rb")).open())
+        fs, root = open_door(path)
+        return cast(BinaryIO, fs.open(root, "rb"))
     except OSError as error:
         raise InputError(
             f"file {path!r} cannot be read ({error}); check the path and its permissions"
@@ -112,21 +112,42 @@ def open_input(path: str) -> BinaryIO:
 
 def file_size(path: str) -> int:
     """Return the size of a file in bytes."""
-    fs, root = _filesystem(path)
+    fs, root = open_door(path)
     try:
-        return int(fs.size(root))
+        if not is_remote(path):
+            return int(fs.size(root))
+        with explained(path):
+            return int(fs.info(root)["size"])
     except FileNotFoundError as error:
         raise InputError(f"file {path!r} does not exist; check the path in the recipe") from error
+    except TypeError as error:
+        raise InputError(f"file {redact(path)!r}: its server does not tell its size; copy it here") from error
 
 
 def file_info(path: str) -> FileInfo:
-    """Return size and xxh3-128 of a file's bytes."""
+    """Return size and xxh3-128 of a file's bytes.
+
+    A remote file that this process has read before, of the same size and etag, is not read again.
+    """
+    stamp = _stamp(path) if is_remote(path) else None
+    if stamp in _digests:
+        return FileInfo(path=path, bytes=stamp[1], digest=_digests[stamp])
     hasher, size = xxhash.xxh3_128(), 0
     with open_input(path) as file:
         while chunk := file.read(_CHUNK):
             hasher.update(chunk)
             size += len(chunk)
+    if stamp is not None and stamp[1] == size:
+        _digests[stamp] = hasher.hexdigest()
     return FileInfo(path=path, bytes=size, digest=hasher.hexdigest())
+
+
+def _stamp(path: str) -> tuple[str, int, str] | None:
+    fs, root = open_door(path)
+    with explained(path):
+        info = fs.info(root)
+    etag = next((str(info[k]) for k in ("ETag", "etag", "blob_id") if info.get(k)), "")
+    return (path, int(info["size"]), etag) if etag and info.get("size") is not None else None
 
 
 def available_cores() -> int:

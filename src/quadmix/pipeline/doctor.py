@@ -9,27 +9,41 @@ from typing import Any
 
 from quadmix import __version__
 from quadmix.engine.tasks import resolve_workers
+from quadmix.io.door import is_offline
+from quadmix.recipe import Recipe, remote_paths
 
 _EXTRAS = {
     "torch": "proxy", "tokenizers": "proxy", "safetensors": "proxy", "lightgbm": "search",
-    "scikit-learn": "search", "matplotlib": "report",
+    "scikit-learn": "search", "matplotlib": "report", "s3fs": "s3", "gcsfs": "gcs", "adlfs": "az",
+    "huggingface_hub": "hf",
 }  # fmt: skip
 
 
-def examine() -> dict[str, Any]:
-    """Return a flat mapping of what was found; nothing is downloaded or written."""
+def examine(recipe: Recipe | None = None) -> dict[str, Any]:
+    """Return a flat mapping of what was found; nothing is downloaded, connected to or written.
+
+    recipe: list what of it uses the network.
+    """
     facts: dict[str, Any] = {
         "quadmix": __version__,
         "python": platform.python_version(),
         "workers (run.workers: 0)": resolve_workers(0),
         "free disk here, GB": round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
-        "network": "not used: every built-in annotator is offline",
+        "network": _network(recipe),
     }
     for package, extra in _EXTRAS.items():
         facts[package] = _version(package, extra)
     if importlib.util.find_spec("torch"):
         facts |= _torch_facts()
     return facts
+
+
+def _network(recipe: Recipe | None) -> str:
+    if is_offline() or (recipe is not None and recipe.run.offline):
+        return "switched off: every remote address is refused"
+    if recipe is None:
+        return "used for the remote addresses of a recipe alone; list them: quadmix doctor RECIPE"
+    return "; ".join(remote_paths(recipe)) or "not used: every path of the recipe is on this machine"
 
 
 def _version(package: str, extra: str) -> str:
