@@ -13,10 +13,16 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	touch $@
 
+# what reads our exports, without dependencies and beside the environment: they do not all fit into one
+$(VENV)/.readers: $(VENV)/.installed tests/readers.txt
+	rm -rf $(VENV)/readers
+	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt --target $(VENV)/readers --requirement tests/readers.txt
+	touch $@
+
 demo: $(VENV)/.installed
 	$(BIN)/quadmix demo
 
-test: $(VENV)/.installed
+test: $(VENV)/.readers
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.installed

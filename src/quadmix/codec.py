@@ -7,6 +7,7 @@ of another version is refused instead of half-read.
 import dataclasses
 import types as pytypes
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -21,7 +22,8 @@ def to_json(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, np.ndarray):
-        return to_json(value.tolist())
+        plain = value.dtype.kind in "biu" or (value.dtype.kind == "f" and np.isfinite(value).all())
+        return value.tolist() if plain else to_json(value.tolist())
     if isinstance(value, Mapping):
         return {str(k): to_json(v) for k, v in cast(Mapping[Any, Any], value).items()}
     if isinstance(value, tuple | list):
@@ -65,13 +67,16 @@ def _decode(hint: Any, data: Any, where: str) -> Any:
     return data
 
 
+_hints = lru_cache(maxsize=None)(get_type_hints)
+
+
 def _decode_dataclass(cls: type, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise InputError(
             f"{where} is {type(data).__name__}, expected an object with the fields of {cls.__name__}"
         )
     record = cast(dict[str, Any], data)
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     unknown = set(record) - set(hints)
     if unknown:
         raise InputError(

@@ -8,17 +8,31 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from quadmix.corpus.read import read_documents
 from quadmix.corpus.scan import open_corpus
 from quadmix.io.atomic import write_json, write_table
-from quadmix.materialise.table import write_selection
+from quadmix.materialise.ranks import write_ranks
+from quadmix.materialise.table import SelectedSplit, SelectionInfo, write_manifest, write_part
 from quadmix.materialise.write import materialise
 from quadmix.mixing.normalise import fit_normaliser, normalise
+from quadmix.mixing.rank import RankMode
 from quadmix.mixing.select import select
+from quadmix.mixing.settle import BINS, count_fractions, factor_of, inside, ratios, window
+from quadmix.mixing.tally import rank_table, tally
 from quadmix.recipe import CorpusSection, MaterialiseSection
 from quadmix.rng import doc_keys
-from quadmix.types import Annotations, Confirmation, Corpus, CriterionInfo, DatasetManifest, Theta
+from quadmix.types import (
+    Annotations,
+    Confirmation,
+    Corpus,
+    CriterionInfo,
+    DatasetManifest,
+    Ranks,
+    Selection,
+    Theta,
+)
 
 SIZE = 150
 DOMAINS = ("arts", "code", "law")
@@ -136,6 +150,7 @@ def build_run(
     *,
     theta: Theta = THETA,
     split_bytes: int = 5000,
+    rank_mode: RankMode = "interval",
 ) -> Run:
     section = CorpusSection(paths=inputs, split_bytes=split_bytes)
     corpus = open_corpus(section, str(folder), mapper=serial)
@@ -145,15 +160,9 @@ def build_run(
     excluded[[d["text"].startswith("Text of 5 ") for d in docs].index(True)] = 2
     table = annotations.take(excluded == 0)
     normaliser = fit_normaliser(table, "rank-global")
-    selection = select(theta, normalise(normaliser, table.scores, table.domain), table, seed=3)
-    write_selection(
-        folder,
-        annotations,
-        excluded=excluded,
-        reasons=("held_out", "missing_score"),
-        selection=selection,
-        seed=3,
-    )
+    norms = normalise(normaliser, table.scores, table.domain)
+    selection = select(theta, norms, table, seed=3, rank_mode=rank_mode)
+    write_parts(folder, annotations, excluded, selection, rank_mode=rank_mode)
     write_json(folder / "normaliser.json", normaliser)
     confirmation = Confirmation(
         winner="proposal", theta=theta, confirmed=True, reason="", measured=(), against=()
@@ -161,3 +170,58 @@ def build_run(
     write_json(folder / "search" / "confirm.json", confirmation)
     tokens = int(table.tokens @ selection.expected)
     return Run(folder=folder, corpus=corpus, annotations=annotations, docs=docs, expected_tokens=tokens)
+
+
+def write_parts(
+    folder: Path,
+    annotations: Annotations,
+    excluded: NDArray[np.int8],
+    selection: Selection,
+    seed: int = 3,
+    rank_mode: RankMode = "interval",
+) -> None:
+    """Write selection/ as the streaming selection does; `selection` is of the rows that are not excluded."""
+    chosen = annotations.take(excluded == 0)
+    info = SelectionInfo(
+        criteria=annotations.criteria, domains=annotations.domains, seed=seed, rank_mode=rank_mode,
+        key="key-1", factors=factors(selection, chosen, seed),
+    )  # fmt: skip
+    parts: list[SelectedSplit] = []
+    for split in np.unique(annotations.split):
+        mine, theirs = annotations.split == split, chosen.split == split
+        parts.append(
+            write_part(
+                folder, annotations.take(mine), info=info, split=int(split), excluded=excluded[mine],
+                reasons=("held_out", "missing_score"), selection=rows_of(selection, theirs),
+            )
+        )  # fmt: skip
+    mine = [chosen.domain == m for m in range(len(annotations.domains))]
+    ranks = rank_table([tally(selection.merged[rows], chosen.tokens[rows]) for rows in mine])
+    write_ranks(folder, ranks, annotations.domains)
+    write_manifest(folder, info, parts)
+
+
+def factors(selection: Selection, chosen: Annotations, seed: int) -> tuple[float, ...]:
+    found: list[float] = []
+    for m in range(len(chosen.domains)):
+        rows = chosen.domain == m
+        expected, keys, tokens = selection.expected[rows], chosen.keys[rows], chosen.tokens[rows]
+        bins = np.zeros(BINS, dtype=np.int64)
+        open_ = count_fractions(
+            expected, keys, tokens, np.zeros(len(keys), np.int16), num_domains=1, seed=seed
+        )[0]
+        bins[open_.bins] = open_.tokens
+        around = window(bins, open_.wanted)
+        near = inside(around, ratios(expected, keys, seed=seed)[1], tokens) if around else ((), ())
+        found.append(factor_of(around, *near))
+    return tuple(found)
+
+
+def rows_of(selection: Selection, rows: NDArray[np.bool_]) -> Selection:
+    return Selection(
+        normalised=selection.normalised[rows],
+        merged=selection.merged[rows],
+        ranks=Ranks(low=selection.ranks.low[rows], high=selection.ranks.high[rows]),
+        expected=selection.expected[rows],
+        copies=selection.copies[rows],
+    )

@@ -1,43 +1,73 @@
-"""verify finds every kind of damage; explain recomputes; diff counts; each against an independent count."""
+"""verify finds every kind of damage to the selection and to the dataset, and names it."""
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from materialise_run import DOMAINS, THETA, Run
+from materialise_run import Run, serial
 
-from quadmix.errors import InputError, IntegrityError
+from quadmix.errors import InputError
 from quadmix.io.atomic import file_digest, read_table, read_value, write_json, write_table
-from quadmix.materialise.diff import diff_runs
-from quadmix.materialise.explain import explain
+from quadmix.io.tables import stream_tables
+from quadmix.materialise.checksum import BUCKETS, bucket_of, checksum
 from quadmix.materialise.ledger import manifest_digest
-from quadmix.materialise.table import read_selection
+from quadmix.materialise.publish import publish_dataset
+from quadmix.materialise.ranks import read_ranks, write_ranks
+from quadmix.materialise.table import read_manifest, read_selection, write_manifest
 from quadmix.materialise.verify import verify_run
 from quadmix.recipe import MaterialiseSection
-from quadmix.types import Confirmation, DatasetManifest
+from quadmix.rng import doc_keys
+from quadmix.types import DatasetManifest
+
+KINDS = [
+    ("parquet", "shuffled"), ("jsonl.zst", "shuffled"), ("parquet", "corpus"), ("jsonl.zst", "corpus"),
+    ("index", "corpus"),
+]  # fmt: skip
+
+
+def section(format: str = "parquet", order: str = "shuffled") -> MaterialiseSection:
+    return MaterialiseSection(format=format, order=order, shard_bytes=3000)  # pyright: ignore[reportArgumentType]
 
 
 def failed(run: Run) -> set[str]:
     return {c.name for c in verify_run(run.folder).checks if not c.ok}
 
 
-@pytest.mark.parametrize("format", ["parquet", "jsonl.zst"])
-def test_a_sound_dataset_passes_every_check(run: Run, format: str):
-    run.write(section=MaterialiseSection(format=format, shard_bytes=3000))  # pyright: ignore[reportArgumentType]
+def detail(run: Run, name: str) -> str:
+    return next(c.detail for c in verify_run(run.folder).checks if c.name == name)
+
+
+@pytest.mark.parametrize(("format", "order"), KINDS)
+def test_a_sound_dataset_passes_every_check(run: Run, format: str, order: str):
+    run.write(section=section(format, order))
     report = verify_run(run.folder)
     assert report.ok, [c for c in report.checks if not c.ok]
+    names = {c.name for c in report.checks}
     assert {
-        "rows and tokens recounted", "copies per document", "order", "conservation", "inputs unchanged",
-    } <= {c.name for c in report.checks}  # fmt: skip
+        "rows and tokens recounted", "copies per document", "numbers in the rows", "order", "conservation",
+        "inputs unchanged", "selection digest", "selection parts", "ranks", "draw", "tokens as expected",
+    } <= names  # fmt: skip
+    assert ("copies apart" in names) == (order == "shuffled")
     assert report.stray == ()
 
 
 def test_without_a_manifest_there_is_nothing_to_verify(run: Run):
     with pytest.raises(InputError, match=r"manifest.json does not exist"):
         verify_run(run.folder)
+
+
+def test_it_says_how_far_it_is_in_bytes_of_all_files(run: Run):
+    manifest = run.write()
+    seen: list[tuple[int, int]] = []
+    verify_run(run.folder, watch=lambda done, total: seen.append((done, total)))
+    parts = sum((run.folder / "selection" / p.name).stat().st_size for p in read_manifest(run.folder).parts)
+    total = parts + sum(s.bytes for s in manifest.shards)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert seen[-1] == (total, total)
 
 
 def test_a_flipped_byte_and_a_missing_shard_are_named(run: Run):
@@ -55,147 +85,220 @@ def test_a_changed_manifest_changed_input_and_stray_files_are_found(run: Run):
     path = run.folder / "dataset" / "manifest.json"
     path.write_text(path.read_text().replace('"selected": ', '"selected": 1'))
     (run.folder / "dataset" / "part-00099.parquet").write_bytes(b"old")
+    (run.folder / "selection" / "part-00099.parquet").write_bytes(b"old")
     Path(run.corpus.files[0].path).write_text("gone\n")
     assert failed(run) == {"manifest digest", "conservation", "inputs unchanged"}
-    assert verify_run(run.folder).stray == ("dataset/part-00099.parquet",)
+    assert verify_run(run.folder).stray == ("dataset/part-00099.parquet", "selection/part-00099.parquet")
 
 
-def forge(run: Run, table: pa.Table) -> None:
-    """Replace the last shard and make its manifest agree, so that only the content tells."""
+def test_a_shard_that_lies_in_the_store_alone_is_not_missing_but_its_rows_are_not_counted(
+    run: Run, tmp_path: Path
+):
+    manifest = run.write()
+    publish_dataset(run.folder, f"file://{tmp_path}/store", serial)
+    first = manifest.shards[0].name
+    (run.folder / "dataset" / first).unlink()
+    report = verify_run(run.folder, published=True)
+    names = {c.name for c in report.checks}
+    assert report.ok
+    assert {f"published {s.name}" for s in manifest.shards} < names
+    assert not names & {"rows and tokens recounted", "copies per document", "order"}
+    assert "published and not kept here" in detail(run, f"shard {first}")
+    (run.folder / "published" / f"{first}.json").unlink()
+    assert failed(run) == {f"shard {first}"}
+
+
+def forge(run: Run, table: pa.Table, shard: int = -1) -> None:
+    """Replace a shard and make its manifest agree, so that only the content tells."""
     path = run.folder / "dataset" / "manifest.json"
     manifest = read_value(path, DatasetManifest)
-    last = run.folder / "dataset" / manifest.shards[-1].name
-    write_table(last, table)
-    shard = dataclasses.replace(manifest.shards[-1], bytes=last.stat().st_size, digest=file_digest(last))
-    manifest = dataclasses.replace(manifest, shards=(*manifest.shards[:-1], shard))
+    shards = list(manifest.shards)
+    file = run.folder / "dataset" / shards[shard].name
+    write_table(file, table)
+    shards[shard] = dataclasses.replace(
+        shards[shard], bytes=file.stat().st_size, digest=file_digest(file), rows=table.num_rows
+    )
+    manifest = dataclasses.replace(manifest, shards=tuple(shards))
     write_json(path, dataclasses.replace(manifest, digest=manifest_digest(manifest)))
 
 
-def test_swapped_rows_fail_the_order_and_a_doubled_row_the_copies(run: Run):
-    manifest = run.write()
-    table = read_table(run.folder / "dataset" / manifest.shards[-1].name)
+def last_shard(run: Run, manifest: DatasetManifest) -> pa.Table:
+    return read_table(run.folder / "dataset" / manifest.shards[-1].name)
+
+
+@pytest.mark.parametrize("order", ["shuffled", "corpus"])
+def test_swapped_rows_fail_the_order_alone(run: Run, order: str):
+    manifest = run.write(section=section("parquet", order))
+    table = last_shard(run, manifest)
+    ids = pc.struct_field(table["quadmix"], "doc_id").to_pylist()
+    other = next(i for i, doc in enumerate(ids) if doc != ids[0])
     places = np.arange(table.num_rows)
-    places[:2] = places[1::-1]
+    places[[0, other]] = places[[other, 0]]
     forge(run, table.take(places))
-    assert "order" in failed(run)
-    assert not failed(run) & {"copies per document", "rows and tokens recounted"}
-    places[0] = places[1]
+    assert "order" in failed(run) <= {"order", "copies apart"}
+    assert manifest.shards[-1].name in detail(run, "order")
+
+
+@pytest.mark.parametrize("order", ["shuffled", "corpus"])
+def test_a_row_in_place_of_another_is_named_with_its_document(run: Run, order: str):
+    manifest = run.write(section=section("parquet", order))
+    table = last_shard(run, manifest)
+    ids = pc.struct_field(table["quadmix"], "doc_id").to_pylist()
+    lost = next(i for i, doc in enumerate(ids) if doc != ids[0])
+    places = np.arange(table.num_rows)
+    places[lost] = 0
     forge(run, table.take(places))
-    assert {"copies per document", "copies apart", "order"} <= failed(run)
+    assert {"copies per document", "numbers in the rows", "order"} <= failed(run)
+    copies = dict(
+        zip(*(read_selection(run.folder).doc_id.to_pylist(), read_selection(run.folder).copies), strict=True)
+    )
+    text = detail(run, "copies per document")
+    assert text.startswith("2 documents differ from the selection, 0 rows are of documents that it does not")
+    assert f"{ids[0]!r} ({copies[ids[0]] + 1} rows, expected {copies[ids[0]]})" in text
+    assert f"{ids[lost]!r} ({copies[ids[lost]] - 1} rows, expected {copies[ids[lost]]})" in text
 
 
-def test_explain_recomputes_every_document(run: Run):
-    table = read_selection(run.folder)
-    kept = 0
-    for row in range(0, 150, 7):
-        doc_id = table.doc_id[row].as_py()
-        told = explain(run.folder, doc_id)
-        copies = told.draw.copies if told.draw else 0
-        assert copies == table.copies[row]
-        assert (told.draw is None) == (told.excluded is not None)
-        assert doc_id in told.render()
-        assert told.label == told.domain == DOMAINS[table.domain[row]]
-        kept += copies
-    assert kept > 0
+def with_field(table: pa.Table, name: str, row: int, value: Any) -> pa.Table:
+    """Return the table with one field of one row's struct replaced."""
+    rows = table["quadmix"].to_pylist()
+    rows[row][name] = value
+    struct = pa.array(rows, table.schema.field("quadmix").type)
+    return table.set_column(table.schema.get_field_index("quadmix"), table.schema.field("quadmix"), struct)
 
 
-def test_explain_says_each_number_in_words(run: Run):
-    table = read_selection(run.folder)
-    row = int(np.flatnonzero((table.copies > 0) & ~np.isnan(table.scores[:, 0]))[0])
-    told = explain(run.folder, table.doc_id[row].as_py())
-    text = told.render()
-    assert told.criteria[0].delivered == pytest.approx(-told.criteria[0].score)
-    assert "(higher is better)" in text
-    assert "(lower is better)" in text
-    assert f"copies: {table.copies[row]}" in text
-    merged = sum(c.normalised * c.used for c in told.criteria)
-    assert told.draw is not None
-    assert told.draw.merged == pytest.approx(merged, abs=1e-12)
-    whole = int(told.draw.expected)
-    assert ("and one more" in text) == (told.draw.copies > whole)
-    assert told.draw.copies == whole + (told.draw.uniform < told.draw.expected - whole)
+def test_a_document_that_was_not_selected_is_named(run: Run):
+    manifest = run.write()
+    forge(run, with_field(last_shard(run, manifest), "doc_id", 0, "doc-strange"))
+    assert "copies per document" in failed(run)
+    text = detail(run, "copies per document")
+    assert "1 rows are of documents that it does not select" in text
+    assert "'doc-strange' (1 rows, expected 0)" in text
 
 
-def test_explain_of_missing_scores_and_of_excluded_documents(run: Run):
-    table = read_selection(run.folder)
-    row = int(np.flatnonzero(np.isnan(table.scores[:, 0]) & table.selectable)[0])
-    told = explain(run.folder, table.doc_id[row].as_py())
-    assert [c.used for c in told.criteria] == [0.0, 1.0]
-    assert "criterion edu: missing" in told.render()
-    assert "excluded: held_out" in explain(run.folder, "doc-7").render()
-    assert "excluded: missing_score" in explain(run.folder, "doc-5").render()
+def test_other_numbers_in_a_row_fail_although_every_copy_is_there(run: Run):
+    manifest = run.write()
+    table = last_shard(run, manifest)
+    row = table["quadmix"][0].as_py()
+    forge(run, with_field(table, "tokens", 0, row["tokens"] + 1))
+    assert failed(run) == {"numbers in the rows", "rows and tokens recounted"}
+    text = detail(run, "numbers in the rows")
+    assert f"{row['doc_id']!r} (copy_index, copies or tokens differ)" in text
 
 
-def test_explain_of_an_unknown_id_names_near_ones(run: Run):
-    with pytest.raises(InputError, match=r"'doc-1x' is not in this run.*doc-1\b"):
-        explain(run.folder, "doc-1x")
+def test_another_number_of_copies_in_an_index_is_named(run: Run):
+    manifest = run.write(section=section("index"))
+    table = last_shard(run, manifest)
+    copies = table["copies"].to_numpy().copy()
+    copies[0] += 1
+    forge(run, table.set_column(1, "copies", pa.array(copies)))
+    assert failed(run) == {"numbers in the rows"}
+    assert repr(table["doc_id"][0].as_py()) in detail(run, "numbers in the rows")
 
 
-@pytest.mark.parametrize(
-    ("column", "what"),
-    [
-        ("copies", "copies"),
-        ("merged", "merged score"),
-        ("norm:noise", "normalised noise"),
-        ("score:noise", "score noise"),
-        ("rank_low", "best rank"),
-        ("expected", "expected copies"),
-    ],
-)
-def test_explain_refuses_a_table_that_does_not_follow(run: Run, column: str, what: str):
-    path = run.folder / "selection.parquet"
+# --------------------------------------------------------------------------- the selection itself
+def forge_part(run: Run, split: int, column: str, change: Any) -> None:
+    """Change a column of a part and make the manifest's digests agree."""
+    path = run.folder / "selection" / f"part-{split:05d}.parquet"
     table = read_table(path)
-    changed = pc.add(table[column], pa.scalar(0.25 if "f" in str(table[column].type) else 1))
     place = table.schema.get_field_index(column)
-    write_table(path, table.set_column(place, column, changed.cast(table[column].type)))
-    with pytest.raises(IntegrityError, match=f"'doc-1': {what} is .* when computed again"):
-        explain(run.folder, "doc-1")
+    write_table(path, table.set_column(place, table.schema.field(place), change(table[column])))
+    manifest = read_manifest(run.folder)
+    parts = [
+        dataclasses.replace(p, digest=file_digest(path)) if p.split == split else p for p in manifest.parts
+    ]
+    write_manifest(run.folder, manifest.info, parts)
 
 
-def test_explain_refuses_another_theta(run: Run):
-    path = run.folder / "search" / "confirm.json"
-    confirmation = read_value(path, Confirmation)
-    theta = dataclasses.replace(THETA, floor=np.full(3, 0.5))
-    write_json(path, dataclasses.replace(confirmation, theta=theta))
-    with pytest.raises(IntegrityError, match="expected copies is"):
-        explain(run.folder, "doc-1")
-    write_json(run.folder / "theta.json", THETA)  # the calibrated θ of the run goes before the confirmed one
-    assert explain(run.folder, "doc-1").curve.floor == THETA.floor[read_selection(run.folder).domain[1]]
-    (run.folder / "theta.json").unlink()
-    path.unlink()
-    with pytest.raises(InputError, match="there is no θ to explain with"):
-        explain(run.folder, "doc-1")
+def test_a_changed_part_of_the_selection_is_named_and_rows_are_not_compared_with_it(run: Run):
+    run.write()
+    path = run.folder / "selection" / "part-00002.parquet"
+    path.write_bytes(path.read_bytes() + b"x")
+    (run.folder / "selection" / "part-00004.parquet").unlink()
+    assert failed(run) == {"selection parts"}
+    assert "part-00002.parquet has digest" in detail(run, "selection parts")
+    assert "part-00004.parquet is missing" in detail(run, "selection parts")
+    assert "copies per document" not in {c.name for c in verify_run(run.folder).checks}
 
 
-def test_diff_counts_as_sets_do(run: Run, double: Run):
-    diff = diff_runs(run.folder, double.folder)
-    a, b = read_selection(run.folder), read_selection(double.folder)
-    copies_a = dict(zip(a.doc_id.to_pylist(), a.copies.tolist(), strict=True))
-    copies_b = dict(zip(b.doc_id.to_pylist(), b.copies.tolist(), strict=True))
-    set_a, set_b = {i for i, c in copies_a.items() if c}, {i for i, c in copies_b.items() if c}
-    assert (diff.documents_a, diff.documents_b, diff.both) == (len(set_a), len(set_b), len(set_a & set_b))
-    assert (diff.only_a_count, diff.only_b_count) == (len(set_a - set_b), len(set_b - set_a))
-    assert set(diff.only_a) <= set_a - set_b
-    assert len(diff.only_b) == min(10, len(set_b - set_a))
-    assert diff.jaccard == pytest.approx(len(set_a & set_b) / len(set_a | set_b))
-    tokens = dict(zip(a.doc_id.to_pylist(), a.tokens.tolist(), strict=True))
-    small = sum(tokens[i] * min(copies_a[i], copies_b[i]) for i in tokens)
-    large = sum(tokens[i] * max(copies_a[i], copies_b[i]) for i in tokens)
-    assert diff.token_jaccard == pytest.approx(small / large)
-    assert sum(d.tokens_a for d in diff.domains) == a.tokens_out
-    assert "arts" in diff.render()
+def test_a_part_whose_counts_are_not_those_of_the_manifest_is_named(run: Run):
+    run.write()
+    forge_part(run, 1, "tokens", lambda c: pc.add(c, pa.scalar(1, pa.int32())))
+    assert failed(run) == {"selection parts"}
+    assert "part-00001.parquet: tokens_in of arts" in detail(run, "selection parts")
 
 
-def test_diff_with_itself_is_nothing(run: Run):
-    diff = diff_runs(run.folder, run.folder)
-    assert (diff.jaccard, diff.token_jaccard, diff.only_a, diff.only_b) == (1.0, 1.0, (), ())
-    assert diff.other_copies == 0
+def test_an_unknown_domain_in_a_part_is_named(run: Run):
+    run.write()
+    forge_part(run, 1, "domain", lambda c: pa.array(["nowhere"] * len(c)))
+    assert failed(run) == {"selection parts"}
+    assert "domain 'nowhere' is not among" in detail(run, "selection parts")
 
 
-def test_unknown_domain_label_in_the_table_is_an_error(run: Run):
-    path = run.folder / "selection.parquet"
-    table = read_table(path)
-    labels = pa.array(["nowhere"] * table.num_rows)
-    write_table(path, table.set_column(table.schema.get_field_index("domain"), "domain", labels))
-    with pytest.raises(IntegrityError, match="domain 'nowhere' is not among"):
-        read_selection(run.folder)
+def test_other_ranks_and_other_bins_are_found(run: Run):
+    run.write()
+    forge_part(run, 1, "rank_low", lambda c: pc.multiply(c, 0.5))
+    assert failed(run) == {"ranks"}
+    table = read_ranks(run.folder)
+    through = (np.concatenate([table.through[0][:-1], table.through[0][-1:] + 5]), *table.through[1:])
+    write_ranks(run.folder, dataclasses.replace(table, through=through), run.annotations.domains)
+    assert "tokens per bin differ in ['arts']" in detail(run, "ranks")
+    (run.folder / "selection" / "ranks.parquet").unlink()
+    assert "ranks.parquet does not exist" in detail(run, "ranks")
+
+
+def test_copies_that_do_not_follow_from_the_draw_are_found(run: Run):
+    run.write()
+    manifest = read_manifest(run.folder)
+    info = dataclasses.replace(manifest.info, factors=(0.0, 0.0, 0.0))
+    for part in manifest.parts:
+        path = run.folder / "selection" / part.name
+        table = read_table(path)
+        text = table.schema.metadata[b"quadmix.selection"]
+        old, new = (repr(list(i.factors)).replace(" ", "").encode() for i in (manifest.info, info))
+        assert old in text
+        write_table(path, table.replace_schema_metadata({b"quadmix.selection": text.replace(old, new)}))
+    parts = [
+        dataclasses.replace(p, digest=file_digest(run.folder / "selection" / p.name)) for p in manifest.parts
+    ]
+    write_manifest(run.folder, info, parts)
+    table = read_selection(run.folder)
+    drawn = int((table.copies > np.floor(table.expected)).sum())
+    assert failed(run) == {"draw"}
+    assert detail(run, "draw").startswith(f"{drawn} documents")
+
+
+# --------------------------------------------------------------------------- checksums
+def test_checksums_depend_on_the_rows_and_not_on_their_order():
+    rng = np.random.default_rng(0)
+    keys = doc_keys([f"d{i}" for i in range(5000)])
+    numbers = rng.integers(0, 9, (2, 5000))
+    whole = checksum(keys, *numbers)
+    order = rng.permutation(5000)
+    assert np.array_equal(whole, checksum(keys[order], *(n[order] for n in numbers)))
+    halves = checksum(keys[:2000], *(n[:2000] for n in numbers)) + checksum(
+        keys[2000:], *(n[2000:] for n in numbers)
+    )
+    assert np.array_equal(whole, halves)
+    numbers[1, 17] += 1
+    differ = np.flatnonzero((whole != checksum(keys, *numbers)).any(axis=0))
+    assert differ.tolist() == bucket_of(keys[17:18]).tolist()
+    assert np.bincount(bucket_of(keys), minlength=BUCKETS).max() < 25
+
+
+def test_swapped_numbers_of_two_documents_change_both_sums():
+    keys = doc_keys(["a", "b"])
+    first, second = (checksum(keys, np.array(n)) for n in ([1, 2], [2, 1]))
+    assert (first != second).any(axis=1).all()
+
+
+def test_only_the_numbers_of_the_struct_are_read(run: Run):
+    manifest = run.write()
+    columns = [f"quadmix.{name}" for name in ("doc_id", "copy_index", "copies", "tokens")]
+    table = next(stream_tables(run.folder / "dataset" / manifest.shards[0].name, columns))
+    assert table.column_names == ["quadmix"]
+    assert [f.name for f in table.schema.field("quadmix").type] == [
+        "doc_id",
+        "tokens",
+        "copies",
+        "copy_index",
+    ]

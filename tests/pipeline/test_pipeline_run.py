@@ -24,6 +24,7 @@ from quadmix.errors import (
 )
 from quadmix.io.atomic import read_json, read_value
 from quadmix.materialise.explain import explain
+from quadmix.materialise.table import read_selection
 from quadmix.materialise.verify import verify_run
 from quadmix.mixing.prior import prior_mean
 from quadmix.pipeline import stages
@@ -53,7 +54,7 @@ def test_the_dataset_meets_the_budget_and_conserves_every_document(
     assert result.manifest is not None
     ledger = result.manifest.ledger
     assert ledger.rows_in == 360 == ledger.selected + sum(ledger.dropped.values())
-    longest = pq.read_table(result.folder / "selection.parquet")["tokens"].to_numpy().max()
+    longest = int(read_selection(result.folder).tokens.max())
     gap = abs(ledger.tokens_out - result.manifest.token_budget)
     assert gap <= longest * len(result.manifest.domains)  # P10: one document per domain
     rows = [
@@ -79,10 +80,10 @@ def test_the_run_verifies_and_a_changed_byte_is_found(
 
 def test_every_document_can_be_explained(done: tuple[Path, Recipe, RunResult]) -> None:
     _, _, result = done
-    table = pq.read_table(result.folder / "selection.parquet")
-    copies = table["copies"].to_numpy()
+    table = read_selection(result.folder)
+    copies = table.copies
     for row in (int(copies.argmax()), int(copies.argmin())):
-        text = explain(str(result.folder), table["doc_id"][row].as_py()).render()
+        text = explain(str(result.folder), table.doc_id[row].as_py()).render()
         assert str(copies[row]) in text
 
 
@@ -94,7 +95,7 @@ def test_every_selector_was_compared_at_equal_tokens(done: tuple[Path, Recipe, R
     trials = [read_json(f) for f in (result.folder / "evaluate" / "trials").glob("*.json")]
     assert len({t["train_tokens"] for t in trials}) == 1
     assert len(trials) == 2 * len(labels)
-    longest = pq.read_table(result.folder / "selection.parquet")["tokens"].to_numpy().max()
+    longest = int(read_selection(result.folder).tokens.max())
     domains = len(result.manifest.domains) if result.manifest else 0
     selected = np.array([m.selected_tokens for m in comparison.measured])
     assert np.ptp(selected) <= 2 * longest * domains  # each within one document per domain of the budget
@@ -316,8 +317,7 @@ def test_other_ways_of_the_method_run_to_a_verified_dataset(tmp_path: Path, chan
     if "max_share" in caps:
         of = {d.domain: d.expected_tokens for d in result.manifest.domains}
         assert of["reference"] / sum(of.values()) <= 0.3 + 1e-6
-        table = pq.read_table(result.folder / "selection.parquet")
-        assert table["expected"].to_numpy().max() <= 1.5 + 1e-9
+        assert read_selection(result.folder).expected.max() <= 1.5 + 1e-9
 
 
 def test_a_multiplier_counts_once_however_often_a_theta_is_fitted(tmp_path: Path) -> None:

@@ -9,13 +9,17 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from quadmix.io.atomic import write_json, write_table, write_text
+from quadmix.codec import to_json
+from quadmix.io.atomic import file_digest, write_json, write_table, write_text
+from quadmix.materialise.table import SelectedSplit, SelectionInfo, part_name, write_manifest
 from quadmix.recipe import check_recipe, dump_recipe
+from quadmix.rng import doc_keys
 from quadmix.types import (
     Batch,
     Candidate,
     Comparison,
     Confirmation,
+    CriterionInfo,
     DatasetManifest,
     DomainTokens,
     Effect,
@@ -99,7 +103,7 @@ def make_theta(rng: np.random.Generator, m: int) -> Theta:
 def write_selection_table(
     folder: Path, rng: np.random.Generator, theta: Theta, domains: tuple[str, ...], d: int, text: str | None
 ) -> DatasetManifest:
-    """Write selection.parquet and samples.parquet; return the manifest that agrees with them."""
+    """Write selection/ in two parts and samples.parquet; return the manifest that agrees with them."""
     m = len(domains)
     domain = rng.choice(m, size=d, p=np.arange(m, 0, -1) / np.arange(m + 1).sum())
     tokens = rng.lognormal(5.5, 0.7, d).astype(np.int32) + 5
@@ -130,16 +134,21 @@ def write_selection_table(
         "expected": expected,
         "copies": copies,
     }
-    info = {
-        "criteria": [{"name": c, "declared": "higher", "kind": "column", "digest": "x"} for c in CRITERIA],
-        "domains": list(domains),
-        "seed": 0,
-        "rank_mode": "interval",
-        "version": 1,
-    }
-    table = pa.table({**columns, "held_out": np.zeros(d, bool), "excluded": pa.nulls(d, pa.string())})
-    table = table.replace_schema_metadata({b"quadmix.selection": orjson.dumps(info)})
-    write_table(folder / "selection.parquet", table)
+    info = SelectionInfo(
+        criteria=tuple(
+            CriterionInfo(name=c, declared="higher", kind="column", digest="x") for c in CRITERIA
+        ),
+        domains=domains, seed=0, rank_mode="interval", key="k", factors=(1.0,) * m,
+    )  # fmt: skip
+    keys = pa.array(doc_keys(columns["doc_id"]), pa.uint64())
+    table = pa.table(
+        {**columns, "key": keys, "held_out": np.zeros(d, bool), "excluded": pa.nulls(d, pa.string())}
+    )
+    parts = [
+        write_split(folder, info, k, table.slice(k * (d // 2), d // 2 + k * (d % 2)), domain)
+        for k in range(2)
+    ]
+    write_manifest(folder, info, parts)
     sample_rows = np.concatenate([np.flatnonzero(copies > 0)[:60], np.flatnonzero(copies == 0)[:60]])
     samples = pa.table(columns).take(pa.array(sample_rows))
     strata = ["top", "kept", "borderline"] * 20 + ["dropped", "dropped_high", "disagree"] * 20
@@ -147,6 +156,25 @@ def write_selection_table(
     samples = samples.append_column("stratum", [strata[: len(sample_rows)]]).append_column("text", [body])
     write_table(folder / "samples.parquet", samples)
     return make_manifest(domains, domain, tokens, copies, expected)
+
+
+def write_split(
+    folder: Path, info: SelectionInfo, split: int, table: pa.Table, domain: np.ndarray
+) -> SelectedSplit:
+    """Write one part and return what it holds."""
+    path = folder / "selection" / part_name(split)
+    write_table(path, table.replace_schema_metadata({b"quadmix.selection": orjson.dumps(to_json(info))}))
+    copies = table["copies"].to_numpy()
+    start = split * (len(domain) // 2)
+    counts = make_manifest(
+        info.domains, domain[start : start + len(table)], table["tokens"].to_numpy(), copies,
+        table["expected"].to_numpy(),
+    )  # fmt: skip
+    return SelectedSplit(
+        split=split, name=path.name, digest=file_digest(path), documents=len(table),
+        selected=int((copies > 0).sum()), dropped={"not_drawn": int((copies == 0).sum())},
+        copies=int(copies.sum()), domains=counts.domains,
+    )  # fmt: skip
 
 
 def make_manifest(domains, domain, tokens, copies, expected) -> DatasetManifest:

@@ -161,7 +161,12 @@ def test_report_json_has_the_numbers_and_no_theta(done):
 def test_a_refusal_says_what_was_tried_and_what_it_would_take(tmp_path):
     """As after exit code 3: no dataset, no comparison, all candidates with rounds, seeds and differences."""
     folder = make_run(tmp_path / "r", documents=300, confirmed=False)
-    for name in ("evaluate/comparison.json", "dataset/manifest.json", "selection.parquet", "samples.parquet"):
+    for name in (
+        "evaluate/comparison.json",
+        "dataset/manifest.json",
+        "selection/manifest.json",
+        "samples.parquet",
+    ):
         (folder / name).unlink()
     head = page_of(folder).split("Is it better?")[0]
     assert "Why nothing is recommended The gain is inside the noise." in head

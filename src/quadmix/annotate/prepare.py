@@ -32,8 +32,8 @@ from quadmix.annotate.trained import (
 )
 from quadmix.corpus.columns import has_column
 from quadmix.corpus.read import read_documents, schema_of
-from quadmix.errors import InputError
-from quadmix.io.atomic import map_array, read_value, value_digest, write_array, write_json
+from quadmix.errors import InputError, RecipeError
+from quadmix.io.atomic import copy_file, map_array, read_value, value_digest, write_array, write_json
 from quadmix.io.fs import file_info
 from quadmix.io.rows import read_records
 from quadmix.recipe import AnnotateSection, CriterionSection, LabelledSet
@@ -88,6 +88,30 @@ class AnnotatorSet:
             columns=manifest.columns,
             digest=manifest.digest,
         )
+
+
+def adopt_annotators(
+    source: str | Path, folder: str | Path, section: AnnotateSection, corpus: Corpus
+) -> AnnotatorSet:
+    """Take over the annotators of another run, so that its scores and these mean the same.
+
+    Raises RecipeError if the recipe's criteria are not those of that run, InputError for a column that the
+    corpus lacks.
+    """
+    _columns(section, corpus)
+    found = read_value(Path(source) / "annotators" / "manifest.json", AnnotatorManifest)
+    theirs = AnnotateSection.model_validate(found.section)
+    want = [(c.name, c.kind, c.direction) for c in section.criteria]
+    got = [(c.name, c.kind, c.direction) for c in theirs.criteria]
+    if want != got or section.domain.kind != theirs.domain.kind:
+        raise RecipeError(
+            f"the recipe's criteria {want} with domains of kind {section.domain.kind} are not those of "
+            f"{source} ({got}, {theirs.domain.kind}), for which its θ was found; use the same `annotate`"
+        )
+    for path in sorted(Path(source, "annotators").rglob("*")):
+        if path.is_file():
+            copy_file(path, Path(folder) / path.relative_to(source))
+    return AnnotatorSet.load(folder)
 
 
 def prepare_annotators(

@@ -1,9 +1,9 @@
 """Annotate one split of the corpus: text in, one Parquet part of numbers out.
 
-Each part holds doc_id, tokens, domain (the label), overlap (a bit per target) and one `score:<criterion>`
-float32 column as delivered, in the order of the corpus. A part names in its metadata the digest of all
-it depends on and what it counted, so a second run skips it (promise P6). `finish_annotations` writes the
-manifest after the last part; without it the annotations do not exist (promise P3).
+Each part holds doc_id, key (its hash), tokens, domain (the label), overlap (a bit per target) and one
+`score:<criterion>` float32 column as delivered, in the order of the corpus. A part names in its metadata the
+digest of all it depends on and what it counted, so a second run skips it (promise P6). `finish_annotations`
+writes the manifest after the last part; without it the annotations do not exist (promise P3).
 """
 
 from collections import Counter
@@ -18,28 +18,31 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from quadmix.annotate.annotator import AnnotatorCard
+from quadmix.annotate.annotator import Annotator, AnnotatorCard, Scored
 from quadmix.annotate.overlap import BITS, Hashes, ngram_hashes, overlap_bits
 from quadmix.annotate.prepare import AnnotatorSet
 from quadmix.corpus.columns import column_values
 from quadmix.corpus.read import DocBatch, read_documents
 from quadmix.corpus.tokenizer import Tokenizer
-from quadmix.errors import IntegrityError
+from quadmix.errors import IntegrityError, QuadmixError
 from quadmix.io.atomic import (
     file_digest,
     map_array,
     read_table,
     read_value,
+    table_rows,
     value_digest,
     write_array,
     write_json,
     write_table,
 )
+from quadmix.rng import doc_keys
 from quadmix.types import Corpus, ShardInfo, SplitCount, from_json, to_json
 
-VERSION = 1
+VERSION = 2
 _META = b"quadmix.annotations"
 _MAX_TOKENS = np.iinfo(np.int32).max
+_NOT_THE_DOCUMENT = (QuadmixError, MemoryError, OSError)  # what the same call may do another time
 REST = "others"  # name of the overlap count shared by the targets from the 31st on
 
 
@@ -55,7 +58,8 @@ class OverlapIndex:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnnotateTask:
-    """One split to annotate; everything else is found in the run folder. `digest` names the work."""
+    """One split to annotate; everything else is found in the run folder. `digest` names the work.
+    committed: digest of the part in a finished manifest, "" where there is none."""
 
     folder: str
     split: int
@@ -63,6 +67,7 @@ class AnnotateTask:
     annotators: str
     overlap: tuple[str, ...]
     digest: str
+    committed: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +124,7 @@ def annotate_tasks(
     index = overlap or OverlapIndex()
     tokenizer = file_digest(Path(folder) / "tokenizer.json")
     base = [VERSION, corpus.digest, annotators.digest, tokenizer, index.digest]
+    committed = _committed(folder, corpus, annotators)
     return [
         AnnotateTask(
             folder=str(folder),
@@ -126,10 +132,22 @@ def annotate_tasks(
             corpus=corpus.digest,
             annotators=annotators.digest,
             overlap=index.paths,
-            digest=value_digest([*base, to_json(split)]),
+            # the corpus's digest says what is in the files; where they lie does not matter
+            digest=value_digest([*base, to_json(replace(split, path=Path(split.path).name))]),
+            committed=committed.get(part_path(folder, split.index).name, ""),
         )
         for split in corpus.splits
     ]
+
+
+def _committed(folder: str | Path, corpus: Corpus, annotators: AnnotatorSet) -> dict[str, str]:
+    """Return the digests of the parts by a manifest of the same work; nothing where there is none."""
+    path = manifest_path(folder)
+    if not path.is_file():
+        return {}
+    found = read_value(path, AnnotationManifest)
+    same = (found.corpus, found.annotators) == (corpus.digest, annotators.digest)
+    return {part.name: part.digest for part in found.parts} if same else {}
 
 
 def annotate_split(task: AnnotateTask) -> AnnotatedSplit:
@@ -138,7 +156,7 @@ def annotate_split(task: AnnotateTask) -> AnnotatedSplit:
     Raises IntegrityError when the split no longer gives the documents that were counted in it.
     """
     path = part_path(task.folder, task.split)
-    if (found := _existing(path, task.digest)) is not None:
+    if (found := _existing(path, task)) is not None:
         return found
     corpus = _load_corpus(task.folder, task.corpus)
     annotators = _load_annotators(task.folder, task.annotators)
@@ -174,13 +192,14 @@ def _annotate(
     labelled = annotators.domain.label(batch.text, batch.rows)
     columns: list[Any] = [
         pa.array(batch.doc_id, pa.string()),
+        pa.array(doc_keys(batch.doc_id)),
         pa.array(tokens),
         pa.array(labelled.labels, pa.string()),
         pa.array(overlap_bits(batch.text, hashes)),
     ]
     counted = {"tokens": doubts, "domain": labelled.missing}
     for annotator in annotators.criteria:
-        scored = annotator.score(batch.text, batch.rows)
+        scored = _scored(annotator, batch)
         values = np.where(np.isfinite(scored.values), scored.values, np.float32(np.nan)).astype(np.float32)
         unexplained = int(np.isnan(values).sum()) - sum(scored.missing.values())
         reasons = {**scored.missing, **({"not_finite": unexplained} if unexplained else {})}
@@ -191,9 +210,38 @@ def _annotate(
     return pa.RecordBatch.from_arrays(columns, schema=_schema([a.card.name for a in annotators.criteria]))
 
 
+def _scored(annotator: Annotator, batch: DocBatch) -> Scored:
+    """Score a batch; if that fails, score document by document, so that a bad one costs its own score alone.
+
+    An annotator that fails on every document of a batch is broken, and its error is raised.
+    """
+    try:
+        return annotator.score(batch.text, batch.rows)
+    except _NOT_THE_DOCUMENT:
+        raise
+    except Exception:  # annotators may raise anything
+        values, reasons = np.full(len(batch.text), np.nan, np.float32), Counter[str]()
+        failed = 0
+        for i, text in enumerate(batch.text):
+            try:
+                one = annotator.score([text], batch.rows.slice(i, 1))
+            except _NOT_THE_DOCUMENT:
+                raise
+            except Exception as error:
+                failed += 1
+                reasons[f"failed_{type(error).__name__}"] += 1  # its message may quote the document
+            else:
+                values[i] = one.values[0]
+                reasons.update(one.missing)
+        if failed == len(values) > 1:
+            raise
+        return Scored(values=values, missing=dict(sorted(reasons.items())))
+
+
 def _schema(criteria: Sequence[str]) -> pa.Schema:
     fixed = [
         ("doc_id", pa.string()),
+        ("key", pa.uint64()),
         ("tokens", pa.int32()),
         ("domain", pa.string()),
         ("overlap", pa.int32()),
@@ -291,17 +339,18 @@ def _check_rows(path: Path, got: int, expected: int) -> None:
         )
 
 
-def _existing(path: Path, digest: str) -> AnnotatedSplit | None:
-    if not path.is_file():
+def _existing(path: Path, task: AnnotateTask) -> AnnotatedSplit | None:
+    """Return the counts of a part that is whole; any other is made again."""
+    if not path.is_file() or (task.committed and file_digest(path) != task.committed):
         return None
     try:
-        metadata = read_table(path, columns=[]).schema.metadata or {}
-    except pa.ArrowInvalid:
-        return None  # not a Parquet file: somebody damaged it, and it is made again
+        metadata, rows = read_table(path, columns=[]).schema.metadata or {}, table_rows(path)
+    except IntegrityError:
+        return None  # not a Parquet file: somebody damaged it
     if _META not in metadata:
         return None
     found = from_json(AnnotatedSplit, orjson.loads(metadata[_META]), where=str(path))
-    return replace(found, reused=True) if found.digest == digest else None
+    return replace(found, reused=True) if (found.digest, found.documents) == (task.digest, rows) else None
 
 
 # Workers annotate many splits of one run: what is large is loaded once per process, and the digests in

@@ -5,9 +5,10 @@ turn round to smaller = better, tiny domains become `other`, coverage is held ag
 (promise P8), and documents that must not be selected get a reason, so that counts still add up (P4).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,37 +16,70 @@ from numpy.typing import NDArray
 
 from quadmix.annotate.annotator import OTHER
 from quadmix.annotate.run import AnnotationManifest, counts_by_split, manifest_path, part_path
+from quadmix.annotate.survey import (
+    EXCLUDED_REASONS,
+    SELECTABLE,
+    Frame,
+    Mapper,
+    Missing,
+    Part,
+    PartTask,
+    Survey,
+    add_surveys,
+    blank_frame,
+    frame_of,
+    load_part,
+    sample_share,
+    survey_part,
+)
 from quadmix.annotate.trained import spearman
 from quadmix.errors import IntegrityError, ScoreError
-from quadmix.io.atomic import file_digest, read_table, read_value
+from quadmix.io.atomic import read_value, table_rows, value_digest
 from quadmix.recipe import AnnotateSection, DomainSection
-from quadmix.rng import doc_keys, keyed_uniform
-from quadmix.types import Annotations, Corpus, CriterionInfo
+from quadmix.types import Annotations, Corpus, CriterionInfo, Floats
 
-SELECTABLE, HELD_OUT, MISSING_SCORE = 0, 1, 2
-EXCLUDED_REASONS = ("selectable", "held_out", "missing_score")
-MAX_DOMAINS = 32_767
 LENGTH_BIAS = 0.8
+__all__ = ["EXCLUDED_REASONS", "SELECTABLE", "LoadedAnnotations", "Surveyed", "load_annotations", "survey"]
+
+
+def _serial(function: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
+    return [function(task) for task in tasks]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Surveyed:
+    """The annotations as counts, without one document in memory.
+
+    tasks: one per split, from which `load_part` reads it. open_documents, open_tokens: (M,) of documents that
+    may be selected. coverage: criterion -> domain -> share of documents with a score. merged_domains: label
+    -> documents that became `other`. dropped: reason -> documents. length_bias: criterion -> Spearman
+    correlation of goodness with tokens (of at most about 200,000 documents). digest: of all parts.
+    """
+
+    frame: Frame
+    tasks: tuple[PartTask, ...]
+    open_documents: Floats
+    open_tokens: Floats
+    coverage: dict[str, dict[str, float]]
+    merged_domains: dict[str, int]
+    dropped: dict[str, int]
+    length_bias: dict[str, float]
+    warnings: tuple[str, ...]
+    digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LoadedAnnotations:
     """table: all documents of the corpus in its order.
 
-    excluded: (D,) int8, index into EXCLUDED_REASONS; only documents with 0 may be selected.
-    coverage: criterion -> domain -> share of documents with a score. merged_domains: label -> documents
-    that became `other`. dropped: reason -> documents. length_bias: criterion -> Spearman correlation of
-    goodness with tokens. overlap: (D,) int32, the target bits.
+    excluded: (D,) int8, index into EXCLUDED_REASONS; only documents with 0 may be selected. overlap: (D,)
+    int32, the target bits. surveyed: the counts, and how to read the same documents part by part.
     """
 
     table: Annotations
     excluded: NDArray[np.int8]
     overlap: NDArray[np.int32]
-    coverage: dict[str, dict[str, float]]
-    merged_domains: dict[str, int]
-    dropped: dict[str, int]
-    length_bias: dict[str, float]
-    warnings: tuple[str, ...]
+    surveyed: Surveyed
 
     @property
     def selectable(self) -> Annotations:
@@ -53,19 +87,24 @@ class LoadedAnnotations:
         return self.table.take(self.excluded == SELECTABLE)
 
 
-def load_annotations(
-    folder: str | Path, corpus: Corpus, section: AnnotateSection, *, holdout: float, seed: int
-) -> LoadedAnnotations:
-    """Read all parts, check them, and return the table.
+def survey(
+    folder: str | Path,
+    corpus: Corpus,
+    section: AnnotateSection,
+    *,
+    holdout: float,
+    seed: int,
+    domains: Sequence[str] = (),
+    mapper: Mapper = _serial,
+) -> Surveyed:
+    """Count all parts, check them, and return what is needed to read any of them alone.
 
-    Raises IntegrityError for parts that do not fit the manifest or corpus, ScoreError for a criterion
-    that is missing everywhere or below `min_coverage`, or more domains than can be numbered.
+    domains: of a θ that was found elsewhere; left out, they are the labels that are not too small. Raises
+    IntegrityError for parts that do not fit the manifest or corpus, ScoreError for a criterion that is
+    missing everywhere or below `min_coverage`, or more domains than can be numbered.
     """
     manifest = read_value(manifest_path(folder), AnnotationManifest)
     _check_manifest(manifest, corpus, section)
-    raw, split = _read_parts(folder, corpus, manifest)
-    tokens = raw["tokens"].to_numpy().astype(np.int32)
-    domain, domains, merged = _domains(raw["domain"], tokens, section.domain)
     criteria = tuple(
         CriterionInfo(
             name=c.name,
@@ -75,32 +114,140 @@ def load_annotations(
         )
         for c in manifest.criteria
     )
-    scores = _oriented(raw, criteria)
-    coverage = _coverage(scores, domain, criteria, domains)
-    _check_coverage(scores, criteria, manifest, section.min_coverage)
-    keys = doc_keys(raw["doc_id"].to_pylist())
-    held_out = keyed_uniform(seed, keys, "holdout") < holdout
-    gone = np.isnan(scores).any(axis=1) if section.missing == "drop" else np.isnan(scores).all(axis=1)
-    excluded = np.where(held_out, HELD_OUT, np.where(gone, MISSING_SCORE, SELECTABLE)).astype(np.int8)
-    bias = {c.name: _length_bias(scores[:, j], tokens) for j, c in enumerate(criteria)}
-    warnings = [
-        *manifest.warnings,
-        *_missing_warnings(manifest),
-        *_constant(scores, domain, criteria, domains),
+    blank = blank_frame(criteria, missing=section.missing, holdout=holdout, seed=seed, domains=domains)
+    surveyed, totals = _survey(_part_tasks(folder, corpus, manifest, blank), blank, section.domain, mapper)
+    _check_coverage(totals, criteria, manifest, section.min_coverage)
+    notes = [*manifest.warnings, *_missing_warnings(manifest)]
+    return replace(
+        surveyed,
+        warnings=(*notes, *surveyed.warnings),
+        digest=value_digest([p.digest for p in manifest.parts]),
+    )
+
+
+def survey_parts(
+    paths: Sequence[str | Path],
+    criteria: tuple[CriterionInfo, ...],
+    domain: DomainSection,
+    *,
+    missing: Missing = "renormalise",
+    holdout: float = 0.0,
+    seed: int = 0,
+    mapper: Mapper = _serial,
+) -> Surveyed:
+    """Count annotation parts that lie anywhere, without a corpus: Parquet files with the columns doc_id,
+    tokens, domain and `score:<criterion>` (float32 as delivered, NaN = missing), and `key` if there is one.
+
+    The bytes of the parts are not checked against any manifest.
+    """
+    blank = blank_frame(criteria, missing=missing, holdout=holdout, seed=seed)
+    sizes = [table_rows(path) for path in paths]
+    share = sample_share(sum(sizes))
+    tasks = [
+        PartTask(path=str(path), digest="", split=i, frame=blank, sample=share)
+        for i, path in enumerate(paths)
     ]
-    warnings += _domain_warnings(merged, np.bincount(domain, minlength=len(domains)), domains, section.domain)
+    surveyed, _ = _survey(tasks, blank, domain, mapper)
+    return replace(surveyed, digest=value_digest([[str(p), n] for p, n in zip(paths, sizes, strict=True)]))
+
+
+def _survey(
+    tasks: Sequence[PartTask], blank: Frame, section: DomainSection, mapper: Mapper
+) -> tuple[Surveyed, "_DomainCounts"]:
+    counted = add_surveys(mapper(survey_part, tasks))
+    frame = frame_of(blank, counted, section, tasks, mapper)
+    totals = _DomainCounts.of(counted, frame)
+    merged = _merged(counted, frame)
+    bias = _length_bias(counted, frame.criteria)
+    warnings = _constant(totals, frame)
+    warnings += _domain_warnings(merged, totals.documents, frame.domains, section)
     warnings += [_length_warning(name, rho) for name, rho in bias.items() if abs(rho) > LENGTH_BIAS]
-    if section.missing == "median":
-        scores = _filled(scores, domain, criteria, domains)
-    dropped = {EXCLUDED_REASONS[c]: int((excluded == c).sum()) for c in (HELD_OUT, MISSING_SCORE)}
-    table = Annotations(
-        doc_id=raw["doc_id"], keys=keys, tokens=tokens, domain=domain, scores=scores, held_out=held_out,
-        split=split, criteria=criteria, domains=domains,
-    )  # fmt: skip
+    surveyed = Surveyed(
+        frame=frame,
+        tasks=tuple(replace(t, frame=frame) for t in tasks),
+        open_documents=totals.open_documents,
+        open_tokens=totals.open_tokens,
+        coverage=_coverage(totals, frame),
+        merged_domains=merged,
+        dropped=counted.dropped,
+        length_bias=bias,
+        warnings=tuple(warnings),
+        digest="",
+    )
+    return surveyed, totals
+
+
+def load_annotations(
+    folder: str | Path,
+    corpus: Corpus,
+    section: AnnotateSection,
+    *,
+    holdout: float,
+    seed: int,
+    mapper: Mapper = _serial,
+) -> LoadedAnnotations:
+    """Read all parts as one table, 60 bytes per document and its id; see `survey` for what is raised."""
+    surveyed = survey(folder, corpus, section, holdout=holdout, seed=seed, mapper=mapper)
+    return load_table(surveyed)
+
+
+def load_table(surveyed: Surveyed) -> LoadedAnnotations:
+    """Read the surveyed parts into one table."""
+    parts: list[Part] = [load_part(replace(task, digest="")) for task in surveyed.tasks]
     return LoadedAnnotations(
-        table=table, excluded=excluded, overlap=raw["overlap"].to_numpy(), coverage=coverage,
-        merged_domains=merged, dropped=dropped, length_bias=bias, warnings=tuple(warnings),
-    )  # fmt: skip
+        table=_joined([p.table for p in parts]),
+        excluded=np.concatenate([p.excluded for p in parts]),
+        overlap=np.concatenate([p.overlap for p in parts]),
+        surveyed=surveyed,
+    )
+
+
+def _joined(tables: Sequence[Annotations]) -> Annotations:
+    return Annotations(
+        doc_id=pa.chunked_array([c for t in tables for c in t.doc_id.chunks], pa.string()),
+        keys=np.concatenate([t.keys for t in tables]),
+        tokens=np.concatenate([t.tokens for t in tables]),
+        domain=np.concatenate([t.domain for t in tables]),
+        scores=np.concatenate([t.scores for t in tables]),
+        held_out=np.concatenate([t.held_out for t in tables]),
+        split=np.concatenate([t.split for t in tables]),
+        criteria=tables[0].criteria,
+        domains=tables[0].domains,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _DomainCounts:
+    """The survey's counts per domain (M) instead of per label."""
+
+    documents: Floats
+    open_documents: Floats
+    open_tokens: Floats
+    known: Floats
+    low: Floats
+    high: Floats
+
+    @classmethod
+    def of(cls, counted: Survey, frame: Frame) -> "_DomainCounts":
+        at = np.array([frame.place[n] for n in counted.labels], dtype=np.int64)
+        size = (len(frame.domains), len(frame.criteria))
+
+        def total(values: NDArray[np.int64]) -> Floats:
+            out = np.zeros((size[0], *values.shape[1:]))
+            np.add.at(out, at, values)
+            return out
+
+        low, high = np.full(size, np.inf), np.full(size, -np.inf)
+        np.minimum.at(low, at, counted.low)
+        np.maximum.at(high, at, counted.high)
+        return cls(
+            documents=total(counted.documents),
+            open_documents=total(counted.open_documents),
+            open_tokens=total(counted.open_tokens),
+            known=total(counted.known),
+            low=low,
+            high=high,
+        )
 
 
 def _check_manifest(manifest: AnnotationManifest, corpus: Corpus, section: AnnotateSection) -> None:
@@ -112,82 +259,56 @@ def _check_manifest(manifest: AnnotationManifest, corpus: Corpus, section: Annot
         )
 
 
-def _read_parts(
-    folder: str | Path, corpus: Corpus, manifest: AnnotationManifest
-) -> tuple[pa.Table, NDArray[np.int32]]:
-    """Return the parts in corpus order as one table, and the split of every row."""
+def _part_tasks(
+    folder: str | Path, corpus: Corpus, manifest: AnnotationManifest, blank: Frame
+) -> list[PartTask]:
+    """Return a task per split in corpus order; every part must hold the documents that were counted."""
     counts, parts = counts_by_split(corpus), {p.name: p for p in manifest.parts}
-    tables: list[pa.Table] = []
+    tasks: list[PartTask] = []
     for split in corpus.splits:
         path = part_path(folder, split.index)
         expected = counts[split.index].documents
-        if not path.is_file() or path.name not in parts or file_digest(path) != parts[path.name].digest:
+        if path.name not in parts:
             raise IntegrityError(
                 f"{path} is absent or differs from annotations/manifest.json; run the annotate stage again"
             )
-        table = read_table(path).replace_schema_metadata(None)
-        if table.num_rows != expected:
+        if parts[path.name].rows != expected:
             raise IntegrityError(
-                f"{path} has {table.num_rows} documents, expected {expected}; run the annotate stage again"
+                f"{path} has {parts[path.name].rows} documents, expected {expected}; run the annotate stage "
+                "again"
             )
-        tables.append(table)
-    rows = [t.num_rows for t in tables]
-    split_of = np.repeat(np.array([s.index for s in corpus.splits], np.int32), rows)
-    return pa.concat_tables(tables), split_of
-
-
-def _domains(
-    labels: pa.ChunkedArray, tokens: NDArray[np.int32], section: DomainSection
-) -> tuple[NDArray[np.int16], tuple[str, ...], dict[str, int]]:
-    """Return the (D,) domain index, the names (sorted, `other` last), and what was merged into `other`."""
-    encoded = labels.combine_chunks().dictionary_encode()
-    names: list[str] = encoded.dictionary.to_pylist()
-    index = encoded.indices.to_numpy(zero_copy_only=False)
-    documents = np.bincount(index, minlength=len(names))
-    share = np.bincount(index, weights=tokens, minlength=len(names)) / max(int(tokens.sum(dtype=np.int64)), 1)
-    tiny = (documents < section.min_documents) | (share < section.min_token_share)
-    if len(names) == 1:
-        tiny[:] = False  # there is nothing to merge with
-    new = [OTHER if t else n for n, t in zip(names, tiny.tolist(), strict=True)]
-    kept = sorted(set(new) - {OTHER}) + ([OTHER] if OTHER in new else [])
-    if len(kept) > MAX_DOMAINS:
-        raise ScoreError(
-            f"{len(kept)} domains, expected at most {MAX_DOMAINS}; is the column a domain and not an id? "
-            "Raise annotate.domain.min_documents to merge small ones"
+        share = sample_share(manifest.documents)
+        tasks.append(
+            PartTask(
+                path=str(path), digest=parts[path.name].digest, split=split.index, frame=blank, sample=share
+            )
         )
-    place = {n: i for i, n in enumerate(kept)}
-    lookup = np.array([place[n] for n in new], np.int16)
-    merged = {n: int(c) for n, c, t in zip(names, documents, tiny, strict=True) if t and n != OTHER}
-    return lookup[index], tuple(kept), dict(sorted(merged.items()))
+    return tasks
 
 
-def _oriented(raw: pa.Table, criteria: Sequence[CriterionInfo]) -> NDArray[np.float32]:
-    """Return (D, N) float32 with smaller = better: scores of `higher` criteria are negated."""
-    columns = [raw[f"score:{c.name}"].to_numpy() for c in criteria]
-    signs = [np.float32(-1.0 if c.declared == "higher" else 1.0) for c in criteria]
-    return np.stack([column * s for column, s in zip(columns, signs, strict=True)], axis=1)
+def _merged(counted: Survey, frame: Frame) -> dict[str, int]:
+    """Return label -> documents of the labels that became `other`."""
+    pairs = zip(counted.labels, counted.documents.tolist(), strict=True)
+    return {n: int(d) for n, d in pairs if n != OTHER and frame.domains[frame.place[n]] == OTHER}
 
 
-def _coverage(
-    scores: NDArray[np.float32], domain: NDArray[np.int16],
-    criteria: Sequence[CriterionInfo], domains: Sequence[str],
-) -> dict[str, dict[str, float]]:  # fmt: skip
-    size = np.bincount(domain, minlength=len(domains))
-    shares = {
-        c.name: np.bincount(domain, weights=~np.isnan(scores[:, j]), minlength=len(domains)) / size
-        for j, c in enumerate(criteria)
+def _coverage(totals: _DomainCounts, frame: Frame) -> dict[str, dict[str, float]]:
+    shares = totals.known / np.maximum(totals.documents, 1.0)[:, None]
+    return {
+        c.name: dict(zip(frame.domains, shares[:, n].tolist(), strict=True))
+        for n, c in enumerate(frame.criteria)
     }
-    return {name: dict(zip(domains, s.tolist(), strict=True)) for name, s in shares.items()}
 
 
 def _check_coverage(
-    scores: NDArray[np.float32],
+    totals: _DomainCounts,
     criteria: Sequence[CriterionInfo],
     manifest: AnnotationManifest,
     least: float,
 ) -> None:
+    documents = max(totals.documents.sum(), 1)
     for j, criterion in enumerate(criteria):
-        share = float((~np.isnan(scores[:, j])).mean())
+        share = float(totals.known[:, j].sum() / documents)
         reasons = manifest.missing.get(f"score:{criterion.name}", {})
         why = ", ".join(f"{r}: {n}" for r, n in reasons.items())
         if share == 0.0:
@@ -210,30 +331,23 @@ def _missing_warnings(manifest: AnnotationManifest) -> list[str]:
     ]
 
 
-def _constant(
-    scores: NDArray[np.float32], domain: NDArray[np.int16],
-    criteria: Sequence[CriterionInfo], domains: Sequence[str],
-) -> list[str]:  # fmt: skip
+def _constant(totals: _DomainCounts, frame: Frame) -> list[str]:
     """Name criteria that order nothing, in all documents or inside a domain."""
     warnings: list[str] = []
-    for j, criterion in enumerate(criteria):
-        column = scores[:, j]
-        known = ~np.isnan(column)
-        low, high = np.full(len(domains), np.inf), np.full(len(domains), -np.inf)
-        np.minimum.at(low, domain[known], column[known])
-        np.maximum.at(high, domain[known], column[known])
+    for j, criterion in enumerate(frame.criteria):
+        low, high = totals.low[:, j], totals.high[:, j]
         if low.min() == high.max():
             warnings.append(
                 f"criterion {criterion.name!r} is constant: it orders nothing and only dilutes the others"
             )
-        elif flat := [d for d, same in zip(domains, (low == high).tolist(), strict=True) if same]:
+        elif flat := [d for d, same in zip(frame.domains, (low == high).tolist(), strict=True) if same]:
             shown = ", ".join(flat[:5]) + (f" and {len(flat) - 5} more" if len(flat) > 5 else "")
             warnings.append(f"criterion {criterion.name!r} is constant in the domains {shown}")
     return warnings
 
 
 def _domain_warnings(
-    merged: dict[str, int], sizes: NDArray[np.int64], domains: Sequence[str], section: DomainSection
+    merged: dict[str, int], sizes: Floats, domains: Sequence[str], section: DomainSection
 ) -> list[str]:
     if not merged:
         return []
@@ -248,27 +362,13 @@ def _domain_warnings(
     return warnings
 
 
-def _filled(
-    scores: NDArray[np.float32], domain: NDArray[np.int16],
-    criteria: Sequence[CriterionInfo], domains: Sequence[str],
-) -> NDArray[np.float32]:  # fmt: skip
-    """Return the scores with every missing one replaced by the median of its criterion in its domain."""
-    filled = scores.copy()
-    for row, j in {(int(domain[d]), int(j)) for d, j in np.argwhere(np.isnan(scores))}:
-        inside = domain == row
-        known = scores[inside & ~np.isnan(scores[:, j]), j]
-        if not len(known):
-            raise ScoreError(
-                f"criterion {criteria[j].name!r} has no score in domain {domains[row]!r}, so there is no "
-                "median; use annotate.missing: renormalise"
-            )
-        filled[inside & np.isnan(scores[:, j]), j] = np.median(known)
-    return filled
-
-
-def _length_bias(score: NDArray[np.float32], tokens: NDArray[np.int32]) -> float:
-    known = ~np.isnan(score)
-    return spearman(-score[known], tokens[known].astype(np.float64))
+def _length_bias(counted: Survey, criteria: Sequence[CriterionInfo]) -> dict[str, float]:
+    tokens, out = counted.sample[:, 0].astype(np.float64), dict[str, float]()
+    for j, criterion in enumerate(criteria):
+        score = counted.sample[:, 1 + j]
+        known = ~np.isnan(score)
+        out[criterion.name] = spearman(-score[known], tokens[known])
+    return out
 
 
 def _length_warning(name: str, rho: float) -> str:

@@ -14,11 +14,13 @@ import typer
 
 from quadmix import __version__
 from quadmix.cli import mixtures
-from quadmix.cli.output import AsJson, RunFolder, print_result
+from quadmix.cli.export import export
+from quadmix.cli.output import AsJson, RunFolder, bytes_watched, echo, print_result
 from quadmix.cli.proposal import found_lines
 from quadmix.cli.trials import app as trials_app
 from quadmix.errors import Interrupted, QuadmixError, RefusalError
 from quadmix.recipe import Recipe, load_recipe
+from quadmix.urls import redact
 
 app = typer.Typer(
     name="quadmix",
@@ -50,6 +52,7 @@ Workers = Annotated[int | None, typer.Option(help="worker processes; default: on
 Accept = Annotated[
     bool, typer.Option("--accept-unconfirmed", help="write the dataset even if θ* did not beat the control")
 ]
+Offline = Annotated[bool, typer.Option("--offline", help="refuse every address that would use the network")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
 
 
@@ -60,11 +63,12 @@ def demo(
     overrides: Overrides = None,
     json_: AsJson = False,
     quiet: Quiet = False,
+    offline: Offline = False,
 ) -> None:
     """The whole method on a small real corpus inside the package: offline, CPU only, a few minutes."""
     recipe = Path(__file__).parent.parent / "data" / "demo" / "recipe.yaml"
     settings = [*(overrides or []), f"run.folder={folder}", "run.accept_unconfirmed=true"]
-    _run(_load(str(recipe), settings, workers), "report", quiet, json_)
+    _run(_load(str(recipe), settings, workers, offline=offline), "report", quiet, json_)
 
 
 @app.command()
@@ -84,11 +88,14 @@ def init(
 
 
 @app.command()
-def doctor(json_: AsJson = False) -> None:
-    """What is installed, devices, precision, disk, and what would use the network (nothing does)."""
+def doctor(
+    recipe: Annotated[str | None, typer.Argument(help="recipe file: what of it uses the network")] = None,
+    json_: AsJson = False,
+) -> None:
+    """What is installed, devices, precision, disk, and what would use the network; connects to nothing."""
     from quadmix.pipeline.doctor import examine
 
-    report = examine()
+    report = examine(_load(recipe, None, None) if recipe else None)
     print_result(report, [f"{k:24} {v}" for k, v in report.items()], json_)
 
 
@@ -102,6 +109,7 @@ def plan(
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda; the recipe's run.device")] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="of measuring per kind of model")] = 15.0,
     json_: AsJson = False,
+    offline: Offline = False,
 ) -> None:
     """Documents, tokens, time and memory per stage, what will be reused; measured here for about a minute.
 
@@ -116,7 +124,7 @@ def plan(
     from quadmix.pipeline.plan import plan as make_plan
 
     chosen = [*(overrides or []), *([f"run.device={device}"] if device else [])]
-    result = make_plan(_load(recipe, chosen, workers), seconds=seconds)
+    result = make_plan(_load(recipe, chosen, workers, offline=offline), seconds=seconds)
     print_result(result.to_json(), result.lines(), json_)
 
 
@@ -138,8 +146,9 @@ def _stage_command(name: str, last: str, text: str) -> None:
         accept_unconfirmed: Accept = False,
         json_: AsJson = False,
         quiet: Quiet = False,
+        offline: Offline = False,
     ) -> None:
-        _run(_load(recipe, overrides, workers, accept_unconfirmed), last, quiet, json_)
+        _run(_load(recipe, overrides, workers, accept_unconfirmed, offline=offline), last, quiet, json_)
 
     app.command(name, help=text)(command)
 
@@ -162,6 +171,7 @@ def search(
     accept_unconfirmed: Accept = False,
     json_: AsJson = False,
     quiet: Quiet = False,
+    offline: Offline = False,
     trials: mixtures.TrialFiles = None,
     target: mixtures.Targets = None,
     worst: mixtures.Worst = False,
@@ -199,7 +209,12 @@ def search(
     )  # fmt: skip
     mixtures.check_usage(recipe, trials, options, workers, accept_unconfirmed)
     if trials is None:
-        _run(_load(str(recipe), overrides, workers, accept_unconfirmed), "confirm", quiet, json_)
+        _run(
+            _load(str(recipe), overrides, workers, accept_unconfirmed, offline=offline),
+            "confirm",
+            quiet,
+            json_,
+        )
         return
     found = mixtures.search_mixtures(trials, options, overrides or [], quiet=quiet)
     print_result(found.to_json(), found_lines(found), json_)
@@ -219,22 +234,39 @@ def report(folder: RunFolder, json_: AsJson = False) -> None:
 
 
 @app.command()
-def explain(folder: RunFolder, doc_id: str, json_: AsJson = False) -> None:
+def explain(
+    folder: RunFolder,
+    doc_id: str,
+    recount: Annotated[
+        bool | None,
+        typer.Option(
+            help="read all documents of its domain again, for the exact rank; left out: up to 5 million"
+        ),
+    ] = None,
+    json_: AsJson = False,
+) -> None:
     """Why this document got this many copies, number by number."""
     from quadmix.codec import to_json
     from quadmix.materialise.explain import explain as explain_document
 
-    result = explain_document(str(folder), doc_id)
+    result = explain_document(str(folder), doc_id, recount=recount)
     print_result(to_json(result), result.render().splitlines(), json_)
 
 
 @app.command()
-def verify(folder: RunFolder, json_: AsJson = False) -> None:
+def verify(
+    folder: RunFolder,
+    published: Annotated[
+        bool, typer.Option("--published", help="read the copy in the store as well (materialise.out)")
+    ] = False,
+    json_: AsJson = False,
+) -> None:
     """Recount and re-hash everything in a run folder against its manifests; exit 1 when a check fails."""
     from quadmix.codec import to_json
     from quadmix.materialise.verify import verify_run
 
-    result = verify_run(str(folder))
+    with bytes_watched("verify") as watch:
+        result = verify_run(str(folder), published=published, watch=watch)
     lines = [f"{'ok  ' if c.ok else 'FAIL'} {c.name}: {c.detail}" for c in result.checks]
     lines += [f"stray {name} (ignored)" for name in result.stray]
     print_result(to_json(result), lines, json_)
@@ -252,6 +284,7 @@ def diff(folder_a: RunFolder, folder_b: RunFolder, json_: AsJson = False) -> Non
     print_result(to_json(result), result.render().splitlines(), json_)
 
 
+app.command()(export)
 app.add_typer(trials_app, name="trials")
 
 
@@ -291,13 +324,20 @@ def _root(
 
 
 def _load(
-    recipe: str, overrides: list[str] | None, workers: int | None, accept_unconfirmed: bool = False
+    recipe: str,
+    overrides: list[str] | None,
+    workers: int | None,
+    accept_unconfirmed: bool = False,
+    *,
+    offline: bool = False,
 ) -> Recipe:
     settings = list(overrides or [])
     if workers is not None:
         settings.append(f"run.workers={workers}")
     if accept_unconfirmed:
         settings.append("run.accept_unconfirmed=true")
+    if offline:
+        settings.append("run.offline=true")
     return load_recipe(recipe, settings)
 
 
@@ -312,13 +352,13 @@ def _run(recipe: Recipe, until: str, quiet: bool, json_: bool) -> None:
         result = run_recipe(recipe, until=until, progress=Progress(quiet=quiet))
     except RefusalError:
         for line in [] if json_ else refusal_lines(run_folder(recipe)):
-            typer.echo(line)
+            echo(line)
         raise
     if json_:
         print_result(to_json(result), [], True)
     else:
         for line in result_lines(result):
-            typer.echo(line)
+            echo(line)
 
 
 def main() -> None:
@@ -326,11 +366,11 @@ def main() -> None:
     try:
         app()
     except Interrupted as error:
-        command = shlex.join(["quadmix", *sys.argv[1:]])
-        typer.echo(f"quadmix: {error}:\n  {command}", err=True)
+        command = redact(shlex.join(["quadmix", *sys.argv[1:]]))
+        echo(f"quadmix: {error}:\n  {command}", err=True)
         raise SystemExit(error.exit_code) from None
     except QuadmixError as error:
-        typer.echo(f"quadmix: {error}", err=True)
+        echo(f"quadmix: {redact(str(error))}", err=True)
         raise SystemExit(error.exit_code) from None
     except OSError as error:
         if error.errno not in _DISK:

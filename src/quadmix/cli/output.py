@@ -1,5 +1,9 @@
-"""What commands share: how a run folder is named, and how a result is printed."""
+"""What commands share: how a run folder is named, how a result is printed, progress of a long reading."""
 
+import json
+import time
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +18,36 @@ def print_result(value: Any, lines: list[str], as_json: bool) -> None:
     if as_json:
         import orjson
 
-        typer.echo(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2).decode())
+        text = orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2).decode()
+        typer.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
         return
     for line in lines:
-        typer.echo(line)
+        echo(line)
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print text that may quote the data: escapes and direction marks, which a terminal obeys, spelt out."""
+    if not text.isprintable():
+        from quadmix.report.text import clean
+
+        text = clean(text)
+    typer.echo(text, err=err)
+
+
+@contextmanager
+def bytes_watched(name: str, *, after: float = 5.0) -> Generator[Callable[[int, int], None]]:
+    """Yield a callback (bytes done, bytes in all) that shows progress with ETA on stderr, after `after` s."""
+    from quadmix.pipeline.progress import Progress, StageProgress
+
+    started, progress = time.monotonic(), Progress({name: 1.0})
+    step: StageProgress | None = None
+    with ExitStack() as stack:
+
+        def watch(done: int, total: int) -> None:
+            nonlocal step
+            if step is None and time.monotonic() - started < after:
+                return
+            step = step or stack.enter_context(progress.stage(name, total, "bytes"))
+            step.advance(done - step.done)
+
+        yield watch

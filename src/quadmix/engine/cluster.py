@@ -19,10 +19,12 @@ from quadmix.engine.pool import (
     ENVIRONMENT,
     MAX_RETRIES,
     Failure,
+    name_of,
     packed,
     rebuilt,
 )
 from quadmix.errors import MissingExtraError, QuadmixError
+from quadmix.io.door import network_environment
 from quadmix.io.fs import available_cores
 
 _PER_CPU = 2  # tasks handed to Ray per CPU: enough that none is idle, few enough for its store
@@ -46,23 +48,26 @@ def run_in_ray(
     address: str | None = None,
     workers: int = 0,
     gpu_share: float = 0.0,
-    on_done: Callable[[int, Any], None] | None = None,
+    on_done: Callable[[int, Any], None],
     on_death: Callable[[Any, int], Any] | None = None,
-) -> list[Any]:
-    """Return the results in task order; see `tasks.run_tasks`. workers: tasks at once, 0 = as many as the
-    cluster holds. gpu_share: GPUs per task, fractions allowed.
+) -> None:
+    """Run all tasks and give each result to `on_done(index, result)`; see `tasks.run_tasks`.
 
-    A cluster that this program is connected to already is used as it is. Raises QuadmixError when no
-    cluster answers, when no node has the GPUs, or when a task lost its worker too often.
+    workers: tasks at once, 0 = as many as the cluster holds. gpu_share: GPUs per task, fractions allowed. A
+    cluster that this program is connected to already is used as it is. Raises QuadmixError when no cluster
+    answers, when no node has the GPUs, or when a task lost its worker too often.
     """
-    with _connection(address, workers) as ray:
+    with connection(address, workers) as ray:
         _check_room(ray, gpu_share)
         attempt = ray.remote(
-            num_cpus=1, num_gpus=gpu_share, max_retries=0, runtime_env={"env_vars": ENVIRONMENT}
+            num_cpus=1,
+            num_gpus=gpu_share,
+            max_retries=0,
+            runtime_env={"env_vars": ENVIRONMENT | network_environment()},
         )(_attempt)
         tasks = list(tasks)
         waiting, deaths = deque(range(len(tasks))), [0] * len(tasks)
-        running, results = dict[Any, int](), dict[int, Any]()
+        running = dict[Any, int]()
         try:
             while waiting or running:
                 limit = workers or _PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -79,17 +84,14 @@ def run_in_ray(
                             tasks[index] = on_death(tasks[index], deaths[index])
                         waiting.appendleft(index)
                         continue
-                    results[index] = answer
-                    if on_done:
-                        on_done(index, answer)
+                    on_done(index, answer)
         finally:
             _cancel(ray, list(running))
-    return [results[i] for i in range(len(tasks))]
 
 
 def cluster_slots(address: str | None, workers: int, gpu_share: float) -> int:
     """Return how many tasks of one CPU and `gpu_share` GPUs the cluster holds at once."""
-    with _connection(address, workers) as ray:
+    with connection(address, workers) as ray:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return sum(
         int(min(node.get("CPU", 0), node.get("GPU", 0) / gpu_share if gpu_share else 1e9)) for node in nodes
@@ -127,7 +129,7 @@ def _check_deaths(
     if deaths > MAX_RETRIES:
         how = f"{type(lost).__name__}: {(str(lost).strip() or 'no message').splitlines()[0]}"
         raise QuadmixError(
-            f"task {index} of {len(tasks)} of {function.__name__} ended its worker process {deaths} times "
+            f"task {index} of {len(tasks)} of {name_of(function)} ended its worker process {deaths} times "
             f"(last: {how}): {repr(tasks[index])[:300]}; if memory ran out, use fewer workers per node"
         ) from lost
 
@@ -142,7 +144,7 @@ def _cancel(ray: Any, running: list[Any]) -> None:
 
 
 @contextmanager
-def _connection(address: str | None, workers: int) -> Generator[Any]:
+def connection(address: str | None, workers: int) -> Generator[Any]:
     """Yield the ray module, connected; what was not connected before is not connected after."""
     for name, value in _RAY_SETTINGS.items():
         os.environ.setdefault(name, value)

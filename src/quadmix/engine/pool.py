@@ -65,18 +65,18 @@ def run_in_processes(
     *,
     workers: int,
     gpu_ids: Sequence[str] = (),
-    on_done: Callable[[int, Any], None] | None = None,
+    on_done: Callable[[int, Any], None],
     on_death: Callable[[Any, int], Any] | None = None,
-) -> list[Any]:
-    """Return the results in task order; see `tasks.run_tasks`."""
+) -> None:
+    """Run all tasks and give each result to `on_done(index, result)`; see `tasks.run_tasks`."""
     tasks, waiting = list(tasks), deque(range(len(tasks)))
-    results: dict[int, Any] = {}
+    left = len(tasks)
     deaths = [0] * len(tasks)
     pool: list[_Worker] = []
     try:
         for number in range(min(workers, len(tasks))):
             _start(pool, function, gpu_ids[number % len(gpu_ids)] if gpu_ids else None)
-        while len(results) < len(tasks):
+        while left:
             for worker in pool:
                 if worker.task is None and waiting:
                     worker.task = waiting.popleft()
@@ -95,12 +95,10 @@ def run_in_processes(
                 worker.task = None
                 if isinstance(answer, Failure):
                     raise rebuilt(answer)
-                results[index] = answer
-                if on_done:
-                    on_done(index, answer)
+                left -= 1
+                on_done(index, answer)
     finally:
         _stop(pool)
-    return [results[i] for i in range(len(tasks))]
 
 
 def _start(pool: list[_Worker], function: Callable[[Any], Any], gpu: str | None) -> None:
@@ -170,9 +168,14 @@ def _check_deaths(
         else "its own message is above; a script that calls quadmix needs `if __name__ == '__main__':`"
     )
     raise QuadmixError(
-        f"task {index} of {len(tasks)} of {function.__name__} ended its worker process {deaths} times "
+        f"task {index} of {len(tasks)} of {name_of(function)} ended its worker process {deaths} times "
         f"(last: {how}): {repr(tasks[index])[:300]}; {hint}"
     )
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return what a task's function is called in messages."""
+    return getattr(getattr(function, "func", function), "__name__", repr(function))
 
 
 def rebuilt(failure: Failure) -> Exception:
@@ -229,7 +232,8 @@ def packed(error: Exception) -> Failure:
     if isinstance(error, QuadmixError) and "<" not in type(error).__qualname__:
         return Failure(type(error), tuple(map(str, error.args)), notes)
     notes += ("in a worker process:\n" + "".join(traceback.format_exception(error)),)
-    args = (*error.args[:2], error.filename) if isinstance(error, OSError) else tuple(map(str, error.args))
+    named = isinstance(error, OSError)  # its fourth place is for Windows
+    args = (*error.args[:2], error.filename, None, error.filename2) if named else tuple(map(str, error.args))
     same = Failure(type(error), args, notes)
     if type(error).__module__ == "builtins" and str(rebuilt(same)) == str(error):
         return same

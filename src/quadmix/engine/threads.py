@@ -1,10 +1,12 @@
-"""Small numerical fits side by side in threads: they spend their time in LAPACK and LightGBM, which let go of
-the interpreter, and a process would take longer to start than most of them take."""
+"""Work side by side in threads of this process, for what spends its time in Arrow, numpy, LAPACK or LightGBM,
+which let go of the interpreter: shards of numbers, and small fits that a process would take longer to start
+than to do."""
 
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from quadmix.errors import MissingExtraError
 from quadmix.io.fs import available_cores
@@ -25,6 +27,28 @@ def run_threads(function: Callable[[T], R], tasks: Sequence[T], workers: int = 0
             return [function(task) for task in tasks]
         with ThreadPoolExecutor(many) as pool:
             return list(pool.map(function, tasks))
+
+
+def run_in_threads(
+    function: Callable[[Any], Any],
+    tasks: Sequence[Any],
+    *,
+    workers: int,
+    on_done: Callable[[int, Any], None],
+) -> None:
+    """Run all tasks and give each result to `on_done(index, result)` in this thread; see `tasks.run_tasks`.
+
+    After an error, or Ctrl-C, no further task begins; those that run are waited for.
+    """
+    waiting = deque(enumerate(tasks))
+    with ThreadPoolExecutor(workers, thread_name_prefix="quadmix") as pool:
+        running: dict[Future[Any], int] = {}
+        while waiting or running:
+            while waiting and len(running) < workers:
+                index, task = waiting.popleft()
+                running[pool.submit(function, task)] = index
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                on_done(running.pop(done), done.result())
 
 
 @contextmanager

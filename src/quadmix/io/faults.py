@@ -9,13 +9,20 @@ import signal
 from collections import Counter
 
 POINTS = (
+    "select.merged",
+    "select.part",
+    "select.before_manifest",
     "materialise.spill",
     "materialise.split",
+    "materialise.before_split",
+    "materialise.after_split",
     "materialise.before_part",
     "materialise.after_part",
     "materialise.before_manifest",
     "materialise.after_manifest",
 )
+PUBLISH_POINTS = ("publish.after_shard", "publish.before_manifest")  # the same, with a store at the other end
+EXPORT_POINTS = ("export.shard", "export.before_rename")  # an export starts again from the beginning
 _passed: Counter[str] = Counter()
 
 

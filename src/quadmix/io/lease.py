@@ -1,7 +1,8 @@
 """One writer per run folder (promise P9): lease.json names the process, a heartbeat says that it lives.
 
 A lease is stale after 60 s without heartbeat, or at once when its process is dead on the same host; then the
-next run takes it over. A process that finds its lease taken (it was suspended, say) stops with a LeaseError.
+next run takes it over, and says so. A process that finds its lease taken (it was suspended, say) stops
+with a LeaseError.
 """
 
 import os
@@ -10,7 +11,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,11 +39,18 @@ class Lease:
 
 @contextmanager
 def lease(
-    folder: str | Path, *, heartbeat_seconds: float = HEARTBEAT_SECONDS, stale_seconds: float = STALE_SECONDS
+    folder: str | Path,
+    *,
+    heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    stale_seconds: float = STALE_SECONDS,
+    note: Callable[[str], None] | None = None,
 ) -> Generator[Lease]:
-    """Hold the folder for the length of the block; LeaseError if another living process holds it."""
+    """Hold the folder for the length of the block; LeaseError if another living process holds it.
+
+    note: told in words when a stale lease was taken over.
+    """
     path = Path(folder, "lease.json")
-    mine = _acquire(path, stale_seconds)
+    mine = _acquire(path, stale_seconds, note)
     stop, lost = threading.Event(), threading.Event()
     beat = threading.Thread(target=_beat, args=(path, mine, heartbeat_seconds, stop, lost), daemon=True)
     beat.start()
@@ -63,26 +71,30 @@ def lease(
         )
 
 
-def _acquire(path: Path, stale_seconds: float) -> Lease:
+def _acquire(path: Path, stale_seconds: float, note: Callable[[str], None] | None) -> Lease:
     path.parent.mkdir(parents=True, exist_ok=True)
     now, host = time.time(), socket.gethostname()
     mine = Lease(pid=os.getpid(), host=host, started=now, heartbeat=now, token=uuid.uuid4().hex)
+    removed = None
     for _ in range(5):
         try:
             with path.open("xb") as file:  # fails if the lease exists: only one of two processes gets it
                 file.write(orjson.dumps(to_json(mine)))
-            return mine
         except FileExistsError:
-            _remove_stale(path, stale_seconds)
+            removed = _remove_stale(path, stale_seconds)
+            continue
+        if removed and note:
+            note(removed)
+        return mine
     raise LeaseError(f"{path} is contended by other processes; run the same command again in a minute")
 
 
-def _remove_stale(path: Path, stale_seconds: float) -> None:
-    """Move a stale lease out of the way, or raise LeaseError if its holder lives."""
+def _remove_stale(path: Path, stale_seconds: float) -> str | None:
+    """Move a stale lease out of the way and say whose it was, or raise LeaseError if its holder lives."""
     try:
         holder, written = _holder(path), path.stat().st_mtime
     except FileNotFoundError:
-        return  # its holder has just released it
+        return None  # its holder has just released it
     age = max(0.0, time.time() - (holder.heartbeat if holder else written))
     if age <= stale_seconds and not (holder and _is_dead(holder)):
         who = f"process {holder.pid} on {holder.host}" if holder else "a process that is just starting"
@@ -94,12 +106,15 @@ def _remove_stale(path: Path, stale_seconds: float) -> None:
     try:
         os.rename(path, aside)
     except FileNotFoundError:
-        return  # another process was faster
+        return None  # another process was faster
     moved = _holder(aside)
     if moved and (holder is None or moved.token != holder.token):
         os.rename(aside, path)  # between look and move a new holder came: give it back
-    else:
-        aside.unlink()
+        return None
+    aside.unlink()
+    who = f"process {holder.pid} on {holder.host}" if holder else "a process that did not write its name"
+    why = "which is dead" if age <= stale_seconds else f"silent for {age:.0f} s"
+    return f"took over {path.parent} from {who}, {why}; what it committed is kept"
 
 
 def _holder(path: Path) -> Lease | None:

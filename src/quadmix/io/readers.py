@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
+from quadmix.errors import InputError
 from quadmix.io import ipc
 from quadmix.io.formats import file_format
 from quadmix.io.fs import file_size, open_input
@@ -38,6 +39,11 @@ from quadmix.types import Split
 
 _ZST_FEED = 512  # compressed bytes per step: zstd reaches 30,000:1, and one step's output is held whole
 _BOM = b"\xef\xbb\xbf"
+_NOT_LINES = {  # how files begin that are no JSON lines in UTF-8, whatever they are called
+    b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ": "xz",
+    b"PK\x03\x04": "zip", b"PAR1": "Parquet", b"ARROW1": "Arrow", b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}  # fmt: skip
 
 
 def plan_splits(files: Sequence[str], split_bytes: int) -> tuple[Split, ...]:
@@ -158,6 +164,9 @@ def _why_not_json(line: bytes) -> str:
 def _split_lines(split: Split, limit: int) -> Iterator[tuple[int, bytes, int]]:
     """Yield (offset, line, size) of the lines that begin inside the split."""
     with reading(split.path), open_input(split.path) as file:
+        if split.format == "jsonl" and split.start == 0:
+            _check_lines(split.path, file.read(6))
+            file.seek(0)
         if split.format != "jsonl" or split.start == 0:
             lines = _lines(_blocks(file, split), 0, limit)
         else:
@@ -168,6 +177,16 @@ def _split_lines(split: Split, limit: int) -> Iterator[tuple[int, bytes, int]]:
             if split.stop is not None and offset >= split.stop:
                 return
             yield offset, line, size
+
+
+def _check_lines(path: str, head: bytes) -> None:
+    """Refuse another kind of file under this suffix: as a few bad rows it would be tolerated, and lost."""
+    for start, what in _NOT_LINES.items():
+        if head.startswith(start):
+            raise InputError(
+                f"file {path!r} is {what} by its first bytes, its suffix says JSON lines in UTF-8; rename or "
+                "convert it"
+            )
 
 
 def _lines(blocks: Iterator[bytes], offset: int, limit: int) -> Iterator[tuple[int, bytes, int]]:

@@ -1,7 +1,7 @@
 """dataset/README.md: what the dataset is, how it was made, what it holds, and how to check it.
 
-In: the manifest, the selection table and, where the run has them, θ and the tokenizer. Out: Markdown with the
-YAML header that the Hugging Face hub reads. It never quotes a document.
+In: the manifest, what the selection's numbers mean and, where the run has them, θ and the tokenizer. Out:
+Markdown with the YAML header that the Hugging Face hub reads. It never quotes a document.
 """
 
 import html
@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from quadmix.io.atomic import file_digest, read_value, write_text
-from quadmix.materialise.table import SelectionTable
+from quadmix.materialise.table import SelectionInfo
 from quadmix.types import Confirmation, DatasetManifest, Theta
 
 _SIZES = tuple(
@@ -27,23 +27,23 @@ def read_theta(run_folder: str | Path) -> Theta | None:
     return read_value(path, Confirmation).theta if path.is_file() else None
 
 
-def write_card(run_folder: str | Path, manifest: DatasetManifest, table: SelectionTable) -> Path:
+def write_card(run_folder: str | Path, manifest: DatasetManifest, info: SelectionInfo) -> Path:
     """Write dataset/README.md."""
     folder = Path(run_folder)
     path = folder / "dataset" / "README.md"
-    write_text(path, render_card(manifest, table, read_theta(folder), _tokenizer(folder)))
+    write_text(path, render_card(manifest, info, read_theta(folder), _tokenizer(folder)))
     return path
 
 
-def render_card(manifest: DatasetManifest, table: SelectionTable, theta: Theta | None, tokenizer: str) -> str:
+def render_card(manifest: DatasetManifest, info: SelectionInfo, theta: Theta | None, tokenizer: str) -> str:
     """Return the card's Markdown."""
     parts = [
         _header(manifest),
         _what(manifest, tokenizer),
         _budget(manifest),
         _domains(manifest),
-        _criteria(table),
-        _theta(theta, table),
+        _criteria(info),
+        _theta(theta, info),
         _order(manifest),
         _ledger(manifest),
         _check(manifest),
@@ -77,7 +77,7 @@ def _header(manifest: DatasetManifest) -> str:
             "- config_name: default",
             "  data_files:",
             "  - split: train",
-            f"    path: part-*.{manifest.format}",
+            f"    path: part-*.{'parquet' if manifest.format == 'index' else manifest.format}",
             "---",
             "",
             "# Pretraining mixture selected by QuaDMix",
@@ -97,15 +97,27 @@ def _what(manifest: DatasetManifest, tokenizer: str) -> str:
             f"{ledger.selected:,} documents, {ledger.copies:,} rows with repetitions, chosen out of "
             f"{ledger.rows_in:,} rows by quality and domain "
             "(QuaDMix, [arXiv 2504.16511](https://arxiv.org/abs/2504.16511)).",
-            "Your columns are unchanged; one column `quadmix` says why a row is here: `doc_id`, `domain`, "
-            "`tokens`, `scores` (normalised, smaller = better), `merged`, `rank` (0 = best of its domain), "
-            "`expected_copies`, `copies`, `copy_index`.",
+            _columns(manifest),
             "",
             f"- run identity: `{manifest.identity}`",
             f"- mixture: `{manifest.theta_label}`",
             f"- dataset digest: `{manifest.digest}`",
             f"- tokens are counted with: {tokenizer}",
+            f"- format: {manifest.format}, compressed with {manifest.codec}",
         ]
+    )
+
+
+def _columns(manifest: DatasetManifest) -> str:
+    if manifest.format == "index":
+        return (
+            "This is an index without text: one row per selected document, `doc_id` and how many `copies` of "
+            "it belong to the mixture. Documents that are not listed are not selected."
+        )
+    return (
+        "Your columns are unchanged; one column `quadmix` says why a row is here: `doc_id`, `domain`, "
+        "`tokens`, `scores` (normalised, smaller = better), `merged`, `rank` (0 = best of its domain), "
+        "`expected_copies`, `copies`, `copy_index`."
     )
 
 
@@ -151,31 +163,44 @@ def _domains(manifest: DatasetManifest) -> str:
     return "## Domains before and after\n\n" + _table(head, rows)
 
 
-def _criteria(table: SelectionTable) -> str:
-    rows = ((c.name, c.kind, f"{c.declared} is better", f"`{c.digest}`") for c in table.info.criteria)
+def _criteria(info: SelectionInfo) -> str:
+    rows = ((c.name, c.kind, f"{c.declared} is better", f"`{c.digest}`") for c in info.criteria)
     return "## Criteria\n\n" + _table(("criterion", "kind", "as delivered", "digest"), rows)
 
 
-def _theta(theta: Theta | None, table: SelectionTable) -> str:
+def _theta(theta: Theta | None, info: SelectionInfo) -> str:
     if theta is None:
         return ""
-    names = [f"weight {c.name}" for c in table.info.criteria]
+    names = [f"weight {c.name}" for c in info.criteria]
     head = ("domain", *names, "steepness λ", "cutoff ω", "exponent η", "floor ε", "scale")
     curve = zip(theta.steepness, theta.cutoff, theta.exponent, theta.floor, theta.scale, strict=True)
     rows = (
         (name, *(f"{w:.4f}" for w in weights), *(f"{v:.6g}" for v in values))
-        for name, weights, values in zip(table.info.domains, theta.weights, curve, strict=True)
+        for name, weights, values in zip(info.domains, theta.weights, curve, strict=True)
     )
     return "## Parameters per domain\n\n" + _table(head, rows)
 
 
 def _order(manifest: DatasetManifest) -> str:
-    return (
-        f"## Order\n\nThe rows are shuffled globally with seed {manifest.seed}; copies of a document are "
-        "spread evenly over the epoch and are never neighbours (unless one document is more than half of "
-        "the rows). Read the parts in order; no further shuffle is needed. Whoever streams several "
-        "parts at once keeps the copies apart only roughly."
-    )
+    if manifest.format == "index":
+        text = "The documents stand in the order of the corpus, one part per piece of it that has any."
+    elif manifest.order == "corpus":
+        text = (
+            "**Not shuffled.** The rows stand in the order of the corpus, one part per piece of it that has "
+            "any, and copies of a document are neighbours. Shuffle before training, over all parts and not "
+            "only inside a buffer: the order of the corpus is not random, and repetitions follow at once."
+        )
+    else:
+        text = (
+            f"The rows are shuffled globally with seed {manifest.seed}: a hash of seed and document id gives "
+            "every document a time between 0 and 1, its copies follow at equal distances around that clock, "
+            "and the parts are consecutive pieces of it. Inside a part copies of a document are never "
+            "neighbours (unless one document is more than half of its rows); the last row of a part and the "
+            "first of the next are not compared, which matters only where a handful of documents is repeated "
+            "very often. Read the parts in order; no further shuffle is needed. Whoever streams several "
+            "parts at once keeps the copies apart only roughly."
+        )
+    return f"## Order\n\n{text}"
 
 
 def _ledger(manifest: DatasetManifest) -> str:
@@ -206,5 +231,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Escape what Markdown or HTML would take for more than text (domain names are data)."""
-    return html.escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
+    """Escape what Markdown, HTML or a terminal would take for more than text (domain names are data)."""
+    line = text.replace("\n", " ")
+    shown = "".join(c if c.isprintable() else f"⟨U+{ord(c):04X}⟩" for c in line)
+    return html.escape(shown, quote=False).replace("|", "\\|")

@@ -1,40 +1,39 @@
 """Conservation (promise P4): what came in is selected, dropped for a counted reason, or quarantined.
 
-In: the corpus counts and the selection table. Out: the `Ledger`, the tokens per domain, or IntegrityError.
+In: the corpus counts and the counts of the selection's parts. Out: the `Ledger`, the tokens per domain, or
+IntegrityError.
 """
 
-import numpy as np
+import math
+from collections import Counter
 
 from quadmix.errors import IntegrityError
 from quadmix.io.atomic import value_digest
-from quadmix.materialise.table import SelectionTable
-from quadmix.types import Corpus, DatasetManifest, DomainTokens, Floats, Ledger
-
-NOT_DRAWN = "not_drawn"
+from quadmix.materialise.table import NOT_DRAWN, SelectionManifest
+from quadmix.types import Corpus, DatasetManifest, DomainTokens, Ledger
 
 
-def make_ledger(corpus: Corpus, table: SelectionTable) -> Ledger:
-    """Count rows, copies and tokens; rows of the corpus that are not in the table break the check."""
-    selected = table.copies > 0
-    dropped = {NOT_DRAWN: int((table.selectable & ~selected).sum())}
-    for reason in table.excluded.drop_null().to_pylist():
-        dropped[reason] = dropped.get(reason, 0) + 1
-    quarantined: dict[str, int] = {}
+def make_ledger(corpus: Corpus, selection: SelectionManifest) -> Ledger:
+    """Sum rows, copies and tokens over the parts; rows of the corpus that no part has break the check."""
+    dropped: Counter[str] = Counter({NOT_DRAWN: 0})
+    quarantined: Counter[str] = Counter()
+    for part in selection.parts:
+        dropped.update(part.dropped)
     for count in corpus.counts:
-        for reason, rows in count.quarantined.items():
-            quarantined[reason] = quarantined.get(reason, 0) + rows
+        quarantined.update(count.quarantined)
+    domains = domain_tokens(selection)
     ledger = Ledger(
         rows_in=sum(c.rows for c in corpus.counts),
-        selected=int(selected.sum()),
+        selected=sum(p.selected for p in selection.parts),
         dropped=dict(sorted(dropped.items())),
         quarantined=dict(sorted(quarantined.items())),
-        copies=int(table.copies.sum(dtype=np.int64)),
-        tokens_in=int(table.tokens.sum(dtype=np.int64)),
-        unique_tokens=int(table.tokens[selected].sum(dtype=np.int64)),
-        tokens_out=table.tokens_out,
+        copies=sum(p.copies for p in selection.parts),
+        tokens_in=sum(d.tokens_in for d in domains),
+        unique_tokens=sum(d.unique_tokens for d in domains),
+        tokens_out=sum(d.tokens_out for d in domains),
     )
     check_ledger(ledger)
-    _check_splits(corpus, table)
+    _check_splits(corpus, selection)
     return ledger
 
 
@@ -54,46 +53,37 @@ def check_ledger(ledger: Ledger) -> None:
         )
 
 
-def _check_splits(corpus: Corpus, table: SelectionTable) -> None:
-    found = np.bincount(table.split, minlength=len(corpus.counts))
-    for place, count in enumerate(corpus.counts):
-        if found[count.split] != count.documents:
+def _check_splits(corpus: Corpus, selection: SelectionManifest) -> None:
+    found = {p.split: p.documents for p in selection.parts}
+    if len(found) != len(selection.parts):
+        raise IntegrityError("selection/manifest.json names a split twice; run the selection again")
+    paths = {s.index: s.path for s in corpus.splits}
+    for count in corpus.counts:
+        if found.pop(count.split, 0) != count.documents:
+            listed = next((p.documents for p in selection.parts if p.split == count.split), 0)
             raise IntegrityError(
-                f"split {count.split} ({corpus.splits[place].path}) has {count.documents} documents, "
-                f"but selection.parquet lists {found[count.split]}; start a new run folder"
+                f"split {count.split} ({paths[count.split]}) has {count.documents} documents, "
+                f"but selection/ lists {listed}; start a new run folder"
             )
+    if found:
+        raise IntegrityError(
+            f"selection/ has split {min(found)}, which the corpus lacks; start a new run folder"
+        )
 
 
-def domain_tokens(table: SelectionTable) -> tuple[DomainTokens, ...]:
-    """Return documents and tokens per domain, before and after."""
-    size = len(table.info.domains)
-
-    def total(weights: Floats) -> list[float]:
-        return np.bincount(table.domain, weights=weights, minlength=size).tolist()
-
-    tokens = table.tokens.astype(np.float64)
-    taken = (table.copies > 0).astype(np.float64)
-    columns = zip(
-        table.info.domains,
-        total(np.ones(len(table))),
-        total(tokens),
-        total(taken),
-        total(tokens * taken),
-        total(tokens * table.copies),
-        total(tokens * table.expected),
-        strict=True,
-    )
+def domain_tokens(selection: SelectionManifest) -> tuple[DomainTokens, ...]:
+    """Return documents and tokens per domain, before and after, summed over the parts."""
     return tuple(
         DomainTokens(
             domain=name,
-            documents_in=int(documents_in),
-            tokens_in=int(tokens_in),
-            documents_out=int(documents_out),
-            unique_tokens=int(unique),
-            tokens_out=int(tokens_out),
-            expected_tokens=expected,
+            documents_in=sum(p.domains[m].documents_in for p in selection.parts),
+            tokens_in=sum(p.domains[m].tokens_in for p in selection.parts),
+            documents_out=sum(p.domains[m].documents_out for p in selection.parts),
+            unique_tokens=sum(p.domains[m].unique_tokens for p in selection.parts),
+            tokens_out=sum(p.domains[m].tokens_out for p in selection.parts),
+            expected_tokens=math.fsum(p.domains[m].expected_tokens for p in selection.parts),
         )
-        for name, documents_in, tokens_in, documents_out, unique, tokens_out, expected in columns
+        for m, name in enumerate(selection.info.domains)
     )
 
 

@@ -1,10 +1,12 @@
-"""θ* -> dataset on disk: shuffled shards, samples, data card, and last of all the manifest.
+"""θ* -> dataset on disk: its files, samples, data card, and last of all the manifest.
 
-In: the frozen corpus, selection.parquet, the recipe's `materialise` section. Out: dataset/ and a
-`DatasetManifest`. The order is the clock of `order.py`: a global shuffle by seed and document id, so the
-files are the same for any number of workers and any order of the input files (promise P7).
+In: the frozen corpus, selection/, the recipe's `materialise` section. Out: dataset/ and a `DatasetManifest`.
 
-Two phases, both resumable: `spill` reads the text once, `parts` merges and sorts one shard at a time.
+Shuffled (`spill`, then `parts`): a copy's place is a function of seed and document id, so the files are the
+same for any number of workers and any order of the input files (promise P7). In the order of the corpus
+(`straight`): one pass, one file per split. Nothing here holds more than counts: memory is that of one
+batch, row group or shard per worker, whatever the size of the corpus.
+
 Compute is at-least-once, committed output exactly-once (promise P13): every spill, split record, shard
 and shard record is whole or absent, and the dataset counts only once the manifest is there (P3).
 """
@@ -15,22 +17,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 
 from quadmix.corpus.read import schema_of
 from quadmix.errors import IdentityError, IntegrityError
-from quadmix.io.atomic import read_value, write_array, write_json, write_table
+from quadmix.io.atomic import read_table, read_value, write_json, write_table
 from quadmix.io.faults import fault_point
-from quadmix.materialise.card import write_card
+from quadmix.materialise.card import read_theta, write_card
+from quadmix.materialise.chosen import SplitTask, WrittenSplit
 from quadmix.materialise.ledger import check_ledger, domain_tokens, make_ledger, manifest_digest
-from quadmix.materialise.order import output_order
-from quadmix.materialise.parts import PartTask, SpillGroup, write_part
+from quadmix.materialise.parts import PartTask, write_part
 from quadmix.materialise.plan import DatasetPlan, disk_room, make_plan, output_schema
-from quadmix.materialise.sample import choose_samples, samples_table
-from quadmix.materialise.spill import POSITIONS, SpilledSplit, SpillTask, spill_split
-from quadmix.materialise.table import SelectionTable, read_selection
+from quadmix.materialise.sample import choose_samples, samples_table, wanted_rows
+from quadmix.materialise.spill import spill_split
+from quadmix.materialise.straight import write_index, write_split
+from quadmix.materialise.table import SelectionManifest, read_manifest
 from quadmix.recipe import MaterialiseSection
-from quadmix.types import Corpus, DatasetManifest, Ints, ShardInfo
+from quadmix.types import Corpus, DatasetManifest, ShardInfo
 
 Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
 DATASET = "dataset"
@@ -50,36 +53,41 @@ def materialise(
     theta_label: str,
     mapper: Mapper,
 ) -> DatasetManifest:
-    """Write the dataset that selection.parquet of `run_folder` describes and return its manifest.
+    """Write the dataset that selection/ of `run_folder` describes and return its manifest.
 
-    mapper: (function, tasks) -> results in task order; it decides where the work runs. budget: tokens
-    asked for, copies counted. The same call after a crash, at whatever moment, gives the same bytes.
+    corpus: the one in `run_folder`. mapper: (function, tasks) -> results in task order; it decides where the
+    work runs. budget: tokens asked for, copies counted. The same call after a crash, at whatever moment,
+    gives the same bytes.
     """
     folder = Path(run_folder)
-    table = read_selection(folder)
-    ledger = make_ledger(corpus, table)
-    output_schema(schema_of(corpus), [c.name for c in table.info.criteria])
-    plan = make_plan(corpus, folder, table, section, seed)
+    selection = read_manifest(folder)
+    ledger = make_ledger(corpus, selection)
+    if section.format != "index":
+        output_schema(schema_of(corpus), [c.name for c in selection.info.criteria])
+    plan = make_plan(corpus, selection, section, seed)
     if (done := _finished(folder, plan)) is not None:
         shutil.rmtree(folder / SPILLS, ignore_errors=True)
         return done
-    with disk_room(folder, 2 * plan.text_bytes):
-        spilled, shards = _phases(corpus, folder, plan, (table, seed), mapper)
+    with disk_room(folder, (2 if plan.order == "shuffled" else 1) * plan.text_bytes):
+        written, shards = _write(corpus, folder, plan, selection, mapper)
         manifest = DatasetManifest(
             format=plan.format,
             shards=tuple(shards),
             ledger=ledger,
-            domains=domain_tokens(table),
+            domains=domain_tokens(selection),
             token_budget=budget,
             identity=identity,
             theta_label=theta_label,
             seed=seed,
             digest="",
             plan=plan.key,
+            order=plan.order,
+            codec=plan.codec,
         )
         manifest = dataclasses.replace(manifest, digest=manifest_digest(manifest))
-        _check_written(manifest, spilled)
-        write_card(folder, manifest, table)
+        _check_written(manifest, written)
+        _drop_strays(folder, manifest)
+        write_card(folder, manifest, selection.info)
         fault_point("materialise.before_manifest")
         write_json(folder / DATASET / MANIFEST, manifest)
     fault_point("materialise.after_manifest")
@@ -95,7 +103,7 @@ def _finished(folder: Path, plan: DatasetPlan) -> DatasetManifest | None:
     manifest = read_value(path, DatasetManifest)
     if manifest.plan != plan.key:
         raise IdentityError(
-            f"{path.parent} holds a dataset of another selection, format, shard size or seed "
+            f"{path.parent} holds a dataset of another selection, format, order, shard size or seed "
             f"(plan {manifest.plan[:12]}, expected {plan.key[:12]}); remove that folder or name another run"
         )
     for shard in manifest.shards:
@@ -108,79 +116,112 @@ def _finished(folder: Path, plan: DatasetPlan) -> DatasetManifest | None:
     return manifest
 
 
-def _phases(
-    corpus: Corpus, folder: Path, plan: DatasetPlan, chosen: tuple[SelectionTable, int], mapper: Mapper
-) -> tuple[list[SpilledSplit], list[ShardInfo]]:
-    """Spill every split, write every shard, and the samples met on the way."""
-    table, seed = chosen
-    spills = folder / SPILLS / plan.key[:16]
-    _sweep(folder, spills)
-    samples = choose_samples(table, seed=seed)
-    write_array(spills / POSITIONS, output_order(table.keys, table.copies, seed=seed).position)
-    spilled: list[SpilledSplit] = mapper(spill_split, _spill_tasks(corpus, spills, plan, table, samples))
-    shards: list[ShardInfo] = mapper(write_part, _part_tasks(folder, spills, plan, spilled))
-    texts = {int(row): text for split in spilled for row, text in split.samples.items()}
-    write_table(folder / SAMPLES, samples_table(table, samples, texts))
-    return spilled, shards
+def _write(
+    corpus: Corpus, folder: Path, plan: DatasetPlan, selection: SelectionManifest, mapper: Mapper
+) -> tuple[list[WrittenSplit], list[ShardInfo]]:
+    """Write every file of the dataset, and the samples met on the way."""
+    work = folder / SPILLS / plan.key[:16]
+    _sweep(folder, work)
+    chosen = _samples(folder, work, plan, selection, mapper)
+    tasks = _split_tasks(corpus, folder, work, plan, selection, chosen)
+    if plan.order == "shuffled":
+        written: list[WrittenSplit] = mapper(spill_split, tasks)
+        shards: list[ShardInfo] = mapper(
+            write_part, _part_tasks(corpus, folder, work, plan, selection, len(tasks))
+        )
+    else:
+        written = mapper(write_index if plan.format == "index" else write_split, tasks)
+        shards = [w.shard for w in written if w.shard is not None]
+    shown = {(w.split, int(row)): sample for w in written for row, sample in w.samples.items()}
+    criteria = [c.name for c in selection.info.criteria]
+    write_table(folder / SAMPLES, samples_table(chosen, shown, criteria))
+    return written, shards
 
 
-def _sweep(folder: Path, spills: Path) -> None:
-    """Remove what a killed process of this tool left: its temporary files, and spills of another plan."""
+def _sweep(folder: Path, work: Path) -> None:
+    """Remove what a killed process of this tool left: its temporary files, and the work of another plan."""
     for stale in (folder / DATASET).glob(".tmp-*"):
         stale.unlink()
     for other in (folder / SPILLS).glob("*"):
-        if other != spills:
+        if other != work:
             shutil.rmtree(other)
-    for stale in spills.glob(".tmp-*"):
+    for stale in work.glob(".tmp-*"):
         stale.unlink()
 
 
-def _spill_tasks(
-    corpus: Corpus, spills: Path, plan: DatasetPlan, table: SelectionTable, samples: dict[str, Ints]
-) -> list[SpillTask]:
-    shown = np.unique(np.concatenate(list(samples.values())))
-    first_copy = np.concatenate(([0], np.cumsum(table.copies, dtype=np.int64)))
-    starts = np.searchsorted(table.split, [s.index for s in corpus.splits], side="left").tolist()
-    stops = np.searchsorted(table.split, [s.index for s in corpus.splits], side="right").tolist()
+def _drop_strays(folder: Path, manifest: DatasetManifest) -> None:
+    """Remove parts of another plan that was never finished: readers may take all of part-*."""
+    known = {s.name for s in manifest.shards}
+    for path in (folder / DATASET).glob("part-[0-9]*.*"):
+        if path.name not in known:
+            path.unlink()
+
+
+def _samples(
+    folder: Path, work: Path, plan: DatasetPlan, selection: SelectionManifest, mapper: Mapper
+) -> pa.Table:
+    """Return which documents are samples; they are chosen once, and kept with the work."""
+    path = work / SAMPLES
+    if not path.is_file():
+        theta = read_theta(folder)
+        fits = theta is not None and len(theta.cutoff) == len(selection.info.domains)
+        cutoffs = theta.cutoff if theta is not None and fits else None
+        write_table(path, choose_samples(str(folder), selection, cutoffs, seed=plan.seed, mapper=mapper))
+    return read_table(path)
+
+
+def _split_tasks(
+    corpus: Corpus,
+    folder: Path,
+    work: Path,
+    plan: DatasetPlan,
+    selection: SelectionManifest,
+    chosen: pa.Table,
+) -> list[SplitTask]:
+    """Return a task for every split that gives a row or a sample."""
+    shown = wanted_rows(chosen)
     return [
-        SpillTask(
-            corpus=corpus,
-            split=split,
-            run_folder=str(spills.parent.parent),
-            folder=str(spills),
+        SplitTask(
+            run_folder=str(folder),
+            work=str(work),
             plan=plan,
-            start=start,
-            stop=stop,
-            first_copy=int(first_copy[start]),
-            samples=tuple(shown[(shown >= start) & (shown < stop)].tolist()),
+            corpus=corpus.digest,
+            split=part.split,
+            part=part.digest,
+            samples=shown.get(part.split, ()),
         )
-        for split, start, stop in zip(corpus.splits, starts, stops, strict=True)
+        for part in selection.parts
+        if part.copies or part.split in shown
     ]
 
 
-def _part_tasks(folder: Path, spills: Path, plan: DatasetPlan, spilled: list[SpilledSplit]) -> list[PartTask]:
-    sources: list[list[SpillGroup]] = [[] for _ in range(plan.shards)]
-    for split in spilled:
-        for file in split.files:
-            for group, shard in enumerate(file.shards):
-                sources[shard].append(SpillGroup(name=file.name, group=group))
+def _part_tasks(
+    corpus: Corpus, folder: Path, work: Path, plan: DatasetPlan, selection: SelectionManifest, splits: int
+) -> list[PartTask]:
     return [
         PartTask(
-            plan=plan, shard=k, folder=str(spills), dataset=str(folder / DATASET), sources=tuple(sources[k])
+            run_folder=str(folder),
+            work=str(work),
+            plan=plan,
+            corpus=corpus.digest,
+            criteria=tuple(c.name for c in selection.info.criteria),
+            splits=splits,
+            shard=shard,
         )
-        for k in range(plan.shards)
+        for shard in range(plan.shards)
     ]
 
 
-def _check_written(manifest: DatasetManifest, spilled: Sequence[SpilledSplit]) -> None:
-    """Compare three counts that were made independently: the table's, the spills', the shards' (P4)."""
+def _check_written(manifest: DatasetManifest, written: Sequence[WrittenSplit]) -> None:
+    """Compare three counts that were made independently: the selection's, the splits', the shards' (P4)."""
     ledger = manifest.ledger
     check_ledger(ledger)
+    rows = ledger.selected if manifest.format == "index" else ledger.copies
     found = {
-        "documents spilled": (sum(s.selected for s in spilled), ledger.selected),
-        "copies spilled": (sum(s.copies for s in spilled), ledger.copies),
-        "tokens spilled": (sum(s.tokens for s in spilled), ledger.tokens_out),
-        "rows written": (sum(s.rows for s in manifest.shards), ledger.copies),
+        "documents taken": (sum(w.selected for w in written), ledger.selected),
+        "copies taken": (sum(w.copies for w in written), ledger.copies),
+        "tokens taken": (sum(w.tokens for w in written), ledger.tokens_out),
+        "rows written": (sum(s.rows for s in manifest.shards), rows),
         "tokens written": (sum(s.tokens for s in manifest.shards), ledger.tokens_out),
         "tokens of the domains": (sum(d.tokens_out for d in manifest.domains), ledger.tokens_out),
     }

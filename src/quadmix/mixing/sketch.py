@@ -2,9 +2,10 @@
 
 In: a table, or one shard of it. Out: per criterion, every distinct (domain, score) with its tokens.
 
-The sketch is exact and its token counts are integers, so merging is commutative and associative: any
-grouping of shards gives the same normaliser to the last bit. It is no larger than the scores, which
-are in memory anyway; a quantile sketch would be smaller but would depend on the grouping.
+Token counts are integers, so merging is commutative and associative: any grouping of shards gives the
+same normaliser to the last bit (a quantile sketch would be smaller but depend on the grouping). A `coarse`
+sketch drops the last 8 bits of each score towards 0, a relative 3e-5 or less, and so holds at most 16
+million entries per criterion however many documents there are, and a tenth of that in practice.
 Held-out and missing scores are left out.
 """
 
@@ -18,6 +19,7 @@ from quadmix.errors import ScoreError
 from quadmix.types import Annotations, Floats, Ints
 
 _SIGN = np.uint32(0x80000000)
+_COARSE = np.uint32(0xFFFFFF00)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,12 +43,14 @@ class Sketch:
     counts: tuple[Counts, ...]
 
 
-def sketch(annotations: Annotations) -> Sketch:
-    """Count the tokens of every distinct score of a table or of one shard."""
+def sketch(annotations: Annotations, *, coarse: bool = False) -> Sketch:
+    """Count the tokens of every distinct score of a table or of one shard; coarse: see the module."""
     use = ~annotations.held_out
     domain = annotations.domain[use].astype(np.uint64) << np.uint64(32)
     tokens = annotations.tokens[use].astype(np.int64)
     scores = annotations.scores[use]
+    if coarse:
+        scores = (scores.view(np.uint32) & _COARSE).view(np.float32)
     counts: list[Counts] = []
     for n in range(scores.shape[1]):
         known = ~np.isnan(scores[:, n])
@@ -105,7 +109,7 @@ def _count(keys: NDArray[np.uint64], tokens: Ints) -> Counts:
     """Sum the tokens of equal keys, in integers."""
     if not len(keys):
         return Counts(keys=np.empty(0, dtype=np.uint64), tokens=np.empty(0, dtype=np.int64))
-    order = np.argsort(keys, kind="stable")
+    order = np.argsort(keys)  # among equal keys any order gives the same sum
     keys, tokens = keys[order], tokens[order]
     first = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
     return Counts(keys=keys[first], tokens=np.add.reduceat(tokens, first))

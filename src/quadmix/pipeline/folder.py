@@ -15,7 +15,7 @@ from typing import Any, cast
 from quadmix import __version__
 from quadmix.engine.tasks import resolve_workers
 from quadmix.errors import IdentityError, RecipeError
-from quadmix.io.atomic import append_event, read_json, value_digest, write_json, write_text
+from quadmix.io.atomic import append_event, file_digest, read_json, value_digest, write_json, write_text
 from quadmix.io.fs import expand, file_info
 from quadmix.io.lease import lease
 from quadmix.io.trials import trials_digest
@@ -25,6 +25,10 @@ from quadmix.recipe import PATH_KEYS, LabelledSet, Recipe, dump_recipe
 STAGES = (
     "corpus", "annotate", "mixing", "pool", "swarm", "search", "confirm", "materialise", "evaluate", "report",
 )  # fmt: skip
+
+
+# where work runs and where its result goes besides; a preset is in the other sections
+_NOT_IDENTITY: Any = {"run": True, "preset": True, "materialise": {"out": True, "keep_local": True}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,7 @@ def open_run(recipe: Recipe, progress: Progress) -> Generator[Job]:
     facts = identity_facts(recipe)
     check_identity(folder, facts)
     folder.mkdir(parents=True, exist_ok=True)
-    with lease(folder):
+    with lease(folder, note=progress.note):
         check_identity(folder, facts)  # again: another process may have made the folder its own meanwhile
         write_json(folder / "identity.json", {**facts, "identity": value_digest(facts)})
         write_text(folder / "recipe.resolved.yaml", dump_recipe(recipe))
@@ -102,7 +106,7 @@ def stage_done(folder: Path, name: str) -> bool:
 
 def identity_facts(recipe: Recipe) -> dict[str, Any]:
     """Return everything that determines the result, as a flat mapping of field to value."""
-    settings = recipe.model_dump(mode="json", exclude={"run", "preset"})  # a preset is in the other sections
+    settings = recipe.model_dump(mode="json", exclude=_NOT_IDENTITY)
     facts: dict[str, Any] = {"tool": __version__}
     facts |= {f"library.{name}": version for name, version in library_versions().items()}
     _flatten("recipe", settings, facts)
@@ -110,6 +114,8 @@ def identity_facts(recipe: Recipe) -> dict[str, Any]:
     facts["files.corpus"] = value_digest([(i.path.rsplit("/", 1)[-1], i.bytes, i.digest) for i in pool])
     for place, path in _side_files(recipe):
         facts[f"files.{place}"] = file_info(path).digest
+    if recipe.mixing.theta_from is not None:
+        facts["files.theta_from"] = theta_digest(recipe.mixing.theta_from)
     for number, folder in enumerate(recipe.proxy.reuse):
         facts[f"files.reuse.{number}"] = reused_digest(recipe, folder)
     return facts
@@ -129,6 +135,19 @@ def reused_digest(recipe: Recipe, folder: str) -> str:
             "expected one such as runs/my-mixture, relative to the recipe"
         )
     return value_digest([read_json(home / "identity.json").get("identity"), trials_digest(home)])
+
+
+def theta_digest(folder: str) -> str:
+    """Return the digest of what a run gives to another corpus: its identity, θ* and normaliser."""
+    home = Path(folder)
+    needed = [home / "identity.json", home / "search" / "confirm.json", home / "normaliser.json"]
+    for file in needed:
+        if not file.is_file():
+            raise RecipeError(
+                f"mixing.theta_from names {folder!r}, which has no {file.relative_to(home)}; expected the "
+                "folder of a run whose search is confirmed, such as runs/my-mixture, relative to the recipe"
+            )
+    return value_digest([read_json(needed[0]).get("identity"), *map(file_digest, needed[1:])])
 
 
 def library_versions() -> dict[str, str]:

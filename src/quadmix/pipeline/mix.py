@@ -56,7 +56,7 @@ class Part:
 
     def draw_seed(self, draw: int) -> int:
         """Return the seed of one draw of copies."""
-        return derived_seed(self.seed, "draw", draw)
+        return draw_seed(self.seed, draw)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -116,6 +116,11 @@ class Mix:
                 f"training.tokens to {self.budget:,}, or set proxy.pool to repetition-matched"
             )
         return 1.0 if pool == "fresh" else min(1.0, tokens / self.train_tokens)
+
+
+def draw_seed(seed: int, draw: int = 0) -> int:
+    """Return the seed of one draw of copies; 0 is the run's own."""
+    return derived_seed(seed, "draw", draw)
 
 
 def scatter(part: Part, copies: Copies, size: int) -> Copies:

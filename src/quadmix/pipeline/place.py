@@ -6,8 +6,10 @@ from dataclasses import replace
 from quadmix.engine.tasks import Place, resolve_workers
 from quadmix.errors import MissingExtraError
 from quadmix.proxy.setting import ProxySetting
-from quadmix.recipe import RunSection
+from quadmix.recipe import Recipe, RunSection
+from quadmix.types import Corpus
 
+_COLUMNS = ("parquet", "arrow")
 _GROUP = {"cpu": 8, "cuda": 64}  # benchmarks/swarm.py; more fills a CPU's cache, fewer leaves a GPU idle
 
 
@@ -17,6 +19,20 @@ def data_place(run: RunSection) -> Place:
         return Place("serial", 1)
     workers = run.workers if run.executor == "ray" else resolve_workers(run.workers)
     return Place(run.executor, workers, run.address)
+
+
+def numbers_place(run: RunSection) -> Place:
+    """Return where tables of numbers are worked on, and text is copied as Arrow columns: in threads, since
+    both let go of the interpreter and a process takes longer to start than many a pass."""
+    place = data_place(run)
+    return replace(place, executor="threads") if place.executor == "processes" else place
+
+
+def text_place(recipe: Recipe, corpus: Corpus) -> Place:
+    """Return where the dataset is written: lines of JSON are read and written by the interpreter, which one
+    thread at a time holds, so they take processes."""
+    lines = recipe.materialise.format == "jsonl.zst" or any(s.format not in _COLUMNS for s in corpus.splits)
+    return data_place(recipe.run) if lines else numbers_place(recipe.run)
 
 
 def training_place(run: RunSection) -> Place:

@@ -14,11 +14,12 @@ from quadmix.corpus.targets import read_target
 from quadmix.corpus.tokenizer import Tokenizer
 from quadmix.engine.tasks import Place, slots
 from quadmix.io.atomic import read_json
+from quadmix.io.door import network
 from quadmix.io.fs import expand, file_size
 from quadmix.pipeline.folder import STAGES, check_identity, identity_facts, run_folder, stage_done
 from quadmix.pipeline.place import data_place, even_group, fitting, training_place
 from quadmix.proxy.setting import ProxySetting
-from quadmix.recipe import ModelSection, Recipe, TrainingSection
+from quadmix.recipe import ModelSection, Recipe, TrainingSection, remote_paths
 from quadmix.search.adaptive import batch_sizes
 from quadmix.search.confirm import CONTROL
 from quadmix.search.race import round_sizes
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
     from quadmix.proxy.cost import Speed
 
 BYTES_PER_TOKEN = 3.6  # byte-level BPE of a few thousand entries on English text
-_EXPANSION = {".zst": 3.0, ".gz": 2.8, ".parquet": 2.2}
+_EXPANSION = {".zst": 3.0, ".gz": 2.8, ".parquet": 2.2, ".feather": 1.6}
 _READ, _TOKENISE = 60e6, 4e6  # bytes of text per second and worker, on a plain laptop core
 _COUNT, _SCORE = 0.25e-6, 0.12e-6  # seconds per byte of text: tokens and overlap; each criterion
 _CALIBRATION = 20.0  # seconds of measuring per model of the recipe, in a plan
+DATA_STAGES = ("corpus", "annotate", "mixing", "materialise", "report")  # where θ comes from another run
 GLANCE = 1.0  # the same for the progress display, which corrects itself
 
 
@@ -47,7 +49,8 @@ class StagePlan:
 class Plan:
     """The whole estimate. `tokens` and `budget` are estimates until the corpus has been annotated.
 
-    memory: peak bytes of one training worker, by kind of model. together: models in a group, by kind.
+    memory: peak bytes of one training worker, by kind of model. together: models in a group, by kind. remote:
+    what uses the network, as "key: address".
     """
 
     folder: str
@@ -60,6 +63,7 @@ class Plan:
     memory: dict[str, int]
     together: dict[str, int]
     stages: tuple[StagePlan, ...]
+    remote: tuple[str, ...] = ()
 
     def to_json(self) -> Any:
         """Return the plan as plain values."""
@@ -77,11 +81,12 @@ class Plan:
             f"pool         {self.files} files, about {self.text_bytes / 1e6:,.1f} MB of text, "
             f"{self.tokens:,} tokens",
             f"budget       about {self.budget:,} tokens",
-            f"models       {models}; {self.workers} workers",
+            f"models       {models or 'none, θ is given'}; {self.workers} workers",
             *(
                 f"memory       {name}: about {size / 1e9:.2f} GB per worker, {self.together[name]} together"
                 for name, size in self.memory.items()
             ),
+            *(f"network      {address}" for address in self.remote),
             *rows,
             f"in all       about {left / 60:,.0f} min",
         ]
@@ -92,6 +97,11 @@ def plan(recipe: Recipe, *, seconds: float = _CALIBRATION) -> Plan:
 
     Raises IdentityError when its folder belongs to another run, ProxyError when a model does not fit.
     """
+    with network(offline=recipe.run.offline, allow_http=recipe.run.allow_http):
+        return _estimate(recipe, seconds)
+
+
+def _estimate(recipe: Recipe, seconds: float) -> Plan:
     folder = run_folder(recipe)
     check_identity(folder, identity_facts(recipe))
     files = expand(recipe.corpus.paths)
@@ -100,16 +110,19 @@ def plan(recipe: Recipe, *, seconds: float = _CALIBRATION) -> Plan:
     if stage_done(folder, "annotate"):
         tokens = int(read_json(folder / "stages" / "annotate.json")["facts"]["tokens"])
     budget = recipe.budget.tokens or round((recipe.budget.share or 0) * tokens)
-    costs = model_costs(recipe, seconds)
-    estimate = stage_seconds(recipe, text, budget, costs)
+    applied = recipe.mixing.theta_from is not None
+    costs = {} if applied else model_costs(recipe, seconds)
+    estimate = data_seconds(recipe, text) if applied else stage_seconds(recipe, text, budget, costs)
     return Plan(
         folder=str(folder), files=len(files), text_bytes=text, tokens=tokens, budget=budget,
-        workers=slots(training_place(recipe.run)), models=model_counts(recipe),
+        workers=slots(data_place(recipe.run) if applied else training_place(recipe.run)),
+        models={} if applied else model_counts(recipe),
         memory={name: cost.speed.peak_bytes for name, cost in costs.items()},
         together={name: cost.group for name, cost in costs.items()},
+        remote=remote_paths(recipe),
         stages=tuple(
             StagePlan(stage=s, seconds=round(estimate.get(s, 1.0), 1), reused=stage_done(folder, s))
-            for s in STAGES
+            for s in (DATA_STAGES if applied else STAGES)
         ),
     )  # fmt: skip
 
@@ -230,6 +243,18 @@ def _target_tokens(recipe: Recipe) -> int:
     return round(size / BYTES_PER_TOKEN / (2 if recipe.evaluate.enabled else 1))
 
 
+def data_seconds(recipe: Recipe, text_bytes: float) -> dict[str, float]:
+    """Return the estimated seconds of the stages that train nothing."""
+    workers = slots(data_place(recipe.run))
+    copied = 0.0 if recipe.materialise.format == "index" else text_bytes / _READ
+    return {
+        "corpus": 2 + text_bytes / _READ / workers,
+        "annotate": 15 + text_bytes * (_COUNT + _SCORE * len(recipe.annotate.criteria)) / workers,
+        "materialise": 2 + copied,
+        "report": 8.0,
+    }
+
+
 def stage_seconds(
     recipe: Recipe, text_bytes: float, budget: int, costs: Mapping[str, ModelCost]
 ) -> dict[str, float]:
@@ -242,16 +267,13 @@ def stage_seconds(
     whole = costs["proxy"].seconds(counts["swarm"])
     search = _search_seconds(recipe)
     seconds = {
-        "corpus": 2 + text_bytes / _READ / workers,
-        "annotate": 15 + text_bytes * (_COUNT + _SCORE * len(recipe.annotate.criteria)) / workers,
+        **data_seconds(recipe, text_bytes),
         "pool": 1 + text_bytes * _pool_share(recipe, budget) / _TOKENISE / workers,
         **{batch_stage(n): whole * size / counts["swarm"] for n, size in enumerate(batches) if n},
         "swarm": whole,
         "search": search,
         **rounds,
         "confirm": sum(rounds.values()),
-        "materialise": 2 + text_bytes / _READ,
-        "report": 8.0,
     }
     if recipe.evaluate.enabled:
         regmix = costs["proxy"].seconds(counts["regmix"]) if counts["regmix"] else 0.0

@@ -7,14 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from quadmix.annotate.table import Surveyed
+from quadmix.engine.tasks import session
 from quadmix.errors import Interrupted, RefusalError
 from quadmix.io.atomic import write_json
-from quadmix.materialise.table import write_selection
+from quadmix.io.door import network
+from quadmix.materialise.publish import publish_dataset
+from quadmix.materialise.selecting import select_corpus
 from quadmix.materialise.write import materialise
 from quadmix.pipeline import stages, training
+from quadmix.pipeline.applying import Applied, apply_theta
 from quadmix.pipeline.confirming import confirm
 from quadmix.pipeline.folder import STAGES, Job, open_run, stage
-from quadmix.pipeline.mix import Mix
+from quadmix.pipeline.mix import Mix, draw_seed
+from quadmix.pipeline.place import data_place, numbers_place, text_place
 from quadmix.pipeline.progress import Progress
 from quadmix.pipeline.swarming import search, train_swarm
 from quadmix.recipe import Recipe
@@ -41,9 +47,16 @@ def run(recipe: Recipe, *, until: str = "report", progress: Progress | None = No
     """
     progress = progress or Progress()
     last = STAGES.index(until)
-    with _interruptible(), open_run(recipe, progress) as job:
+    with (
+        _interruptible(),
+        _network(recipe),
+        open_run(recipe, progress) as job,
+        session(data_place(recipe.run)),
+    ):
         if last > STAGES.index("annotate"):
             stages.plan_progress(job)
+        if recipe.mixing.theta_from is not None:
+            return _apply(job, last)
         targets = stages.read_targets(job)
         corpus = stages.open_pool(job)
         table = stages.annotate(job, corpus, targets)
@@ -59,7 +72,7 @@ def run(recipe: Recipe, *, until: str = "report", progress: Progress | None = No
             raise
         manifest = comparison = report = None
         if last >= STAGES.index("materialise"):
-            manifest = _materialise(job, corpus, mix, confirmation)
+            manifest = _materialise(job, corpus, mix, table.surveyed, confirmation)
         if last >= STAGES.index("evaluate") and recipe.evaluate.enabled:
             comparison = training.evaluate(job, mix, pool, proposal, confirmation)
         if last >= STAGES.index("report"):
@@ -73,21 +86,50 @@ def run(recipe: Recipe, *, until: str = "report", progress: Progress | None = No
         )
 
 
-def _materialise(job: Job, corpus: Corpus, mix: Mix, confirmation: Confirmation) -> DatasetManifest:
+def _apply(job: Job, last: int) -> RunResult:
+    """Run the stages of a recipe that brings its θ from another run."""
+    targets = stages.read_targets(job)
+    corpus = stages.open_pool(job)
+    applied = apply_theta(job, corpus, targets, annotate_only=last <= STAGES.index("annotate"))
+    if applied is None or last < STAGES.index("materialise"):
+        return RunResult(folder=job.folder)
+    manifest = _write(job, corpus, applied, job.recipe.seed)
+    report = _report(job) if last >= STAGES.index("report") else None
+    return RunResult(folder=job.folder, manifest=manifest, report=report)
+
+
+def _materialise(
+    job: Job, corpus: Corpus, mix: Mix, surveyed: Surveyed, confirmation: Confirmation
+) -> DatasetManifest:
+    theta = training.final_theta(mix, confirmation)
+    write_json(job.path("theta.json"), theta)
+    applied = Applied(
+        surveyed=surveyed, theta=theta, normaliser=mix.normaliser, budget=mix.budget,
+        label=confirmation.winner,
+    )  # fmt: skip
+    return _write(job, corpus, applied, mix.seed)
+
+
+def _write(job: Job, corpus: Corpus, applied: Applied, seed: int) -> DatasetManifest:
+    """Select from the whole corpus and write the dataset."""
     recipe = job.recipe
     with stage(job, "materialise") as notes:
-        theta = training.final_theta(mix, confirmation)
-        write_json(job.path("theta.json"), theta)
-        write_selection(
-            job.folder, mix.full, excluded=mix.excluded, reasons=mix.reasons,
-            selection=mix.whole.select(theta), seed=mix.whole.draw_seed(0), rank_mode=recipe.mixing.rank_mode,
+        select_corpus(
+            job.folder, applied.surveyed, applied.theta, applied.normaliser, seed=draw_seed(seed),
+            rank_mode=recipe.mixing.rank_mode, exact_documents=recipe.mixing.exact_documents,
+            runner=stages.mapper(job, "select", "pieces", numbers_place(recipe.run)),
         )  # fmt: skip
         manifest = materialise(
-            corpus, job.folder, section=recipe.materialise, seed=recipe.seed, budget=mix.budget,
-            identity=job.identity, theta_label=confirmation.winner,
-            mapper=stages.mapper(job, "materialise", "pieces"),
+            corpus, job.folder, section=recipe.materialise, seed=recipe.seed, budget=applied.budget,
+            identity=job.identity, theta_label=applied.label,
+            mapper=stages.mapper(job, "materialise", "pieces", text_place(recipe, corpus)),
         )  # fmt: skip
-        gap = abs(manifest.ledger.tokens_out - mix.budget) / mix.budget
+        if recipe.materialise.out is not None:
+            sending = stages.mapper(job, "publish", "shards", numbers_place(recipe.run))
+            publish_dataset(
+                job.folder, recipe.materialise.out, sending, keep_local=recipe.materialise.keep_local
+            )
+        gap = abs(manifest.ledger.tokens_out - applied.budget) / applied.budget
         notes.facts = {"digest": manifest.digest, "tokens_out": manifest.ledger.tokens_out, "gap": gap}
     return manifest
 
@@ -95,6 +137,10 @@ def _materialise(job: Job, corpus: Corpus, mix: Mix, confirmation: Confirmation)
 def _report(job: Job) -> Path:
     with stage(job, "report"), job.progress.stage("report", 1, "page"):
         return write_report(str(job.folder))
+
+
+def _network(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
+    return network(offline=recipe.run.offline, allow_http=recipe.run.allow_http)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ kill goes on where the last one stopped.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,19 +19,21 @@ from quadmix.corpus.read import read_documents
 from quadmix.corpus.scan import open_corpus
 from quadmix.corpus.targets import TargetText, halve_target, read_target
 from quadmix.corpus.tokenizer import Tokenizer, train_tokenizer
-from quadmix.engine.tasks import run_tasks
+from quadmix.engine.tasks import Place, run_tasks
 from quadmix.errors import BudgetError
 from quadmix.io.atomic import read_value, write_json, write_text
+from quadmix.materialise.selecting import fit_corpus_normaliser
 from quadmix.mixing.limits import Limits, limits_from
-from quadmix.mixing.normalise import Normaliser, fit_normaliser
+from quadmix.mixing.normalise import Normaliser
 from quadmix.mixing.prior import prior_from
 from quadmix.pipeline.folder import Job, stage
 from quadmix.pipeline.mix import Mix, whole_part
-from quadmix.pipeline.place import data_place
+from quadmix.pipeline.place import data_place, numbers_place
 from quadmix.pipeline.plan import (
     BYTES_PER_TOKEN,
     GLANCE,
     confirm_kind,
+    data_seconds,
     model_costs,
     progress_weights,
     stage_seconds,
@@ -43,20 +45,43 @@ from quadmix.recipe import Recipe
 from quadmix.rng import stream
 from quadmix.types import Corpus
 
-T = TypeVar("T")
-R = TypeVar("R")
+
+class Mapped(Protocol):
+    """A function that maps tasks over the run's workers; see `materialise.selecting.Runner`."""
+
+    def __call__(
+        self,
+        function: Callable[[Any], Any],
+        tasks: Sequence[Any],
+        /,
+        *,
+        fold: Callable[[int, Any], None] | None = None,
+    ) -> list[Any]: ...
 
 
-def mapper(job: Job, name: str, unit: str) -> Callable[[Callable[[T], R], Sequence[T]], list[R]]:
+def mapper(job: Job, name: str, unit: str, place: Place | None = None) -> Mapped:
     """Return a function that maps tasks over the run's workers and shows progress as stage `name`."""
 
-    def run(function: Callable[[T], R], tasks: Sequence[T]) -> list[R]:
+    def run(
+        function: Callable[[Any], Any],
+        tasks: Sequence[Any],
+        /,
+        *,
+        fold: Callable[[int, Any], None] | None = None,
+    ) -> list[Any]:
         with job.progress.stage(name, len(tasks), unit) as step:
+
+            def done(index: int, result: Any) -> None:
+                step.advance()
+                if fold is not None:
+                    fold(index, result)
+
             return run_tasks(
                 function,
                 tasks,
-                place=data_place(job.recipe.run),
-                on_done=lambda _index, _result: step.advance(),
+                place=place or data_place(job.recipe.run),
+                on_done=done,
+                keep=fold is None,
             )
 
     return run
@@ -68,6 +93,9 @@ def plan_progress(job: Job) -> None:
     if recipe.run.executor == "ray":
         return  # starting a cluster to measure costs more than the better estimate is worth
     text = text_bytes(recipe)
+    if recipe.mixing.theta_from is not None:
+        job.progress.plan(data_seconds(recipe, text))
+        return
     budget = recipe.budget.tokens or round((recipe.budget.share or 0) * text / BYTES_PER_TOKEN)
     job.progress.plan(progress_weights(stage_seconds(recipe, text, budget, model_costs(recipe, GLANCE))))
 
@@ -130,15 +158,17 @@ def annotate(job: Job, corpus: Corpus, targets: Sequence[TargetText]) -> LoadedA
         tasks = annotate_tasks(corpus, annotators, folder, overlap=overlap)
         done = mapper(job, "annotate", "pieces")(annotate_split, tasks)
         manifest = finish_annotations(corpus, annotators, folder, done, overlap=overlap)
-        loaded = load_table(folder, corpus, job.recipe)
-        notes.warnings += list(dict.fromkeys([*manifest.warnings, *loaded.warnings]))
+        loaded = load_table(
+            folder, corpus, job.recipe, mapper(job, "survey", "pieces", numbers_place(job.recipe.run))
+        )
+        notes.warnings += list(dict.fromkeys([*manifest.warnings, *loaded.surveyed.warnings]))
         notes.facts = {
             "documents": manifest.documents,
             "tokens": manifest.tokens,
             "domains": len(loaded.table.domains),
-            "merged_domains": loaded.merged_domains,
-            "coverage": {name: _mean_coverage(loaded, name) for name in loaded.coverage},
-            "length_bias": loaded.length_bias,
+            "merged_domains": loaded.surveyed.merged_domains,
+            "coverage": {name: _mean_coverage(loaded, name) for name in loaded.surveyed.coverage},
+            "length_bias": loaded.surveyed.length_bias,
             "overlap": manifest.overlap,
             "missing": manifest.missing,
             "cards": [to_json(card) for card in manifest.criteria],
@@ -147,10 +177,18 @@ def annotate(job: Job, corpus: Corpus, targets: Sequence[TargetText]) -> LoadedA
     return loaded
 
 
-def load_table(folder: Path, corpus: Corpus, recipe: Recipe) -> LoadedAnnotations:
+def load_table(folder: Path, corpus: Corpus, recipe: Recipe, run: Mapped | None = None) -> LoadedAnnotations:
     """Return the annotations of a run folder as its recipe wants them; the run need not be this one."""
-    holdout = recipe.evaluate.holdout if recipe.evaluate.enabled else 0.0
-    return load_annotations(folder, corpus, recipe.annotate, holdout=holdout, seed=recipe.seed)
+    return load_annotations(
+        folder, corpus, recipe.annotate, holdout=held_out(recipe), seed=recipe.seed,
+        **({} if run is None else {"mapper": run}),
+    )  # fmt: skip
+
+
+def held_out(recipe: Recipe) -> float:
+    """Return the share of documents that are reserved for evaluation; none where nothing is evaluated."""
+    evaluated = recipe.evaluate.enabled and recipe.mixing.theta_from is None
+    return recipe.evaluate.holdout if evaluated else 0.0
 
 
 def overlap_warnings(overlap: Mapping[str, int], documents: int) -> list[str]:
@@ -176,7 +214,11 @@ def prepare_mixing(job: Job, loaded: LoadedAnnotations) -> Mix:
         selectable = loaded.table.take(loaded.excluded == 0)
         file = job.path("normaliser.json")
         if not file.exists():
-            write_json(file, fit_normaliser(selectable, recipe.mixing.normaliser))
+            sigma = fit_corpus_normaliser(
+                loaded.surveyed, recipe.mixing.normaliser, exact_documents=recipe.mixing.exact_documents,
+                runner=mapper(job, "normalise", "pieces", numbers_place(recipe.run)),
+            )  # fmt: skip
+            write_json(file, sigma)
         normaliser = read_value(file, Normaliser)
         available = int(selectable.tokens.sum(dtype=np.int64))
         budget = recipe.budget.tokens or round((recipe.budget.share or 0) * available)

@@ -10,6 +10,7 @@ from quadmix.recipe.load import (
     preset_names,
     preset_settings,
     preset_text,
+    remote_paths,
 )
 from quadmix.recipe.proxies import ModelSection, ProxySection, TrainingSection
 from quadmix.recipe.searching import ConfirmSection, SearchSection
@@ -61,4 +62,5 @@ __all__ = [
     "preset_names",
     "preset_settings",
     "preset_text",
+    "remote_paths",
 ]

@@ -14,10 +14,12 @@ import yaml
 from pydantic import ValidationError
 
 from quadmix.errors import RecipeError
+from quadmix.recipe.addresses import check_addresses, refuse_secrets, remote_addresses
 from quadmix.recipe.proxies import LADDER
 from quadmix.recipe.sections import Recipe
 
-PATH_KEYS = ("path", "paths", "reuse", "current")  # keys of the recipe that hold paths, in whatever section
+# keys of the recipe that hold paths, in whatever section
+PATH_KEYS = ("path", "paths", "reuse", "current", "theta_from", "out")
 _PRESETS = Path(__file__).parent.parent / "data" / "presets"
 
 
@@ -72,13 +74,20 @@ def _under(base: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
 def check_recipe(settings: Mapping[str, Any], *, base: Path | None = None, where: str = "recipe") -> Recipe:
     """Check a mapping against the schema, over its preset if it names one, and make its relative paths
     absolute from `base`."""
+    refuse_secrets(settings, where)
     if settings.get("preset") is not None:
         settings = _under(preset_settings(str(settings["preset"])), settings)
     try:
         recipe = Recipe.model_validate(settings)
     except ValidationError as error:
         raise RecipeError(f"{where}: {_explain(error)}") from error
+    check_addresses(recipe, PATH_KEYS, where)
     return _absolute(recipe, base) if base else recipe
+
+
+def remote_paths(recipe: Recipe) -> tuple[str, ...]:
+    """Return what of a recipe uses the network, as "key: address"."""
+    return remote_addresses(recipe, PATH_KEYS)
 
 
 def dump_recipe(recipe: Recipe) -> str:

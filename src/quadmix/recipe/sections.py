@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from quadmix.recipe.base import Name, Section, Share
 from quadmix.recipe.proxies import LADDER, ModelSection, ProxySection, TrainingSection
+from quadmix.recipe.running import RunSection
 from quadmix.recipe.searching import ConfirmSection, SearchSection
 
 
@@ -37,7 +38,10 @@ class CorpusSection(Section):
     """What the pool is and how many bad rows are tolerable."""
 
     paths: Annotated[list[str], Field(min_length=1)] = Field(
-        description="files, globs, folders (JSONL[.gz|.zst], Parquet) or fsspec URLs; relative to the recipe"
+        description=(
+            "files, globs, folders (JSON lines, Parquet, Arrow, WARC: docs/data.md) or fsspec URLs; "
+            "relative to the recipe"
+        )
     )
     columns: Columns = Columns()
     split_bytes: int = Field(
@@ -168,6 +172,17 @@ class MixingSection(Section):
 
     normaliser: Literal["rank-global", "rank-domain", "zscore", "robust-z", "identity"] = "rank-global"
     rank_mode: Literal["interval", "paper", "hash-tiebreak"] = "interval"
+    exact_documents: int = Field(
+        default=4_000_000,
+        ge=0,
+        description="so many documents, smallest domains first, are ranked by sorting (16 bytes of memory "
+        "each); larger domains in bins of at most 1e-4 of their tokens",
+    )
+    theta_from: str | None = Field(
+        default=None,
+        description="run folder whose θ* is applied to this corpus, without a search of its own; "
+        "relative to the recipe",
+    )
     repetition_cap: float | None = Field(
         default=None, gt=0, description="most times a document may be seen in training (copies x epochs)"
     )
@@ -254,8 +269,32 @@ class TargetSection(Section):
 class MaterialiseSection(Section):
     """The dataset on disk."""
 
-    format: Literal["parquet", "jsonl.zst"] = "parquet"
-    shard_bytes: int = Field(default=256_000_000, gt=0, description="about this much text per output shard")
+    format: Literal["parquet", "jsonl.zst", "index"] = Field(
+        default="parquet",
+        description="index: only ids and copies of the selected documents, in corpus order; no text is read",
+    )
+    order: Literal["shuffled", "corpus"] = Field(
+        default="shuffled",
+        description="shuffled: once for all, by the seed, copies of a document far apart; corpus: one pass, "
+        "one file per piece of the input, copies as neighbours (whoever reads the dataset must shuffle)",
+    )
+    shard_bytes: int = Field(
+        default=256_000_000, gt=0, description="about this much text per shard of a shuffled dataset"
+    )
+    out: str | None = Field(
+        default=None,
+        description="publish the finished dataset to this folder of a store too (s3://bucket/prefix); "
+        "docs/object-stores.md",
+    )
+    keep_local: bool = Field(
+        default=True, description="out: keep each shard in the run folder after its checked upload"
+    )
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> "MaterialiseSection":
+        if not self.keep_local and self.out is None:
+            raise ValueError("materialise.keep_local is false, but there is no materialise.out to publish to")
+        return self
 
 
 class EvaluateSection(Section):
@@ -286,34 +325,6 @@ class EvaluateSection(Section):
         return data
 
 
-class RunSection(Section):
-    """Where and how work runs; not part of the run's identity."""
-
-    folder: str = Field(
-        default="runs", description="run folders are made here; relative to the working directory"
-    )
-    workers: int = Field(default=0, ge=0, description="worker processes; 0 = one per core")
-    executor: Literal["serial", "processes", "ray"] = "processes"
-    address: str | None = Field(
-        default=None,
-        description="executor ray: an existing cluster (auto, host:port, ray://...); left out, a local one",
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto",
-        description="where proxies are trained; auto: GPUs if this machine has any (on Ray: say cuda)",
-    )
-    groups_per_gpu: int = Field(default=1, ge=1, description="groups of proxies trained at once on each GPU")
-    checkpoint_seconds: float = Field(
-        default=120,
-        ge=0,
-        description="a group in training is saved this often, and goes on from there after a kill",
-    )
-    accept_unconfirmed: bool = Field(
-        default=False, description="write the dataset even if θ* did not beat the control"
-    )
-    accept_test_targets: bool = Field(default=False, description="allow targets that look like test splits")
-
-
 class Recipe(Section):
     """Everything a run needs; see the section classes for every key."""
 
@@ -328,7 +339,9 @@ class Recipe(Section):
     mixing: MixingSection = MixingSection()
     prior: PriorSection = PriorSection()
     budget: BudgetSection
-    targets: Annotated[list[TargetSection], Field(min_length=1)]
+    targets: list[TargetSection] = Field(
+        default=[], description="what the mixture should be good at; at least one, unless mixing.theta_from"
+    )
     proxy: ProxySection = ProxySection()
     search: SearchSection = SearchSection()
     confirm: ConfirmSection = ConfirmSection()
@@ -338,6 +351,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _distinct(self) -> "Recipe":
+        if not self.targets and self.mixing.theta_from is None:
+            raise ValueError("'targets' is missing: name at least one text or question set to be good at")
         fresh = self.proxy.pool == "fresh" and self.budget.tokens is not None
         if fresh and self.proxy.training.tokens > (self.budget.tokens or 0):
             raise ValueError(

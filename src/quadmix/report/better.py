@@ -90,6 +90,8 @@ def _losses_table(caption: str, measured: Sequence[Measured], which: str) -> Htm
 
 def _confirmation(confirmation: Confirmation, gallery: Gallery) -> list[Html]:
     state = "Confirmed" if confirmation.confirmed else "NOT confirmed"
+    if confirmation.source:
+        state = f"Measured in the run {confirmation.source}, on its own corpus: {state.lower()}"
     parts = [note(f"{state}; best measured: {confirmation.winner}. {plain_reason(confirmation)}")]
     if confirmation.measured:
         parts.append(show(gallery, trials.dots(confirmation.measured, confirmation.winner, "confirmation")))

@@ -1,6 +1,6 @@
 """The figures about the data: domains before and after, sampling curves, criteria, weights, agreement.
 
-Everything is a count, a mean or a rank correlation of columns of selection.parquet, or a field of a manifest.
+Everything is a count, a mean or a rank correlation of columns of selection/, or a field of a manifest.
 """
 
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from quadmix.report.load import Table
 from quadmix.report.plots import ACCENT, GREY, INK, LIGHT, RED, Picture, Words, grid, grid_size, picture, trim
+from quadmix.report.selection import Table
 from quadmix.report.text import clean, num, percent, sig
 from quadmix.types import DatasetManifest, DomainTokens, Floats, Theta
 

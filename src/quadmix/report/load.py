@@ -1,36 +1,29 @@
 """A run folder -> the values the page shows; what a stage has not written yet is None or empty.
 
-The only place of this room that touches the run folder. Shapes: D documents, N criteria, M domains.
+This and `selection` are the only places of this room that touch the run folder.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-import orjson
-import pyarrow as pa
-import pyarrow.compute
-from numpy.typing import NDArray
-
 from quadmix.codec import from_json
 from quadmix.errors import InputError, RecipeError
-from quadmix.io.atomic import read_json, read_table, read_text, read_value, table_columns
+from quadmix.io.atomic import read_json, read_table, read_text, read_value
 from quadmix.io.trials import read_trials
 from quadmix.recipe import Recipe, load_recipe
+from quadmix.report.selection import Table, load_table
 from quadmix.types import (
     Batch,
     Comparison,
     Confirmation,
     DatasetManifest,
-    Floats,
     Proposal,
     Theta,
     Trial,
 )
 
 T = TypeVar("T")
-pc: Any = pyarrow.compute  # its functions are made at import time, unknown to type checkers
 STAGES = ("corpus", "annotate", "mixing", "pool", "swarm", "search", "confirm", "materialise", "evaluate")
 
 
@@ -42,32 +35,6 @@ class Stage:
     seconds: float
     warnings: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Table:
-    """selection.parquet: its D selectable documents (not held out, not excluded), without strings.
-
-    domain: (D,) index into `domains`. tokens, copies: (D,). scores: (D, N), smaller = better, NaN =
-    missing. low, high, expected: (D,) rank interval and expected copies. coverage: (N,) share of *all*
-    documents that have the score. declared: direction of each criterion as delivered.
-    """
-
-    domains: tuple[str, ...]
-    criteria: tuple[str, ...]
-    domain: NDArray[np.int64]
-    tokens: Floats
-    copies: Floats
-    scores: NDArray[np.float32]
-    low: Floats
-    high: Floats
-    expected: Floats
-    coverage: Floats
-    declared: dict[str, str]
-
-    @property
-    def rank(self) -> Floats:
-        return (self.low + self.high) / 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +81,7 @@ def load_run(run_folder: str | Path) -> RunFiles:
     confirmation = _value(folder / "search/confirm.json", Confirmation)
     proposed = proposal.candidates[0].theta if proposal and proposal.candidates else None
     domains = tuple(d.domain for d in dataset.domains) if dataset else ()
-    table = _table(folder / "selection.parquet", domains)
+    table = load_table(folder)
     return RunFiles(
         folder=folder,
         identity=_mapping(folder / "identity.json"),
@@ -197,53 +164,6 @@ def _stages(folder: Path) -> tuple[Stage, ...]:
         )
     order = {name: place for place, name in enumerate(STAGES)}
     return tuple(sorted(found, key=lambda s: (order.get(s.stage, len(order)), s.stage)))
-
-
-def _table(path: Path, known: tuple[str, ...]) -> Table | None:
-    if not path.is_file():
-        return None
-    names = table_columns(path)
-    criteria = tuple(n.removeprefix("score:") for n in names if n.startswith("score:"))
-    wanted = ["domain", "tokens", "held_out", "rank_low", "rank_high", "expected", "copies"]
-    wanted += [f"score:{c}" for c in criteria] + (["excluded"] if "excluded" in names else [])
-    full = read_table(path, columns=wanted)
-    coverage = 1.0 - np.isnan(_scores(full, criteria)).mean(axis=0) if len(full) else np.zeros(len(criteria))
-    closed = pc.is_valid(full["excluded"]) if "excluded" in names else full["held_out"]
-    table = full.filter(pc.invert(closed))
-    domains, declared = _meaning(full, known)
-    index = pc.index_in(table["domain"], value_set=pa.array(domains, type=table["domain"].type))
-    return Table(
-        domains=domains,
-        criteria=criteria,
-        domain=_array(index).astype(np.int64),
-        tokens=_array(table["tokens"]),
-        copies=_array(table["copies"]),
-        scores=_scores(table, criteria),
-        low=_array(table["rank_low"]),
-        high=_array(table["rank_high"]),
-        expected=_array(table["expected"]),
-        coverage=coverage,
-        declared=declared,
-    )
-
-
-def _meaning(table: pa.Table, known: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Return the domains in θ's order and the criteria's directions, which the file's schema carries."""
-    raw = (table.schema.metadata or {}).get(b"quadmix.selection")
-    info = orjson.loads(raw) if raw else {}
-    used = set(pc.unique(table["domain"]).to_pylist())
-    domains = tuple(info.get("domains", known))
-    domains = domains if used <= set(domains) else tuple(sorted(used))
-    return domains, {c["name"]: c["declared"] for c in info.get("criteria", ())}
-
-
-def _array(column: Any) -> Floats:
-    return np.asarray(pc.cast(column, pa.float64()).to_numpy(), dtype=np.float64)
-
-
-def _scores(table: pa.Table, criteria: tuple[str, ...]) -> NDArray[np.float32]:
-    columns = [_array(table[f"score:{c}"]).astype(np.float32) for c in criteria]
-    return np.stack(columns, axis=1) if columns else np.empty((table.num_rows, 0), dtype=np.float32)
 
 
 def _samples(path: Path) -> tuple[dict[str, Any], ...]:

@@ -21,6 +21,7 @@ from quadmix.report.html import (
     tag,
 )
 from quadmix.report.load import RunFiles
+from quadmix.report.selection import Table
 from quadmix.report.text import count, esc, label_name, num, percent, sig
 from quadmix.report.verdict import Verdict
 from quadmix.types import DatasetManifest
@@ -85,7 +86,17 @@ def curves(files: RunFiles, gallery: Gallery) -> Html:
     if files.table is None or not len(files.table.tokens):
         return section("sampling", title, not_run("no selection has been made"))
     picture = figures.sampling_curves(files.table, files.theta)
-    return section("sampling", title, show(gallery, picture), _theta_table(files))
+    return section("sampling", title, show(gallery, picture), _theta_table(files), _sample(files.table))
+
+
+def _sample(known: Table) -> Html:
+    """Say of how many documents the pictures of a large run are."""
+    if not known.sampled:
+        return Html("")
+    return note(
+        f"Drawn from a sample of {count(len(known.tokens))} of the {count(known.documents)} selectable "
+        "documents, chosen by a hash of their ids; counts per domain are of all documents."
+    )
 
 
 def _theta_table(files: RunFiles) -> Html:
@@ -114,7 +125,8 @@ def criteria(files: RunFiles, gallery: Gallery) -> Html:
     ]
     headers = ["criterion", "direction", "pool 10 %", "median", "90 %", "dataset 10 %", "median", "90 %"]
     quantiles = table(headers, rows, caption="Quantiles over tokens, copies counted", words=2)
-    return section("criteria", title, show(gallery, figures.criterion_histograms(files.table)), quantiles)
+    picture = show(gallery, figures.criterion_histograms(files.table))
+    return section("criteria", title, picture, quantiles, _sample(files.table))
 
 
 def weights(files: RunFiles, gallery: Gallery) -> Html:
@@ -127,7 +139,7 @@ def weights(files: RunFiles, gallery: Gallery) -> Html:
         known = files.table
         parts.append(show(gallery, figures.weights_heat(files.theta, known.domains, known.criteria)))
     if len(files.table.criteria) > 1:
-        parts.append(show(gallery, figures.agreement(files.table)))
+        parts += [show(gallery, figures.agreement(files.table)), _sample(files.table)]
     else:
         parts.append(note("One criterion: there is nothing to weigh against each other."))
     return section("weights", title, *parts)

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from quadmix.report.load import RunFiles, load_run
 from quadmix.report.text import clean, count, interval, label_name, num, percent, short
 from quadmix.types import Confirmation, DatasetManifest, Paired, SurrogateReport, Trial
@@ -126,8 +124,17 @@ def _compared(name: str, pairs: Sequence[Paired]) -> tuple[Literal["better", "mi
     )
 
 
-def _only_confirmed(confirmation: Confirmation) -> tuple[Literal["better", "not better"], str]:
+def _only_confirmed(
+    confirmation: Confirmation,
+) -> tuple[Literal["better", "not better", "unknown"], str]:
     pair = control_pair(confirmation)
+    if confirmation.source:
+        there = f" (gain {gain_words(pair)} over {pair.control})" if pair else ""
+        state = "confirmed" if confirmation.confirmed else "NOT confirmed"
+        return "unknown", (
+            f"The θ* of the run {confirmation.source}, {state} there{there}, was applied to this corpus; "
+            "whether it is better here was not measured."
+        )
     gain = f": {pair.label}, gain {gain_words(pair)} over {pair.control}" if pair else ""
     tail = " No comparison with baselines has been run."
     if confirmation.confirmed:
@@ -178,9 +185,7 @@ def _budget_missed(files: RunFiles, dataset: DatasetManifest) -> bool:
     """Promise P10: within one document per domain; 1 % besides, since copies are drawn at random."""
     slack = BUDGET_TOLERANCE * dataset.token_budget
     if files.table is not None and len(files.table.tokens):
-        largest = np.zeros(len(files.table.domains))
-        np.maximum.at(largest, files.table.domain, files.table.tokens)
-        slack = max(slack, float(largest.sum()))
+        slack = max(slack, float(files.table.longest.sum()))
     return abs(dataset.ledger.tokens_out - dataset.token_budget) > slack
 
 

@@ -272,7 +272,8 @@ class Confirmation:
     """Fresh proxies of the candidates, several seeds: which one won, by how much over prior-mean.
 
     against: the labels that were compared in the end. rounds: all that were tried, best first.
-    needed: what it would take to confirm, "" if it is confirmed.
+    needed: what it would take to confirm, "" if it is confirmed. source: the run that measured all this, ""
+    for the run itself; another one's θ* was applied to the corpus.
     """
 
     winner: str
@@ -283,6 +284,7 @@ class Confirmation:
     against: tuple[Paired, ...]
     rounds: tuple[Standing, ...] = ()
     needed: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,11 +350,14 @@ class DomainTokens:
 class DatasetManifest:
     """What the dataset folder holds; written last, so its presence means the dataset is whole.
 
-    digest: over shards, counts and domains. plan: digest of what was asked for (selection, corpus, format,
-    shard size, seed), so that the same call again finds its own work.
+    format: "index" has one row (doc_id, copies) per selected document and no text. order: "shuffled" by
+    `seed` (shard k of K holds the times k/K..(k + 1)/K of `materialise.order`), or "corpus" with copies as
+    neighbours. codec: compression of the columns or lines. digest: over shards, counts and domains. plan:
+    digest of what was asked for (selection, corpus, format, order, shard size, seed), so that the same call
+    again finds its own work.
     """
 
-    format: Literal["parquet", "jsonl.zst"]
+    format: Literal["parquet", "jsonl.zst", "index"]
     shards: tuple[ShardInfo, ...]
     ledger: Ledger
     domains: tuple[DomainTokens, ...]
@@ -362,6 +367,8 @@ class DatasetManifest:
     seed: int
     digest: str
     plan: str = ""
+    order: Literal["shuffled", "corpus"] = "shuffled"
+    codec: str = "zstd"
     version: int = 1
 
 
