@@ -1,4 +1,4 @@
-"""read_arrow_documents gives what read_documents gives, whatever the files hold, and judges rows by one rule."""
+"""read_arrow_documents gives what read_documents gives, whatever the files hold, and judges rows alike."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ def freeze(folder: Path, table: pa.Table | list[dict[str, Any]], **settings: Any
         pq.write_table(table, folder / "in" / "a.parquet", row_group_size=2)
     else:
         (folder / "in" / "a.jsonl").write_bytes(b"".join(orjson.dumps(r) + b"\n" for r in table))
-    section = CorpusSection(paths=[str(folder / "in")], max_bad_share=1.0, max_bad_rows=1000, **settings)
+    section = CorpusSection(paths=[str(folder / "in")], **settings)
     return open_corpus(section, str(folder / "run"), mapper=mapper)
 
 
@@ -60,7 +60,7 @@ KINDS: dict[str, pa.Table | list[dict[str, Any]]] = {
 @pytest.mark.parametrize("name", KINDS)
 def test_the_documents_are_those_of_the_slow_way(tmp_path: Path, name: str):
     columns = {"columns": {"text": "meta.text", "id": "meta.id"}} if name == "nested" else {}
-    corpus = freeze(tmp_path, KINDS[name], split_bytes=1, max_row_bytes=2000, **columns)
+    corpus = freeze(tmp_path, KINDS[name], split_bytes=60, max_row_bytes=2000, **columns)
     found = 0
     for split in corpus.splits:
         slow = [(b.doc_id, b.rows) for b in read_documents(corpus, split)]
@@ -131,6 +131,6 @@ def test_a_row_that_became_none_is_found_when_it_is_taken(tmp_path: Path, text: 
 def test_lost_rows_are_found_at_the_end(tmp_path: Path):
     corpus = freeze(tmp_path, KINDS["all sound"])
     shorter = pa.table({"id": list("vwx"), "text": ["a", "b", "c"]})
-    pq.write_table(shorter, tmp_path / "in" / "a.parquet")
+    pq.write_table(shorter, tmp_path / "in" / "a.parquet", row_group_size=1)
     with pytest.raises(IntegrityError, match="the scan counted 5"):
         list(read_arrow_documents(corpus, corpus.splits[0]))

@@ -106,10 +106,10 @@ def test_of_many_processes_one_gets_the_folder(tmp_path: Path) -> None:
     code = (
         "import sys, time\nfrom quadmix.errors import LeaseError\nfrom quadmix.io.lease import lease\n"
         "time.sleep(max(0, float(sys.argv[2]) - time.time()))\n"
-        "try:\n    with lease(sys.argv[1]):\n        print('held'); time.sleep(1.5)\n"
+        "try:\n    with lease(sys.argv[1]):\n        print('held'); time.sleep(3)\n"
         "except LeaseError: print('refused')"
     )
-    start = str(time.time() + 2.5)
+    start = str(time.time() + 4)
     runs = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(tmp_path), start], stdout=subprocess.PIPE, text=True

@@ -318,9 +318,9 @@ def test_memory_does_not_grow_with_the_corpus(large: dict[int, Run], order: str)
         rows, peaks[size] = map(int, out.stdout.split())
         assert rows * 8000 > size * 3000, "much of the text must be written for this to say anything"
         (run.folder / "dataset" / "manifest.json").unlink()
-    assert peaks[10_000] - peaks[1000] < 40, f"MB at the peak: {peaks}; 80 MB of text came in"
+    assert peaks[6000] - peaks[600] < 25, f"MB at the peak: {peaks}; 48 MB of text came in"
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Run]:
-    return {size: large_run(tmp_path_factory.mktemp("large"), size) for size in (1000, 10_000)}
+    return {size: large_run(tmp_path_factory.mktemp("large"), size) for size in (600, 6000)}

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from object_store import running_store
 from tiny_run import demo_rows, tiny_settings, write_rows
 
 from quadmix.errors import IdentityError, RecipeError, ScoreError
@@ -78,7 +79,7 @@ def test_scores_are_those_of_the_source_annotators(tmp_path: Path, source: Path)
 
 def test_criteria_that_are_not_those_of_the_source_are_refused(tmp_path: Path, source: Path) -> None:
     recipe = other_corpus(tmp_path, source, annotate__criteria=[{"name": "rules", "kind": "heuristic"}])
-    with pytest.raises(RecipeError, match=r"criteria .* are not those of .*use the same `annotate`"):
+    with pytest.raises(RecipeError, match=r"annotate section is not that of .*criteria is .*use the same"):
         quiet_run(recipe)
 
 
@@ -127,3 +128,13 @@ def test_targets_are_needed_unless_theta_comes_from_a_run(tmp_path: Path) -> Non
     del settings["targets"]
     with pytest.raises(RecipeError, match="'targets' is missing"):
         check_recipe(settings)
+
+
+def test_a_published_dataset_may_go_from_here_and_the_run_goes_on(tmp_path: Path, source: Path) -> None:
+    with running_store(["out"]):
+        recipe = other_corpus(tmp_path, source, materialise={"out": "s3://out/v1", "keep_local": False})
+        first = quiet_run(recipe, "materialise")
+        assert not list((first.folder / "dataset").glob("part-*"))
+        again = quiet_run(recipe)  # the shards are in the store alone
+        assert again.manifest == first.manifest
+        assert all(check.ok for check in verify_run(first.folder, published=True).checks)

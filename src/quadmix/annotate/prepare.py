@@ -101,17 +101,36 @@ def adopt_annotators(
     _columns(section, corpus)
     found = read_value(Path(source) / "annotators" / "manifest.json", AnnotatorManifest)
     theirs = AnnotateSection.model_validate(found.section)
-    want = [(c.name, c.kind, c.direction) for c in section.criteria]
-    got = [(c.name, c.kind, c.direction) for c in theirs.criteria]
-    if want != got or section.domain.kind != theirs.domain.kind:
+    if differing := _differences(section, theirs):
         raise RecipeError(
-            f"the recipe's criteria {want} with domains of kind {section.domain.kind} are not those of "
-            f"{source} ({got}, {theirs.domain.kind}), for which its θ was found; use the same `annotate`"
+            f"the recipe's annotate section is not that of {source}, for which its θ was found: "
+            f"{'; '.join(differing)}; use the same `annotate`"
         )
     for path in sorted(Path(source, "annotators").rglob("*")):
-        if path.is_file():
-            copy_file(path, Path(folder) / path.relative_to(source))
+        inside = path.relative_to(source)
+        if path.is_file() and inside.parts[1] != "overlap":  # which is of that run's targets
+            copy_file(path, Path(folder) / inside)
     return AnnotatorSet.load(folder)
+
+
+def _differences(ours: AnnotateSection, theirs: AnnotateSection) -> list[str]:
+    """Name what makes the scores or domains of two sections different things; paths may have moved."""
+    here, there = (_meaning(section) for section in (ours, theirs))
+    return [
+        f"{name} is {here.get(name)!r}, there {there.get(name)!r}"
+        for name in sorted(here.keys() | there.keys())
+        if here.get(name) != there.get(name)
+    ]
+
+
+def _meaning(section: AnnotateSection) -> dict[str, Any]:
+    out: dict[str, Any] = {"criteria": [c.name for c in section.criteria]}
+    for criterion in section.criteria:
+        keys = ("kind", "column", "direction")
+        out |= {f"criteria.{criterion.name}.{key}": getattr(criterion, key) for key in keys}
+    domain = section.domain
+    out |= {f"domain.{key}": getattr(domain, key) for key in ("kind", "column", "confidence")}
+    return out | {"missing": section.missing}
 
 
 def prepare_annotators(

@@ -160,7 +160,7 @@ def annotate_split(task: AnnotateTask) -> AnnotatedSplit:
         return found
     corpus = _load_corpus(task.folder, task.corpus)
     annotators = _load_annotators(task.folder, task.annotators)
-    hashes = [_load_hashes(p, task.digest) for p in task.overlap]
+    hashes = [_load_hashes(p, file_digest(p)) for p in task.overlap]
     split = next(s for s in corpus.splits if s.index == task.split)
     missing: dict[str, Counter[str]] = {}
     batches = [

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from quadmix.corpus.columns import detect_columns
 from quadmix.corpus.quarantine import bad_table, check_limits, collect, publish
@@ -42,6 +43,7 @@ Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
 
 _PEEK_FILES = 64
 _PEEK_ROWS = 200
+_BUCKET_KEYS = 1 << 24  # hashes of ids compared at once: 128 MB, and as much for their order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,17 +203,38 @@ def _check_documents(corpus: Corpus, tasks: Sequence[ScanTask]) -> None:
     if corpus.columns.id is None:
         _check_files(corpus)
         return
-    parts = [np.asarray(map_array(_key_file(task))) for task in tasks]
-    keys = np.concatenate(parts)
-    ordered = np.sort(keys)
-    edges = np.cumsum([0, *map(len, parts)])
-    for key in np.unique(ordered[1:][ordered[1:] == ordered[:-1]])[:1000]:  # a few may be chance collisions
-        first, second = (_place(corpus, tasks, edges, int(p)) for p in np.flatnonzero(keys == key)[:2])
+    for key in _repeated(tasks)[:1000]:  # a few may be chance collisions of the hash
+        first, second = (_place(corpus, tasks, *place) for place in _places(tasks, key)[:2])
         if first[0] == second[0]:
             raise InputError(
                 f"document id {first[0]!r} occurs twice: {first[1]}, and {second[1]}; ids must be distinct. "
                 "Remove the duplicates, or name another column in corpus.columns.id"
             )
+
+
+def _repeated(tasks: Sequence[ScanTask]) -> list[int]:
+    """Return the hashes that occur more than once, ascending; one bucket of hashes is in memory at a time."""
+    files = [map_array(_key_file(task)) for task in tasks]
+    bits = max(0, (sum(map(len, files)) // _BUCKET_KEYS).bit_length())
+    found: list[int] = []
+    for bucket in range(1 << bits):
+        keys = np.sort(np.concatenate([_in_bucket(file, bucket, bits) for file in files]))
+        found += np.unique(keys[1:][keys[1:] == keys[:-1]]).tolist()
+    return found
+
+
+def _in_bucket(keys: NDArray[np.uint64], bucket: int, bits: int) -> NDArray[np.uint64]:
+    if not bits:
+        return np.asarray(keys)
+    return keys[(keys >> np.uint64(64 - bits)) == np.uint64(bucket)]
+
+
+def _places(tasks: Sequence[ScanTask], key: int) -> list[tuple[int, int]]:
+    """Return (task, document of its split) wherever a hash occurs."""
+    found: list[tuple[int, int]] = []
+    for number, task in enumerate(tasks):
+        found += [(number, int(p)) for p in np.flatnonzero(map_array(_key_file(task)) == np.uint64(key))]
+    return found
 
 
 def _check_files(corpus: Corpus) -> None:
@@ -227,12 +250,9 @@ def _check_files(corpus: Corpus) -> None:
             )
 
 
-def _place(
-    corpus: Corpus, tasks: Sequence[ScanTask], edges: np.ndarray[Any, Any], position: int
-) -> tuple[str, str]:
-    """Return id and place in words of the document at `position` of the corpus."""
-    part = int(np.searchsorted(edges, position, side="right")) - 1
-    task, wanted = tasks[part], position - int(edges[part])
+def _place(corpus: Corpus, tasks: Sequence[ScanTask], number: int, wanted: int) -> tuple[str, str]:
+    """Return id and place in words of document `wanted` of one split."""
+    task = tasks[number]
     for batch in sound_rows(task.split, task.columns, max_row_bytes=task.max_row_bytes, bad=_ignore):
         if wanted < len(batch.doc_id):
             row = first_row(corpus, task.split) + batch.rows[wanted]

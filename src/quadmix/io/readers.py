@@ -36,6 +36,7 @@ from quadmix.io.pieces import (
 )
 from quadmix.io.warc import read_warc
 from quadmix.types import Split
+from quadmix.urls import is_remote
 
 _ZST_FEED = 512  # compressed bytes per step: zstd reaches 30,000:1, and one step's output is held whole
 _BOM = b"\xef\xbb\xbf"
@@ -246,9 +247,12 @@ def _zst_blocks(file: BinaryIO) -> Iterator[bytes]:
 @contextmanager
 def open_parquet(path: str) -> Generator[pq.ParquetFile]:
     """Open a Parquet file; InputError names a file that is none or has two columns of one name."""
-    with reading(path), open_input(path) as source, pq.ParquetFile(source) as file:
-        check_names(path, file.schema_arrow.names)
-        yield file
+    with reading(path), open_input(path) as source:
+        # Arrow reads a local file by itself, without the interpreter, for which threads would wait
+        native = source if is_remote(path) else pa.OSFile(path)
+        with native, pq.ParquetFile(native) as file:
+            check_names(path, file.schema_arrow.names)
+            yield file
 
 
 def arrow_schema(split: Split) -> pa.Schema:

@@ -143,7 +143,7 @@ def read_chosen(task: SplitTask) -> Chosen:
     doc_id = table["doc_id"].combine_chunks()
     table = table.drop_columns(["doc_id"]).take(pa.array(rows)).combine_chunks()
     # Missing is NaN in the table of numbers and null in what users read.
-    norms = [pa.array(table[f"norm:{n}"].to_numpy(), from_pandas=True) for n in criteria]
+    norms = [pa.array(table["norm:" + n].to_numpy(), from_pandas=True) for n in criteria]
     numbers = {
         "doc_id": doc_id.take(pa.array(rows)),
         "domain": table["domain"].combine_chunks(),

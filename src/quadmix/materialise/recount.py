@@ -75,7 +75,7 @@ def recount(
     """Read the numbers of a domain twice, part by part: once for the ranks, once more for the factor."""
     documents = 0
     sums = np.zeros(6, dtype=np.int64)
-    bins, wanted = np.zeros(BINS, dtype=np.int64), 0.0
+    bins, wanted = np.zeros(BINS, dtype=np.int64), 0
     for rows in _domain_rows(folder, manifest, domain):
         documents += len(rows.tokens)
         same = rows.merged == merged

@@ -23,7 +23,7 @@ import numpy as np
 
 from quadmix.annotate.table import Surveyed
 from quadmix.errors import BudgetError
-from quadmix.io.atomic import map_array, value_digest, write_array, write_json
+from quadmix.io.atomic import map_array, sweep, value_digest, write_array, write_json
 from quadmix.io.faults import fault_point
 from quadmix.materialise.passes import (
     PLAN,
@@ -68,6 +68,7 @@ VERSION = 1
 _WORK = ".work"
 _MOST_DIVISIONS = 60
 _SKETCHES = 16  # merged at once: often enough to bound memory, seldom enough to bound sorting
+_TALLIES = 16  # the same, of one domain
 
 
 class Runner(Protocol):
@@ -132,7 +133,7 @@ def select_corpus(
     """Select from all annotated documents; the same call after a crash goes on, a finished one is read.
 
     theta: calibrated to the budget. exact_documents: so many documents, in the smallest domains first, are
-    ranked by their exact scores (16 bytes of memory each); the others with an error of at most 1e-4.
+    ranked by their exact scores (24 bytes of memory each); the others with an error of at most 1e-4.
     Raises BudgetError if no document may be selected, or rank mode "hash-tiebreak" meets larger domains.
     """
     folder = Path(run_folder)
@@ -153,6 +154,7 @@ def select_corpus(
     ]
     info = _settled(plan, surveyed, tasks, runner)
     parts = runner(partial(select_split, info=info), tasks)
+    sweep(folder / SELECTION)  # of workers that were killed in the middle of a part
     fault_point("select.before_manifest")
     manifest = write_manifest(folder, info, parts)
     shutil.rmtree(folder / SELECTION / _WORK, ignore_errors=True)
@@ -172,7 +174,7 @@ def _plan(
         raise BudgetError(
             f"mixing.rank_mode is hash-tiebreak, which sorts all documents of a domain; "
             f"{int(surveyed.open_documents.sum()):,} are more than mixing.exact_documents = "
-            f"{exact_documents:,}: use rank_mode interval, or raise exact_documents (16 bytes each)"
+            f"{exact_documents:,}: use rank_mode interval, or raise exact_documents (24 bytes each)"
         )
     asked = [VERSION, theta, surveyed.frame, surveyed.digest, normaliser, seed, rank_mode, rough]
     return SelectPlan(
@@ -232,6 +234,8 @@ def _count(
     def take(_index: int, merged: Merged) -> None:
         for m, counted in merged.tallies.items():
             found[m].append(counted)
+            if len(found[m]) == _TALLIES:
+                found[m] = [merge_tallies(found[m])]
         for m, (least, most) in merged.ranges.items():
             low[m], high[m] = min(low.get(m, least), least), max(high.get(m, most), most)
 
@@ -268,17 +272,15 @@ def _count_bins(
 def _factors(domains: int, tasks: Sequence[SelectTask], runner: Runner) -> tuple[float, ...]:
     """Return (M,) the factors by which the drawn tokens meet the expected ones."""
     total = np.zeros((domains, BINS), dtype=np.int64)
-    wanted = np.zeros((len(tasks), domains))
+    wanted = [0] * domains
 
-    def take(index: int, fractions: list[Fractions]) -> None:
+    def take(_index: int, fractions: list[Fractions]) -> None:
         for m, part in enumerate(fractions):
             total[m, part.bins] += part.tokens
-            wanted[index, m] = part.wanted
+            wanted[m] += part.wanted
 
     runner(expect_split, tasks, fold=take)
-    windows: list[Window | None] = [
-        window(total[m], float(sum(wanted[:, m].tolist()))) for m in range(domains)
-    ]
+    windows = [window(total[m], wanted[m]) for m in range(domains)]
     found: list[dict[int, tuple[Floats, Ints]]] = [{} for _ in range(domains)]
 
     def gather(index: int, parts: list[tuple[Floats, Ints]]) -> None:

@@ -21,13 +21,14 @@ import pyarrow as pa
 
 from quadmix.corpus.read import schema_of
 from quadmix.errors import IdentityError, IntegrityError
-from quadmix.io.atomic import read_table, read_value, write_json, write_table
+from quadmix.io.atomic import read_table, read_value, sweep, write_json, write_table
 from quadmix.io.faults import fault_point
 from quadmix.materialise.card import read_theta, write_card
 from quadmix.materialise.chosen import SplitTask, WrittenSplit
 from quadmix.materialise.ledger import check_ledger, domain_tokens, make_ledger, manifest_digest
 from quadmix.materialise.parts import PartTask, write_part
 from quadmix.materialise.plan import DatasetPlan, disk_room, make_plan, output_schema
+from quadmix.materialise.publish import is_published
 from quadmix.materialise.sample import choose_samples, samples_table, wanted_rows
 from quadmix.materialise.spill import spill_split
 from quadmix.materialise.straight import write_index, write_split
@@ -108,6 +109,8 @@ def _finished(folder: Path, plan: DatasetPlan) -> DatasetManifest | None:
         )
     for shard in manifest.shards:
         file = path.parent / shard.name
+        if not file.is_file() and is_published(folder, shard):
+            continue  # materialise.keep_local: false
         if not file.is_file() or file.stat().st_size != shard.bytes:
             raise IntegrityError(
                 f"{file} is missing or was changed after it was committed (expected {shard.bytes:,} bytes); "
@@ -140,17 +143,18 @@ def _write(
 
 def _sweep(folder: Path, work: Path) -> None:
     """Remove what a killed process of this tool left: its temporary files, and the work of another plan."""
-    for stale in (folder / DATASET).glob(".tmp-*"):
-        stale.unlink()
+    sweep(folder / DATASET)
+    sweep(folder, SAMPLES)
     for other in (folder / SPILLS).glob("*"):
         if other != work:
             shutil.rmtree(other)
-    for stale in work.glob(".tmp-*"):
-        stale.unlink()
+    sweep(work)
 
 
 def _drop_strays(folder: Path, manifest: DatasetManifest) -> None:
-    """Remove parts of another plan that was never finished: readers may take all of part-*."""
+    """Remove parts of another plan that was never finished (readers may take all of part-*), and what workers
+    left that were killed in the middle of a part."""
+    sweep(folder / DATASET)
     known = {s.name for s in manifest.shards}
     for path in (folder / DATASET).glob("part-[0-9]*.*"):
         if path.name not in known:

@@ -24,6 +24,8 @@ from quadmix.errors import ScoreError
 from quadmix.rng import keyed_uniform
 from quadmix.types import Copies, Floats
 
+UNITS = 1 << 24  # in 63 bits this leaves 500 billion tokens for one domain of one shard
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Drawn:
@@ -63,11 +65,18 @@ def settle_copies(
             continue
         weight = tokens[rows[mine]].astype(np.float64)
         filled = np.concatenate([[0.0], np.cumsum(weight)])
-        count = int(np.abs(filled - weight @ fraction[rows[mine]]).argmin())
+        wanted = fraction_units(fraction[rows[mine]], tokens[rows[mine]]) / UNITS
+        count = int(np.abs(filled - wanted).argmin())
         last = ends[m] + count
         factor[m] = ratio[last] if last < ends[m + 1] else np.nextafter(ratio[last - 1], np.inf)
         copies[rows[mine]] += ratio[mine] < factor[m]
     return Drawn(copies=copies, factor=factor)
+
+
+def fraction_units(fraction: Floats, tokens: NDArray[np.integer]) -> int:
+    """Return Σ t · fraction in units of 1 / UNITS tokens: an integer, so that no order of summing and no
+    number of threads changes it."""
+    return int((np.rint(fraction * UNITS).astype(np.int64) * tokens).sum(dtype=np.int64))
 
 
 def draw_copies(expected: Floats, doc_id: NDArray[np.uint64] | Sequence[str], *, seed: int) -> Copies:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from quadmix.mixing.draw import UNITS, fraction_units
 from quadmix.mixing.tally import by_domain
 from quadmix.rng import keyed_uniform
 from quadmix.types import Copies, Floats, Ints
@@ -25,10 +26,11 @@ EDGES = np.append(np.linspace(0.0, _WIDEST, BINS), np.inf)
 class Fractions:
     """What is open in one domain of one shard: the tokens to be filled by fractions, and where they lie.
 
-    wanted: Σ t · frac(S). bins: (K,) indices into EDGES that hold a document. tokens: (K,) int64.
+    wanted: Σ t · frac(S) in units of 1 / UNITS tokens. bins: (K,) indices into EDGES that hold a document.
+    tokens: (K,) int64.
     """
 
-    wanted: float
+    wanted: int
     bins: Ints
     tokens: Ints
 
@@ -63,7 +65,7 @@ def count_fractions(
 ) -> list[Fractions]:
     """Return the open fractions of every domain in one shard."""
     fraction, ratio = ratios(expected, keys, seed=seed)
-    empty = Fractions(wanted=0.0, bins=np.empty(0, dtype=np.int64), tokens=np.empty(0, dtype=np.int64))
+    empty = Fractions(wanted=0, bins=np.empty(0, dtype=np.int64), tokens=np.empty(0, dtype=np.int64))
     found = [empty] * num_domains
     for m, rows in by_domain(domain):
         rows = rows[fraction[rows] > 0]
@@ -71,16 +73,17 @@ def count_fractions(
         where = np.searchsorted(EDGES, ratio[rows], side="right") - 1
         total = np.bincount(where, weights=weight, minlength=1).astype(np.int64)
         bins = np.flatnonzero(total)
-        wanted = float(weight.astype(np.float64) @ fraction[rows])
+        wanted = fraction_units(fraction[rows], weight)
         found[m] = Fractions(wanted=wanted, bins=bins, tokens=total[bins])
     return found
 
 
-def window(total: Ints, wanted: float) -> Window | None:
+def window(total: Ints, units: int) -> Window | None:
     """Return the bin in which a domain's expected tokens are reached; None if nothing is open.
 
-    total: (BINS,) int64, tokens per bin over all shards. wanted: Σ of the shards', in corpus order.
+    total: (BINS,) int64, tokens per bin over all shards. units: Σ `Fractions.wanted`.
     """
+    wanted = units / UNITS
     used = np.flatnonzero(total)
     if not len(used):
         return None

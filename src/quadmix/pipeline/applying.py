@@ -53,8 +53,8 @@ def _annotate(
     folder, recipe = job.folder, job.recipe
     with stage(job, "annotate") as notes:
         copy_file(source / "tokenizer.json", job.path("tokenizer.json"))
-        overlap = prepare_overlap({t.name: t.texts() for t in targets}, folder)
         annotators = adopt_annotators(source, folder, recipe.annotate, corpus)
+        overlap = prepare_overlap({t.name: t.texts() for t in targets}, folder)
         tasks = annotate_tasks(corpus, annotators, folder, overlap=overlap)
         done = mapper(job, "annotate", "pieces")(annotate_split, tasks)
         manifest = finish_annotations(corpus, annotators, folder, done, overlap=overlap)

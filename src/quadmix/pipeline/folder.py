@@ -140,7 +140,8 @@ def reused_digest(recipe: Recipe, folder: str) -> str:
 def theta_digest(folder: str) -> str:
     """Return the digest of what a run gives to another corpus: its identity, θ* and normaliser."""
     home = Path(folder)
-    needed = [home / "identity.json", home / "search" / "confirm.json", home / "normaliser.json"]
+    names = ("search/confirm.json", "normaliser.json", "tokenizer.json", "annotators/manifest.json")
+    needed = [home / "identity.json", *(home / name for name in names)]
     for file in needed:
         if not file.is_file():
             raise RecipeError(

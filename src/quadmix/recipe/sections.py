@@ -175,7 +175,7 @@ class MixingSection(Section):
     exact_documents: int = Field(
         default=4_000_000,
         ge=0,
-        description="so many documents, smallest domains first, are ranked by sorting (16 bytes of memory "
+        description="so many documents, smallest domains first, are ranked by sorting (24 bytes of memory "
         "each); larger domains in bins of at most 1e-4 of their tokens",
     )
     theta_from: str | None = Field(
