@@ -142,8 +142,7 @@ def read_chosen(task: SplitTask) -> Chosen:
     shown = _shown(task, table.select(columns))
     doc_id = table["doc_id"].combine_chunks()
     table = table.drop_columns(["doc_id"]).take(pa.array(rows)).combine_chunks()
-    # Missing is NaN in the table of numbers and null in what users read.
-    norms = [pa.array(table["norm:" + n].to_numpy(), from_pandas=True) for n in criteria]
+    norms = [_nullable(column) for column in table.select([f"norm:{name}" for name in criteria]).columns]
     numbers = {
         "doc_id": doc_id.take(pa.array(rows)),
         "domain": table["domain"].combine_chunks(),
@@ -164,6 +163,11 @@ def read_chosen(task: SplitTask) -> Chosen:
         schema=_schema(task, criteria),
         shown=shown,
     )
+
+
+def _nullable(column: pa.ChunkedArray) -> pa.Array:
+    """Missing is NaN in the table of numbers and null in what users read."""
+    return pa.array(column.to_numpy(), from_pandas=True)
 
 
 def _shown(task: SplitTask, table: pa.Table) -> dict[str, dict[str, Any]]:
