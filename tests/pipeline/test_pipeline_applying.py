@@ -131,8 +131,8 @@ def test_targets_are_needed_unless_theta_comes_from_a_run(tmp_path: Path) -> Non
 
 
 def test_a_published_dataset_may_go_from_here_and_the_run_goes_on(tmp_path: Path, source: Path) -> None:
-    with running_store(["out"]):
-        recipe = other_corpus(tmp_path, source, materialise={"out": "s3://out/v1", "keep_local": False})
+    with running_store(["applied"]):
+        recipe = other_corpus(tmp_path, source, materialise={"out": "s3://applied/v1", "keep_local": False})
         first = quiet_run(recipe, "materialise")
         assert not list((first.folder / "dataset").glob("part-*"))
         again = quiet_run(recipe)  # the shards are in the store alone
