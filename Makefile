@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check format schema clean
+.PHONY: demo test crash check format schema clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("quadmix needs Python 3.11 or newer; try: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
@@ -24,6 +24,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.readers
 	$(BIN)/python -m pytest
+
+crash: $(VENV)/.installed
+	QUADMIX_CRASH=1 $(BIN)/python -m pytest tests/crash
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
