@@ -17,7 +17,8 @@ from materialise_run import THETA, Run, build_run, documents, serial, write_inpu
 
 from quadmix.codec import from_json
 from quadmix.errors import BudgetError, IdentityError, InputError, IntegrityError, QuadmixError
-from quadmix.io.atomic import file_digest, read_json
+from quadmix.io.atomic import file_digest, read_json, write_json
+from quadmix.io.store import Stored
 from quadmix.io.tables import write_batches
 from quadmix.materialise import parts
 from quadmix.materialise.spill import spill_split
@@ -347,3 +348,14 @@ def test_parts_of_a_plan_that_was_given_up_are_removed_before_the_manifest(run: 
     found = {p.name for p in (run.folder / "dataset").iterdir()}
     assert found == {s.name for s in manifest.shards} | {"manifest.json", "README.md", "notes.txt"}
     assert len(manifest.shards) < 5
+
+
+def test_a_shard_that_was_published_need_not_be_here(run: Run) -> None:
+    first = run.write()
+    shard = first.shards[0]
+    (run.folder / "dataset" / shard.name).unlink()
+    with pytest.raises(IntegrityError, match="is missing or was changed"):
+        run.write()
+    stored = Stored(url="s3://x/y", bytes=shard.bytes, digest=shard.digest, etag="", proof="read")
+    write_json(run.folder / "published" / f"{shard.name}.json", stored)
+    assert run.write() == first

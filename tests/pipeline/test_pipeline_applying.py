@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from object_store import running_store
 from tiny_run import demo_rows, tiny_settings, write_rows
 
 from quadmix.errors import IdentityError, RecipeError, ScoreError
@@ -128,13 +127,3 @@ def test_targets_are_needed_unless_theta_comes_from_a_run(tmp_path: Path) -> Non
     del settings["targets"]
     with pytest.raises(RecipeError, match="'targets' is missing"):
         check_recipe(settings)
-
-
-def test_a_published_dataset_may_go_from_here_and_the_run_goes_on(tmp_path: Path, source: Path) -> None:
-    with running_store(["applied"]):
-        recipe = other_corpus(tmp_path, source, materialise={"out": "s3://applied/v1", "keep_local": False})
-        first = quiet_run(recipe, "materialise")
-        assert not list((first.folder / "dataset").glob("part-*"))
-        again = quiet_run(recipe)  # the shards are in the store alone
-        assert again.manifest == first.manifest
-        assert all(check.ok for check in verify_run(first.folder, published=True).checks)
