@@ -39,7 +39,7 @@ class Store:
             return self._app(environ, start)
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         start(answer[0], [("Content-Type", "application/xml"), ("Content-Length", str(len(answer[1])))])
-        return [answer[1]]
+        return [] if method == "HEAD" else [answer[1]]  # a body there would be read as the next answer
 
     def stop(self) -> None:
         self._server.shutdown()

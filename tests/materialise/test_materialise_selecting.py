@@ -289,8 +289,8 @@ def peak_kilobytes(folder: Path, parts: int) -> int:
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
-    small, large = peak_kilobytes(tmp_path / "small", 2), peak_kilobytes(tmp_path / "large", 20)
-    table = 540_000 * 80 / 1000  # kilobytes that the additional documents would take as one table
+    small, large = peak_kilobytes(tmp_path / "small", 4), peak_kilobytes(tmp_path / "large", 40)
+    table = 1_080_000 * 80 / 1000  # kilobytes that the additional documents would take as one table
     assert large - small < table / 3
 
 
