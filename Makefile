@@ -23,10 +23,10 @@ demo: $(VENV)/.installed
 	$(BIN)/quadmix demo
 
 test: $(VENV)/.readers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 crash: $(VENV)/.installed
-	QUADMIX_CRASH=1 $(BIN)/python -m pytest tests/crash
+	$(BIN)/python -m pytest tests/crash
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
