@@ -10,7 +10,7 @@ import pytest
 import quadmix
 
 SOURCE = Path(quadmix.__file__).parent
-HEAVY = ("torch", "lightgbm", "sklearn", "transformers", "matplotlib", "tokenizers", "numba")
+HEAVY = ("torch", "lightgbm", "sklearn", "transformers", "matplotlib", "tokenizers", "numba", "fasttext")
 ONLY_IN = {
     "fsspec": {"io"},
     "zstandard": {"io"},
@@ -18,7 +18,11 @@ ONLY_IN = {
     "lightgbm": {"search"},
     "sklearn": {"search", "annotate"},
     "numba": {"mixing"},
-    "torch": {"proxy", "pipeline"},
+    "torch": {"proxy", "pipeline", "annotate"},
+    "transformers": {"annotate"},
+    "fasttext": {"annotate"},
+    "kenlm": {"annotate"},
+    "langcodes": {"annotate"},
     "matplotlib": {"report"},
     "yaml": {"recipe"},
     "pydantic": {"recipe"},

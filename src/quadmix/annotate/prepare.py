@@ -6,11 +6,10 @@ request loads instead of training. Nothing is pickled.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import pyarrow as pa
 
 from quadmix.annotate.annotator import (
@@ -21,9 +20,30 @@ from quadmix.annotate.annotator import (
     DomainLabeller,
     SingleLabeller,
 )
+from quadmix.annotate.clusters import ClusterLabeller, load_clusters, save_clusters, train_clusters
 from quadmix.annotate.heuristic import HeuristicAnnotator
+from quadmix.annotate.labelled import (
+    MAX_EXAMPLES,
+    good_and_bad,
+    label_name,
+    numbered,
+    texts_and_labels,
+    thin,
+)
+from quadmix.annotate.models.load import PlacedRecord, forget_models
+from quadmix.annotate.models.prepare import (
+    DOMAIN,
+    Records,
+    domain_embedder,
+    model_annotator,
+    model_columns,
+    model_labeller,
+    place_models,
+    try_models,
+)
+from quadmix.annotate.models.rater import ModelAnnotator
+from quadmix.annotate.probes import probe, probe_warnings
 from quadmix.annotate.trained import (
-    Examples,
     TrainedAnnotator,
     TrainedLabeller,
     train_labeller,
@@ -35,12 +55,10 @@ from quadmix.corpus.read import read_documents, schema_of
 from quadmix.errors import InputError, RecipeError
 from quadmix.io.atomic import copy_file, map_array, read_value, value_digest, write_array, write_json
 from quadmix.io.fs import file_info
-from quadmix.io.rows import read_records
-from quadmix.recipe import AnnotateSection, CriterionSection, LabelledSet
+from quadmix.recipe import AnnotateSection, CriterionSection
 from quadmix.rng import keyed_uniform
 from quadmix.types import Corpus
 
-MAX_EXAMPLES = 20_000  # texts per class (or labelled texts) used for training, drawn by a hash of the text
 MIN_SAMPLE = 1_000  # pool documents that stand for `bad`, if the good set is smaller
 SAMPLE_SHARE = 0.25  # at most this share of the pool is sampled as `bad`
 VERSION = 1
@@ -48,7 +66,8 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnnotatorManifest:
-    """annotators/manifest.json. request: digest of its inputs; columns: the user's columns that are read."""
+    """annotators/manifest.json. request: digest of its inputs; columns: the user's columns that are read;
+    models: criterion (`domain:` for the domains) -> the model it is made of."""
 
     request: str
     section: dict[str, Any]
@@ -57,6 +76,7 @@ class AnnotatorManifest:
     classes: tuple[str, ...]
     columns: tuple[str, ...]
     digest: str
+    models: dict[str, PlacedRecord] = field(default_factory=dict[str, PlacedRecord])
     version: int = VERSION
 
 
@@ -73,6 +93,11 @@ class AnnotatorSet:
     def warnings(self) -> tuple[str, ...]:
         return tuple(w for a in (*self.criteria, self.domain) for w in a.card.warnings)
 
+    @property
+    def slow(self) -> bool:
+        """Is a model among them, so that unfinished work is worth keeping?"""
+        return any(a.card.kind.startswith("model:") for a in (*self.criteria, self.domain))
+
     @staticmethod
     def load(folder: str | Path) -> "AnnotatorSet":
         """Load the set that `prepare_annotators` left in a run folder."""
@@ -80,7 +105,10 @@ class AnnotatorSet:
         manifest = read_value(home / "manifest.json", AnnotatorManifest)
         section = AnnotateSection.model_validate(manifest.section)
         criteria = [
-            _load_criterion(c, k, home) for c, k in zip(section.criteria, manifest.criteria, strict=True)
+            replace(model_annotator(c, section, manifest.models), card=k)
+            if c.kind == "model"
+            else _load_criterion(c, k, home)
+            for c, k in zip(section.criteria, manifest.criteria, strict=True)
         ]
         return AnnotatorSet(
             criteria=tuple(criteria),
@@ -98,7 +126,6 @@ def adopt_annotators(
     Raises RecipeError if the recipe's criteria are not those of that run, InputError for a column that the
     corpus lacks.
     """
-    _columns(section, corpus)
     found = read_value(Path(source) / "annotators" / "manifest.json", AnnotatorManifest)
     theirs = AnnotateSection.model_validate(found.section)
     if differing := _differences(section, theirs):
@@ -106,6 +133,7 @@ def adopt_annotators(
             f"the recipe's annotate section is not that of {source}, for which its θ was found: "
             f"{'; '.join(differing)}; use the same `annotate`"
         )
+    _columns(section, corpus, found.models)
     for path in sorted(Path(source, "annotators").rglob("*")):
         inside = path.relative_to(source)
         if path.is_file() and inside.parts[1] != "overlap":  # which is of that run's targets
@@ -141,15 +169,23 @@ def prepare_annotators(
     Raises InputError for a column the corpus lacks or a labelled set that cannot be learned from.
     """
     home = Path(folder) / "annotators"
-    request = _request(section, corpus, seed)
+    models = place_models(section)
+    request = _request(section, corpus, seed, models)
     if (home / "manifest.json").is_file():
         found = read_value(home / "manifest.json", AnnotatorManifest)
         if found.request == request:
             return AnnotatorSet.load(folder)
-    columns = _columns(section, corpus)
-    sample = _pool_sample(section, corpus, seed)
-    criteria = [_make_criterion(c, sample, home) for c in section.criteria]
-    domain = _make_labeller(section, home)
+    columns = _columns(section, corpus, models)
+    try_models(section, models)
+    sample = _bad_sample(section, corpus, seed)
+    criteria = [
+        _probed(
+            model_annotator(c, section, models) if c.kind == "model" else _make_criterion(c, sample, home)
+        )
+        for c in section.criteria
+    ]
+    forget_models()  # the workers load their own
+    domain = _make_labeller(section, home, models, corpus, seed)
     manifest = AnnotatorManifest(
         request=request,
         section=section.model_dump(mode="json"),
@@ -158,12 +194,25 @@ def prepare_annotators(
         classes=domain.classes if isinstance(domain, TrainedLabeller) else (),
         columns=columns,
         digest=value_digest([[a.card.name, a.card.digest] for a in (*criteria, domain)]),
+        models=models,
     )
     write_json(home / "manifest.json", manifest)
     return AnnotatorSet.load(folder)
 
 
-def _request(section: AnnotateSection, corpus: Corpus, seed: int) -> str:
+def _probed(annotator: Annotator) -> Annotator:
+    """Return the annotator with a warning on its card if it ranks plain pairs the wrong way round.
+
+    A model that cannot tell them apart is told too; one trained here has its held-out quality for that.
+    """
+    found = probe(annotator)
+    if found.verdict != "wrong" and not isinstance(annotator, ModelAnnotator):
+        return annotator
+    card = replace(annotator.card, warnings=(*annotator.card.warnings, *probe_warnings(found)))
+    return cast(Annotator, replace(cast(Any, annotator), card=card))
+
+
+def _request(section: AnnotateSection, corpus: Corpus, seed: int, models: Records) -> str:
     """Digest of everything the annotators depend on; thresholds applied later are not part of it."""
     sets = [s for c in section.criteria for s in (*c.good, *c.bad, *c.labelled)]
     if section.domain.kind == "classifier":
@@ -175,15 +224,18 @@ def _request(section: AnnotateSection, corpus: Corpus, seed: int) -> str:
         "criteria": [c.model_dump(mode="json") for c in section.criteria],
         "domain": section.domain.model_dump(mode="json", exclude={"min_documents", "min_token_share"}),
         "files": [file_info(s.path).digest for s in sets],
+        "models": {name: record.digest for name, record in models.items()},
+        "reads": [section.language, section.precision],
     }
     return value_digest(settings)
 
 
-def _columns(section: AnnotateSection, corpus: Corpus) -> tuple[str, ...]:
+def _columns(section: AnnotateSection, corpus: Corpus, models: Records) -> tuple[str, ...]:
     schema: pa.Schema = schema_of(corpus)
     asked = {f"criterion {c.name!r}": c.column for c in section.criteria if c.kind == "column" and c.column}
     if section.domain.kind == "column" and section.domain.column:
         asked["annotate.domain"] = section.domain.column
+    asked |= model_columns(section, models)
     for what, name in asked.items():
         if not has_column(schema, name):
             raise InputError(
@@ -200,10 +252,10 @@ def _make_criterion(section: CriterionSection, sample: Sequence[str], home: Path
     if section.kind == "heuristic":
         return HeuristicAnnotator.make(section.name, section.direction)
     if section.kind == "linear":
-        examples, pool = _good_and_bad(section, sample)
+        examples, pool = good_and_bad(section, sample)
         made = train_linear(section.name, examples, direction=section.direction, pool=pool)
     else:
-        examples = _numbers(section)
+        examples = numbered(section)
         made = train_regression(section.name, examples, direction=section.direction)
     write_array(home / f"criterion-{section.name}.npy", made.weights)
     return made
@@ -217,15 +269,21 @@ def _load_criterion(section: CriterionSection, card: AnnotatorCard, home: Path) 
     return TrainedAnnotator(card, map_array(home / f"criterion-{section.name}.npy"))
 
 
-def _make_labeller(section: AnnotateSection, home: Path) -> DomainLabeller:
+def _make_labeller(
+    section: AnnotateSection, home: Path, models: Records, corpus: Corpus, seed: int
+) -> DomainLabeller:
     domain = section.domain
+    if domain.kind == "model":
+        return model_labeller(section, models)
+    if domain.kind == "clusters":
+        return _make_clusters(section, home, models, corpus, seed)
     if domain.kind == "column":
         return ColumnLabeller.make(str(domain.column))
     if domain.kind == "single":
         return SingleLabeller.make()
-    texts, labels = _texts_and_labels(domain.labelled, "annotate.domain")
-    kept = _thin(texts, 2 * MAX_EXAMPLES)
-    names = [_name(labels[i]) for i in kept]
+    texts, labels = texts_and_labels(domain.labelled, "annotate.domain")
+    kept = thin(texts, 2 * MAX_EXAMPLES)
+    names = [label_name(labels[i]) for i in kept]
     made = train_labeller([texts[i] for i in kept], names, confidence=domain.confidence)
     write_array(home / "domain.npy", made.weights)
     return made
@@ -236,99 +294,40 @@ def _load_labeller(section: AnnotateSection, manifest: AnnotatorManifest, home: 
         return ColumnLabeller(manifest.domain, str(section.domain.column))
     if section.domain.kind == "single":
         return SingleLabeller(manifest.domain)
+    if section.domain.kind == "model":
+        return model_labeller(section, manifest.models)
+    if section.domain.kind == "clusters":
+        embed = domain_embedder(section, manifest.models)
+        made = load_clusters(home / "clusters")
+        return ClusterLabeller.make(made, embed=embed, confidence=section.domain.confidence)
     weights = map_array(home / "domain.npy")
     return TrainedLabeller(manifest.domain, weights, manifest.classes, section.domain.confidence)
 
 
-def _pool_sample(section: AnnotateSection, corpus: Corpus, seed: int) -> list[str]:
-    """Return pool texts that stand for `bad`, drawn by a hash of the document id in one pass."""
+def _make_clusters(
+    section: AnnotateSection, home: Path, models: Records, corpus: Corpus, seed: int
+) -> ClusterLabeller:
+    embed = domain_embedder(section, models)
+    model = models[f"{DOMAIN}:"].digest if embed else ""
+    sample = [t for t in _pool_sample(corpus, MAX_EXAMPLES / max(corpus.documents, 1), seed) if t.strip()]
+    made = train_clusters(sample, embed=embed, clusters=section.domain.clusters, seed=seed, embedder=model)
+    save_clusters(home / "clusters", made)
+    return ClusterLabeller.make(made, embed=embed, confidence=section.domain.confidence)
+
+
+def _bad_sample(section: AnnotateSection, corpus: Corpus, seed: int) -> list[str]:
+    """Return pool texts that stand for `bad`, none where nobody needs them."""
     if not any(c.kind == "linear" and not c.bad for c in section.criteria):
         return []
     wanted = max(MIN_SAMPLE, min(MAX_EXAMPLES, corpus.documents // 10))
-    share = min(SAMPLE_SHARE, wanted / max(corpus.documents, 1))
+    return _pool_sample(corpus, min(SAMPLE_SHARE, wanted / max(corpus.documents, 1)), seed)
+
+
+def _pool_sample(corpus: Corpus, share: float, seed: int) -> list[str]:
+    """Return about this share of the pool's texts, drawn by a hash of the document id in one pass."""
     texts: list[str] = []
     for split in corpus.splits:
         for batch in read_documents(corpus, split, columns=()):
             drawn = keyed_uniform(seed, batch.doc_id, "pool-sample") < share
             texts += [t for t, d in zip(batch.text, drawn.tolist(), strict=True) if d]
     return texts
-
-
-def _good_and_bad(section: CriterionSection, sample: Sequence[str]) -> tuple[Examples, int]:
-    good = _texts(section.good, f"criterion {section.name!r}: good")
-    if section.bad:
-        bad = _texts(section.bad, f"criterion {section.name!r}: bad")
-    else:
-        known = set(good)
-        bad = [t for t in sample if t not in known]
-    good = [good[i] for i in _thin(good, MAX_EXAMPLES)]
-    bad = [bad[i] for i in _thin(bad, MAX_EXAMPLES)]
-    labels = np.repeat([1.0, 0.0], [len(good), len(bad)])
-    examples = Examples(texts=good + bad, labels=labels, groups=np.zeros(len(labels), np.int64))
-    return examples, 0 if section.bad else len(bad)
-
-
-def _numbers(section: CriterionSection) -> Examples:
-    texts: list[str] = []
-    numbers: list[float] = []
-    groups: list[int] = []
-    for group, labelled in enumerate(section.labelled):
-        found, labels = _texts_and_labels([labelled], f"criterion {section.name!r}")
-        kept = _thin(found, MAX_EXAMPLES)
-        texts += [found[i] for i in kept]
-        numbers += [_finite(labels[i], labelled, section.name) for i in kept]
-        groups += [group] * len(kept)
-    return Examples(texts=texts, labels=np.array(numbers, np.float64), groups=np.array(groups, np.int64))
-
-
-def _finite(label: object, labelled: LabelledSet, name: str) -> float:
-    if isinstance(label, bool | int | float) and np.isfinite(label):
-        return float(label)
-    raise InputError(
-        f"criterion {name!r}: {labelled.path} has the label {label!r} in column {labelled.label!r}, "
-        "expected a finite number; remove or mend such rows"
-    )
-
-
-def _name(label: object) -> str:
-    if isinstance(label, str | int) and not isinstance(label, bool) and str(label).strip():
-        return str(label).strip()
-    raise InputError(f"annotate.domain: a labelled text has the label {label!r}, expected a domain name")
-
-
-def _texts(sets: Sequence[LabelledSet], what: str) -> list[str]:
-    return [t for s in sets for t, _ in _rows(s, what, None)]
-
-
-def _texts_and_labels(sets: Sequence[LabelledSet], what: str) -> tuple[list[str], list[object]]:
-    pairs = [pair for s in sets for pair in _rows(s, what, s.label)]
-    return [t for t, _ in pairs], [label for _, label in pairs]
-
-
-def _rows(labelled: LabelledSet, what: str, label: str | None) -> list[tuple[str, object]]:
-    pairs: list[tuple[str, object]] = []
-    for number, row in enumerate(read_records(labelled.path)):
-        for column in (labelled.text, *((label,) if label else ())):
-            if column not in row:
-                known = ", ".join(sorted(row))
-                raise InputError(
-                    f"{what}: {labelled.path}, row {number} has no column {column!r}; it has {known}"
-                )
-        text = row[labelled.text]
-        if not isinstance(text, str) or not text.strip():
-            raise InputError(
-                f"{what}: {labelled.path}, row {number}: column {labelled.text!r} holds "
-                f"{type(text).__name__} {str(text)[:40]!r}, expected text; remove or mend the row"
-            )
-        pairs.append((text, row[label] if label else None))
-    if not pairs:
-        raise InputError(f"{what}: {labelled.path} has no rows; name another file")
-    return pairs
-
-
-def _thin(texts: Sequence[str], limit: int) -> list[int]:
-    """Return the rows of at most `limit` texts, chosen by a hash of the text, in the order of the file."""
-    if len(texts) <= limit:
-        return list(range(len(texts)))
-    order = np.argsort(keyed_uniform(0, texts, "examples"), kind="stable")
-    return sorted(order[:limit].tolist())

@@ -6,6 +6,7 @@ digest of all it depends on and what it counted, so a second run skips it (promi
 writes the manifest after the last part; without it the annotations do not exist (promise P3).
 """
 
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from quadmix.annotate.annotator import Annotator, AnnotatorCard, Scored
 from quadmix.annotate.overlap import BITS, Hashes, ngram_hashes, overlap_bits
+from quadmix.annotate.partial import WORK, annotate_batches, partial_path
 from quadmix.annotate.prepare import AnnotatorSet
 from quadmix.corpus.columns import column_values
 from quadmix.corpus.read import DocBatch, read_documents
@@ -59,7 +61,8 @@ class OverlapIndex:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnnotateTask:
     """One split to annotate; everything else is found in the run folder. `digest` names the work.
-    committed: digest of the part in a finished manifest, "" where there is none."""
+    committed: digest of the part in a finished manifest, "" where there is none. checkpoint: seconds after
+    which the work of slow raters on an unfinished piece is kept."""
 
     folder: str
     split: int
@@ -68,6 +71,7 @@ class AnnotateTask:
     overlap: tuple[str, ...]
     digest: str
     committed: str = ""
+    checkpoint: float = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +122,9 @@ def prepare_overlap(targets: Mapping[str, Sequence[str]], folder: str | Path) ->
 
 
 def annotate_tasks(
-    corpus: Corpus, annotators: AnnotatorSet, folder: str | Path, *, overlap: OverlapIndex | None = None
-) -> list[AnnotateTask]:
+    corpus: Corpus, annotators: AnnotatorSet, folder: str | Path, *, overlap: OverlapIndex | None = None,
+    checkpoint: float = 120.0,
+) -> list[AnnotateTask]:  # fmt: skip
     """Return one task per split; needs corpus/manifest.json and tokenizer.json in the run folder."""
     index = overlap or OverlapIndex()
     tokenizer = file_digest(Path(folder) / "tokenizer.json")
@@ -135,6 +140,7 @@ def annotate_tasks(
             # the corpus's digest says what is in the files; where they lie does not matter
             digest=value_digest([*base, to_json(replace(split, path=Path(split.path).name))]),
             committed=committed.get(part_path(folder, split.index).name, ""),
+            checkpoint=checkpoint,
         )
         for split in corpus.splits
     ]
@@ -162,11 +168,14 @@ def annotate_split(task: AnnotateTask) -> AnnotatedSplit:
     annotators = _load_annotators(task.folder, task.annotators)
     hashes = [_load_hashes(p, file_digest(p)) for p in task.overlap]
     split = next(s for s in corpus.splits if s.index == task.split)
-    missing: dict[str, Counter[str]] = {}
-    batches = [
-        _annotate(batch, corpus, annotators, task.folder, hashes, missing)
-        for batch in read_documents(corpus, split, columns=annotators.columns)
-    ]
+    partial = partial_path(path) if annotators.slow else None
+    batches, missing = annotate_batches(
+        read_documents(corpus, split, columns=annotators.columns),
+        lambda batch, counts: _annotate(batch, corpus, annotators, task.folder, hashes, counts),
+        partial,
+        digest=task.digest,
+        seconds=task.checkpoint,
+    )
     schema = _schema([a.card.name for a in annotators.criteria])
     table = pa.Table.from_batches(batches, schema).combine_chunks()
     _check_rows(path, table.num_rows, counts_by_split(corpus)[task.split].documents)
@@ -180,6 +189,8 @@ def annotate_split(task: AnnotateTask) -> AnnotatedSplit:
         overlap=tuple(int((bits >> b & 1).sum()) for b in range(min(len(hashes), BITS))),
     )
     write_table(path, table.replace_schema_metadata({_META: orjson.dumps(to_json(result))}))
+    if partial:
+        partial.unlink(missing_ok=True)
     return result
 
 
@@ -306,6 +317,7 @@ def finish_annotations(
         warnings=annotators.warnings,
     )
     write_json(manifest_path(folder), manifest)
+    shutil.rmtree(manifest_path(folder).parent / WORK, ignore_errors=True)
     return manifest
 
 

@@ -17,6 +17,7 @@ from quadmix.cli import mixtures
 from quadmix.cli.export import export
 from quadmix.cli.output import AsJson, RunFolder, bytes_watched, echo, print_result
 from quadmix.cli.proposal import found_lines
+from quadmix.cli.raters import app as raters_app
 from quadmix.cli.trials import app as trials_app
 from quadmix.errors import Interrupted, QuadmixError, RefusalError
 from quadmix.recipe import Recipe, load_recipe
@@ -89,7 +90,9 @@ def init(
 
 @app.command()
 def doctor(
-    recipe: Annotated[str | None, typer.Argument(help="recipe file: what of it uses the network")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(help="recipe file: what of it uses the network, are its models sound")
+    ] = None,
     json_: AsJson = False,
 ) -> None:
     """What is installed, devices, precision, disk, and what would use the network; connects to nothing."""
@@ -285,6 +288,7 @@ def diff(folder_a: RunFolder, folder_b: RunFolder, json_: AsJson = False) -> Non
 
 
 app.command()(export)
+app.add_typer(raters_app, name="raters")
 app.add_typer(trials_app, name="trials")
 
 

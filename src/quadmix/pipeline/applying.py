@@ -20,7 +20,7 @@ from quadmix.mixing.batch import fit_budgets, stack_thetas
 from quadmix.mixing.limits import limits_from
 from quadmix.mixing.normalise import Normaliser
 from quadmix.pipeline.folder import Job, stage
-from quadmix.pipeline.place import numbers_place
+from quadmix.pipeline.place import numbers_place, rating_place
 from quadmix.pipeline.stages import check_budget, held_out, mapper, overlap_warnings, without_multipliers
 from quadmix.types import Confirmation, Corpus, Theta
 
@@ -55,8 +55,10 @@ def _annotate(
         copy_file(source / "tokenizer.json", job.path("tokenizer.json"))
         annotators = adopt_annotators(source, folder, recipe.annotate, corpus)
         overlap = prepare_overlap({t.name: t.texts() for t in targets}, folder)
-        tasks = annotate_tasks(corpus, annotators, folder, overlap=overlap)
-        done = mapper(job, "annotate", "pieces")(annotate_split, tasks)
+        tasks = annotate_tasks(
+            corpus, annotators, folder, overlap=overlap, checkpoint=recipe.run.checkpoint_seconds
+        )
+        done = mapper(job, "annotate", "pieces", rating_place(recipe))(annotate_split, tasks)
         manifest = finish_annotations(corpus, annotators, folder, done, overlap=overlap)
         surveyed = survey(
             folder, corpus, recipe.annotate, holdout=held_out(recipe), seed=recipe.seed,

@@ -9,20 +9,21 @@ from typing import Any
 
 from quadmix import __version__
 from quadmix.engine.tasks import resolve_workers
+from quadmix.errors import InputError, MissingExtraError
 from quadmix.io.door import is_offline
-from quadmix.recipe import Recipe, remote_paths
+from quadmix.recipe import CriterionSection, DomainSection, Recipe, remote_paths
 
 _EXTRAS = {
     "torch": "proxy", "tokenizers": "proxy", "safetensors": "proxy", "lightgbm": "search",
     "scikit-learn": "search", "matplotlib": "report", "s3fs": "s3", "gcsfs": "gcs", "adlfs": "az",
-    "huggingface_hub": "hf",
+    "huggingface_hub": "hf", "transformers": "annotate", "fasttext-numpy2": "annotate", "kenlm": "ngram",
 }  # fmt: skip
 
 
 def examine(recipe: Recipe | None = None) -> dict[str, Any]:
     """Return a flat mapping of what was found; nothing is downloaded, connected to or written.
 
-    recipe: list what of it uses the network.
+    recipe: list what of it uses the network, and run its models that are here on 20 fixed texts.
     """
     facts: dict[str, Any] = {
         "quadmix": __version__,
@@ -35,7 +36,34 @@ def examine(recipe: Recipe | None = None) -> dict[str, Any]:
         facts[package] = _version(package, extra)
     if importlib.util.find_spec("torch"):
         facts |= _torch_facts()
+    if recipe is not None:
+        facts |= _model_facts(recipe)
     return facts
+
+
+def _model_facts(recipe: Recipe) -> dict[str, str]:
+    """Say of every model of the recipe that is on this machine whether it gives what its card holds."""
+    section = recipe.annotate
+    users: dict[str, CriterionSection | DomainSection] = {}
+    users |= {f"model of {c.name}": c for c in section.criteria if c.kind == "model"}
+    if section.domain.kind in ("model", "clusters") and section.domain.model:
+        users["model of annotate.domain"] = section.domain
+    return {name: _golden(recipe, user) for name, user in users.items()}
+
+
+def _golden(recipe: Recipe, user: CriterionSection | DomainSection) -> str:
+    from quadmix.annotate.models.golden import check_golden
+    from quadmix.annotate.models.load import forget_models
+    from quadmix.annotate.models.prepare import asked_of, place_model
+
+    try:
+        checked = check_golden(asked_of(recipe.annotate, place_model(user, offline=True)))
+    except (InputError, MissingExtraError) as error:
+        return f"not checked: {error}"
+    finally:
+        forget_models()
+    state = {True: "as it should be", False: "WRONG", None: "not comparable"}[checked.passed]
+    return f"{checked.model}: {state}; {checked.told}"
 
 
 def _network(recipe: Recipe | None) -> str:

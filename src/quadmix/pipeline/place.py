@@ -49,6 +49,17 @@ def training_place(run: RunSection) -> Place:
     return replace(place, workers=len(gpus) * run.groups_per_gpu, gpu_ids=tuple(gpus))
 
 
+def rating_place(recipe: Recipe) -> Place:
+    """Return where documents are scored: as `data_place`, or one worker per GPU where a neural model of the
+    recipe runs on GPUs, so that each holds one copy."""
+    from quadmix.annotate.models.prepare import NEURAL, model_families
+
+    section = recipe.annotate
+    if not NEURAL & model_families(section):
+        return data_place(recipe.run)
+    return training_place(recipe.run.model_copy(update={"device": section.device, "groups_per_gpu": 1}))
+
+
 def even_group(models: int, group: int) -> int:
     """Return a group size of at most `group` that makes an even number of groups, so that two workers end
     together. It must not depend on the workers: a model's last bits depend on its group."""

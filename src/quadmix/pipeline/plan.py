@@ -18,6 +18,7 @@ from quadmix.io.door import network
 from quadmix.io.fs import expand, file_size
 from quadmix.pipeline.folder import STAGES, check_identity, identity_facts, run_folder, stage_done
 from quadmix.pipeline.place import data_place, even_group, fitting, training_place
+from quadmix.pipeline.rating import rating_seconds
 from quadmix.proxy.setting import ProxySetting
 from quadmix.recipe import ModelSection, Recipe, TrainingSection, remote_paths
 from quadmix.search.adaptive import batch_sizes
@@ -113,13 +114,17 @@ def _estimate(recipe: Recipe, seconds: float) -> Plan:
     applied = recipe.mixing.theta_from is not None
     costs = {} if applied else model_costs(recipe, seconds)
     estimate = data_seconds(recipe, text) if applied else stage_seconds(recipe, text, budget, costs)
+    absent: tuple[str, ...] = ()
+    if not stage_done(folder, "annotate"):
+        rating, absent = rating_seconds(recipe, text, seconds=min(seconds, 5.0))
+        estimate["annotate"] += rating
     return Plan(
         folder=str(folder), files=len(files), text_bytes=text, tokens=tokens, budget=budget,
         workers=slots(data_place(recipe.run) if applied else training_place(recipe.run)),
         models={} if applied else model_counts(recipe),
         memory={name: cost.speed.peak_bytes for name, cost in costs.items()},
         together={name: cost.group for name, cost in costs.items()},
-        remote=remote_paths(recipe),
+        remote=(*remote_paths(recipe), *(f"rater: {name}; its time is not counted" for name in absent)),
         stages=tuple(
             StagePlan(stage=s, seconds=round(estimate.get(s, 1.0), 1), reused=stage_done(folder, s))
             for s in (DATA_STAGES if applied else STAGES)

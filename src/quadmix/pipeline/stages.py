@@ -26,9 +26,10 @@ from quadmix.materialise.selecting import fit_corpus_normaliser
 from quadmix.mixing.limits import Limits, limits_from
 from quadmix.mixing.normalise import Normaliser
 from quadmix.mixing.prior import prior_from
+from quadmix.pipeline.circular import kept_warnings
 from quadmix.pipeline.folder import Job, stage
 from quadmix.pipeline.mix import Mix, whole_part
-from quadmix.pipeline.place import data_place, numbers_place
+from quadmix.pipeline.place import data_place, numbers_place, rating_place
 from quadmix.pipeline.plan import (
     BYTES_PER_TOKEN,
     GLANCE,
@@ -153,10 +154,14 @@ def annotate(job: Job, corpus: Corpus, targets: Sequence[TargetText]) -> LoadedA
     with stage(job, "annotate") as notes:
         prepare_tokenizer(job, corpus)
         with job.progress.stage("train raters", 1, "set"):
-            overlap = prepare_overlap({t.name: t.texts() for t in targets}, folder)
+            texts = {t.name: t.texts() for t in targets}
+            overlap = prepare_overlap(texts, folder)
+            notes.warnings += kept_warnings(folder, job.recipe, texts, overlap.digest)
             annotators = prepare_annotators(section, corpus, folder, seed=job.recipe.seed)
-        tasks = annotate_tasks(corpus, annotators, folder, overlap=overlap)
-        done = mapper(job, "annotate", "pieces")(annotate_split, tasks)
+        tasks = annotate_tasks(
+            corpus, annotators, folder, overlap=overlap, checkpoint=job.recipe.run.checkpoint_seconds
+        )
+        done = mapper(job, "annotate", "pieces", rating_place(job.recipe))(annotate_split, tasks)
         manifest = finish_annotations(corpus, annotators, folder, done, overlap=overlap)
         loaded = load_table(
             folder, corpus, job.recipe, mapper(job, "survey", "pieces", numbers_place(job.recipe.run))

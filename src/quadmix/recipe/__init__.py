@@ -1,6 +1,8 @@
 """The user's YAML <-> checked settings; the only room that imports yaml and pydantic."""
 
+from quadmix.recipe.annotating import AnnotateSection, CriterionSection, DomainSection, LabelledSet
 from quadmix.recipe.base import Section
+from quadmix.recipe.cards import ModelCard, card_names, fixed_texts, load_card, save_card
 from quadmix.recipe.load import (
     PATH_KEYS,
     check_recipe,
@@ -15,14 +17,10 @@ from quadmix.recipe.load import (
 from quadmix.recipe.proxies import ModelSection, ProxySection, TrainingSection
 from quadmix.recipe.searching import ConfirmSection, SearchSection
 from quadmix.recipe.sections import (
-    AnnotateSection,
     BudgetSection,
     Columns,
     CorpusSection,
-    CriterionSection,
-    DomainSection,
     EvaluateSection,
-    LabelledSet,
     MaterialiseSection,
     MixingSection,
     PriorSection,
@@ -45,6 +43,7 @@ __all__ = [
     "LabelledSet",
     "MaterialiseSection",
     "MixingSection",
+    "ModelCard",
     "ModelSection",
     "PriorSection",
     "ProxySection",
@@ -55,12 +54,16 @@ __all__ = [
     "TargetSection",
     "TokenizerSection",
     "TrainingSection",
+    "card_names",
     "check_recipe",
     "dump_recipe",
+    "fixed_texts",
     "json_schema",
+    "load_card",
     "load_recipe",
     "preset_names",
     "preset_settings",
     "preset_text",
     "remote_paths",
+    "save_card",
 ]

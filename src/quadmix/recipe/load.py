@@ -170,6 +170,7 @@ def _absolute(recipe: Recipe, base: Path) -> Recipe:
             return {k: fix_all(v, k) for k, v in cast(dict[str, Any], node).items()}
         if isinstance(node, list):
             return [fix_all(v, key) for v in cast(list[Any], node)]
-        return fix(node) if key in PATH_KEYS and isinstance(node, str) else node
+        named = key in PATH_KEYS or (key == "model" and str(node).endswith((".yaml", ".yml")))
+        return fix(node) if named and isinstance(node, str) else node
 
     return Recipe.model_validate(fix_all(recipe.model_dump()))

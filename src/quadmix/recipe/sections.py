@@ -8,20 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from quadmix.recipe.annotating import AnnotateSection
 from quadmix.recipe.base import Name, Section, Share
 from quadmix.recipe.proxies import LADDER, ModelSection, ProxySection, TrainingSection
 from quadmix.recipe.running import RunSection
 from quadmix.recipe.searching import ConfirmSection, SearchSection
-
-
-def _refuse_stray(section: Section, keys: set[str]) -> None:
-    """Refuse keys that a section of this kind would not read."""
-    if stray := sorted(keys & section.model_fields_set):
-        kind = getattr(section, "kind", "")
-        if any(getattr(section, key) for key in stray):
-            raise ValueError(
-                f"kind {kind!r} does not use the key {stray[0]!r}; remove it or choose another kind"
-            )
 
 
 class Columns(Section):
@@ -72,98 +63,6 @@ class TokenizerSection(Section):
                 f"tokenizer.vocab_size is {self.vocab_size:,}; at most 65,536 (two bytes a token) are "
                 "trained: lower it (4,096 ranks mixtures at a fraction of the cost), or give tokenizer.path"
             )
-        return self
-
-
-class LabelledSet(Section):
-    """Documents with a label or score, for training a criterion or a domain classifier."""
-
-    path: str = Field(description="JSONL or Parquet file, fsspec path; relative to the recipe")
-    text: str = Field(default="text", description="column with the text")
-    label: str = Field(
-        default="label", description="column with the label (domain) or the number (quality, larger = better)"
-    )
-
-
-class CriterionSection(Section):
-    """One quality criterion."""
-
-    name: Name
-    kind: Literal["column", "heuristic", "linear", "regression"] = Field(
-        description=(
-            "column: a number in your files; heuristic: Gopher/C4/FineWeb rules; "
-            "linear: classifier of `good` against the pool, as DCLM; regression: trained on `labelled`"
-        )
-    )
-    column: str | None = Field(default=None, description="kind column: name, dotted for nested fields")
-    direction: Literal["higher", "lower"] = Field(
-        default="higher", description="is a higher or a lower number better?"
-    )
-    good: list[LabelledSet] = Field(
-        default=[], description="kind linear: reference-like text (label column unused)"
-    )
-    bad: list[LabelledSet] = Field(
-        default=[], description="kind linear: pool-like text; left out, a sample of the pool"
-    )
-    labelled: list[LabelledSet] = Field(default=[], description="kind regression: text with a numeric label")
-
-    @model_validator(mode="after")
-    def _complete(self) -> "CriterionSection":
-        needs = {"column": "column", "linear": "good", "regression": "labelled"}.get(self.kind)
-        if needs and not getattr(self, needs):
-            raise ValueError(f"criterion {self.name!r} of kind {self.kind!r} needs the key {needs!r}")
-        fits = {"column": {"column"}, "linear": {"good", "bad"}, "regression": {"labelled"}}
-        _refuse_stray(self, {"column", "good", "bad", "labelled"} - fits.get(self.kind, set()))
-        return self
-
-
-class DomainSection(Section):
-    """Where the domain label of a document comes from."""
-
-    kind: Literal["column", "classifier", "single"] = Field(
-        default="single",
-        description="column: in your files; classifier: trained on `labelled`; single: no domains",
-    )
-    column: str | None = Field(default=None, description="kind column: name of the column")
-    labelled: list[LabelledSet] = Field(default=[], description="kind classifier: text with a domain label")
-    confidence: Share = Field(
-        default=0.0, description="kind classifier: below this probability the label is `other`"
-    )
-    min_documents: int = Field(default=200, ge=1, description="smaller domains are merged into `other`")
-    min_token_share: Share = Field(
-        default=0.0005, description="domains with fewer tokens are merged into `other`"
-    )
-
-    @model_validator(mode="after")
-    def _complete(self) -> "DomainSection":
-        needs = {"column": "column", "classifier": "labelled"}.get(self.kind)
-        if needs and not getattr(self, needs):
-            raise ValueError(f"annotate.domain of kind {self.kind!r} needs the key {needs!r}")
-        fits = {"column": {"column"}, "classifier": {"labelled", "confidence"}}
-        _refuse_stray(self, {"column", "labelled", "confidence"} - fits.get(self.kind, set()))
-        return self
-
-
-class AnnotateSection(Section):
-    """Scores and a domain for every document."""
-
-    domain: DomainSection = DomainSection()
-    criteria: list[CriterionSection] = Field(
-        default=[CriterionSection(name="heuristic", kind="heuristic")], min_length=1
-    )
-    min_coverage: Share = Field(
-        default=0.999, description="least share of documents that every criterion must score"
-    )
-    missing: Literal["renormalise", "median", "drop"] = Field(
-        default="renormalise",
-        description="a missing score: weigh the others, take the domain's median, or drop the document",
-    )
-
-    @model_validator(mode="after")
-    def _distinct(self) -> "AnnotateSection":
-        names = [c.name for c in self.criteria]
-        if twice := sorted({n for n in names if names.count(n) > 1}):
-            raise ValueError(f"criterion name {twice[0]!r} is used twice; names must be distinct")
         return self
 
 

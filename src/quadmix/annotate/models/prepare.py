@@ -1,0 +1,102 @@
+"""The models of a recipe: found, checked and placed before any document is read.
+
+In: the `annotate` section. Out: one `PlacedRecord` per criterion or domain of a kind that needs a model, and
+the annotators made of them. All files are hashed here, once, and their digests are in the run's identity.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from quadmix.annotate.models.base import Settings
+from quadmix.annotate.models.fetch import place
+from quadmix.annotate.models.load import PlacedRecord, from_record, load_model, to_record
+from quadmix.annotate.models.rater import Asked, ModelAnnotator, ModelLabeller, Numbers, embedder
+from quadmix.io.door import is_offline
+from quadmix.recipe import AnnotateSection, CriterionSection, DomainSection, ModelCard, load_card
+from quadmix.recipe.cards import card_folder
+
+DOMAIN = "domain"
+NEURAL = frozenset(("sequence", "hub-head", "frozen-head", "yes-no", "embedding"))
+Records = Mapping[str, PlacedRecord]
+Embed = Callable[[Sequence[str]], Numbers]
+
+
+def model_users(section: AnnotateSection) -> list[CriterionSection | DomainSection]:
+    """Return the criteria and the domain section that need a model."""
+    return [u for u in (*section.criteria, section.domain) if u.kind in ("model", "clusters") and u.model]
+
+
+def model_families(section: AnnotateSection) -> set[str]:
+    """Return the families of the section's models, from their cards alone."""
+    return {load_card(str(user.model)).family for user in model_users(section)}
+
+
+def place_models(section: AnnotateSection) -> dict[str, PlacedRecord]:
+    """Return the placed model of every criterion, by its name, and of the domains, as `domain:`.
+
+    Raises InputError for a card, a file or a digest that is not what it should be; nothing is loaded.
+    """
+    users = {c.name: c for c in section.criteria if c.kind == "model"}
+    found = {name: place_model(user) for name, user in users.items()}
+    if section.domain.kind in ("model", "clusters") and section.domain.model:
+        found[f"{DOMAIN}:"] = place_model(section.domain)
+    return found
+
+
+def place_model(user: CriterionSection | DomainSection, *, offline: bool = False) -> PlacedRecord:
+    """Return the placed model of one criterion, or of the domains. offline: nothing is fetched."""
+    card = load_card(str(user.model))
+    found = place(
+        card,
+        path=user.path,
+        accept_remote_code=user.accept_remote_code,
+        offline=offline or is_offline(),
+        beside=card_folder(str(user.model)),
+    )
+    return to_record(found, pinned=is_pinned(card))
+
+
+def is_pinned(card: ModelCard) -> bool:
+    """Does the card itself name the digest of every file? `place` fills in what it finds."""
+    return bool(card.files) and None not in card.files.values()
+
+
+def asked_of(section: AnnotateSection, record: PlacedRecord) -> Asked:
+    """Return a placed model with the settings of the section."""
+    settings = Settings(device=section.device, precision=section.precision, batch_tokens=section.batch_tokens)
+    return Asked(
+        placed=from_record(record), settings=settings, language=section.language, pinned=record.pinned
+    )
+
+
+def model_annotator(
+    criterion: CriterionSection, section: AnnotateSection, records: Records
+) -> ModelAnnotator:
+    """Return the annotator of a criterion of kind model."""
+    return ModelAnnotator.make(criterion.name, asked_of(section, records[criterion.name]), criterion.output)
+
+
+def model_labeller(section: AnnotateSection, records: Records) -> ModelLabeller:
+    """Return the labeller of domains of kind model."""
+    return ModelLabeller.make(asked_of(section, records[f"{DOMAIN}:"]), section.domain.confidence)
+
+
+def domain_embedder(section: AnnotateSection, records: Records) -> Embed | None:
+    """Return what embeds texts for clusters; None where the recipe names no model for it."""
+    record = records.get(f"{DOMAIN}:")
+    return embedder(asked_of(section, record)) if record else None
+
+
+def try_models(section: AnnotateSection, records: Records) -> None:
+    """Load every model once: a wrong architecture or a missing GPU is told before any document is read."""
+    for record in records.values():
+        asked = asked_of(section, record)
+        load_model(asked.placed, asked.settings)
+
+
+def model_columns(section: AnnotateSection, records: Records) -> dict[str, str]:
+    """Return who reads which of the user's columns: what -> column."""
+    return {
+        f"the model of {name.rstrip(':')!r}": column
+        for name, record in records.items()
+        for column in asked_of(section, record).columns
+    }

@@ -1,0 +1,296 @@
+"""Models as annotators: documents through a card's input, a model's outputs into one number or one label.
+
+In: batches of documents. Out: `Scored` and `Labelled`. A document that the model may not judge (no text, a
+language that the card does not name) or could not judge (not finite, out of memory) has no score, and each
+such document is counted with its reason (promise P8).
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from quadmix.annotate.annotator import OTHER, UNKNOWN, AnnotatorCard, Labelled, Scored
+from quadmix.annotate.models.base import Outputs, Placed, Settings
+from quadmix.annotate.models.load import load_model
+from quadmix.corpus.columns import column_values
+from quadmix.errors import InputError, MissingExtraError
+from quadmix.io.atomic import value_digest
+from quadmix.recipe.cards import ModelCard
+
+ANY = "*"
+Numbers = NDArray[np.float32]
+_FIELD = re.compile(r"\{([^{}]+)\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Asked:
+    """A model and how its documents are prepared. language: the user's column, None where there is none.
+    pinned: were its files held against digests on its card?"""
+
+    placed: Placed
+    settings: Settings
+    language: str | None = None
+    pinned: bool = True
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The user's columns that the model reads."""
+        names = template_columns(self.placed.card.input.template)
+        return (*names, *([self.language] if self.language and ANY not in self.placed.card.languages else []))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelAnnotator:
+    """One output of a model as a quality criterion."""
+
+    card: AnnotatorCard
+    asked: Asked
+    output: str | None = None
+
+    @staticmethod
+    def make(name: str, asked: Asked, output: str | None = None) -> "ModelAnnotator":
+        """Return the annotator with its card; InputError if the model gives no quality, or no such output."""
+        model = asked.placed.card
+        if model.role != "quality":
+            raise InputError(
+                f"criterion {name!r}: card {model.name!r} is for {model.role}, expected one for quality; "
+                "`quadmix raters list` names them"
+            )
+        several = model.output.kind == "number" and len(model.output.labels) > 1
+        if (several and output is None) or (output is not None and output not in model.output.labels):
+            raise InputError(
+                f"criterion {name!r}: output is {output!r}, expected one of "
+                f"{', '.join(model.output.labels) or 'none: the model has one output'}"
+            )
+        card = AnnotatorCard(
+            name=name,
+            kind=f"model:{model.family}",
+            direction="lower" if model.direction == "lower" else "higher",
+            description=f"{model.name}{f' ({output})' if output else ''}: {model.description}",
+            digest=_digest(asked, output),
+            warnings=_warnings(name, asked),
+        )
+        return ModelAnnotator(card, asked, output)
+
+    def score(self, texts: Sequence[str], rows: pa.RecordBatch) -> Scored:
+        """Return (D,) float32 as the card says, NaN with a reason where there is no score."""
+        model, missing = self.asked.placed.card, Counter[str]()
+        usable, given = _outputs(self.asked, texts, rows, missing)
+        values = np.full(len(texts), np.nan, np.float32)
+        with np.errstate(all="ignore"):  # what is not finite is counted below
+            numbers = to_numbers(model, given.values, self.output)
+        bad = ~np.isfinite(numbers)
+        lost = int(bad.sum()) - sum(given.missing.values())
+        missing.update(given.missing)
+        if lost > 0:
+            missing["not_finite"] += lost
+        values[usable] = np.where(bad, np.float32(np.nan), numbers)
+        return Scored(values=values, missing=_sorted(missing))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelLabeller:
+    """The most probable class of a model as the domain; below `confidence` it is `other`."""
+
+    card: AnnotatorCard
+    asked: Asked
+    confidence: float
+
+    @staticmethod
+    def make(asked: Asked, confidence: float) -> "ModelLabeller":
+        """Return the labeller with its card; InputError if the model has no classes."""
+        model = asked.placed.card
+        if model.role != "domain" or model.output.kind != "classes":
+            raise InputError(
+                f"annotate.domain: card {model.name!r} is for {model.role} ({model.output.kind}), expected "
+                "classes of domains; `quadmix raters list` names them"
+            )
+        card = AnnotatorCard(
+            name="domain",
+            kind=f"model:{model.family}",
+            direction="none",
+            description=f"{model.name}: {model.description}",
+            digest=_digest(asked, None),
+            facts={"classes": len(model.output.labels)},
+            warnings=_warnings("domain", asked),
+        )
+        return ModelLabeller(card, asked, confidence)
+
+    def label(self, texts: Sequence[str], rows: pa.RecordBatch) -> Labelled:
+        """Return one label per document: a class, `other` (unsure) or `unknown` (not judged)."""
+        missing = Counter[str]()
+        usable, given = _outputs(self.asked, texts, rows, missing)
+        labels = [UNKNOWN] * len(texts)
+        names = self.asked.placed.card.output.labels
+        missing.update(given.missing)
+        for place, row in zip(usable.tolist(), given.values, strict=True):
+            if np.isnan(row).any():
+                continue
+            best = int(row.argmax())
+            sure = row[best] >= self.confidence
+            labels[place] = names[best] if sure else OTHER
+            missing["below_confidence"] += not sure
+        return Labelled(labels=labels, missing=_sorted(missing))
+
+
+def to_numbers(card: ModelCard, values: Numbers, output: str | None = None) -> Numbers:
+    """Return (D,) the number of each row of outputs (D, K), as the card's `output` says."""
+    out = card.output
+    if out.kind == "classes":
+        number = _of_classes(card, np.clip(values, 0.0, 1.0), output)
+    else:
+        number = values[:, out.labels.index(output) if output else 0]
+    number = number.astype(np.float64)
+    if out.transform == "sigmoid":
+        number = 1.0 / (1.0 + np.exp(-number))
+    elif out.transform == "log":
+        number = np.log(number)
+    return (np.clip(number, *out.clamp) if out.clamp else number).astype(np.float32)
+
+
+def _of_classes(card: ModelCard, values: Numbers, output: str | None) -> NDArray[Any]:
+    out = card.output
+    if output is None and out.values is not None:
+        weights = np.array([out.values[name] for name in out.labels], np.float32)
+        return (values * weights).sum(axis=1) / values.sum(axis=1)
+    column = values[:, out.labels.index(output or str(out.positive))]
+    if output is None and out.negative is not None:
+        # the published rule reads the top label alone, and turns it round where it is the negative one
+        other = values[:, out.labels.index(out.negative)]
+        return np.where(other > column, 1.0 - other, column)
+    return column
+
+
+def template_columns(template: str) -> tuple[str, ...]:
+    """Return the user's columns that a template names besides the text."""
+    return tuple(dict.fromkeys(name for name in _FIELD.findall(template) if name != "text"))
+
+
+def _outputs(
+    asked: Asked, texts: Sequence[str], rows: pa.RecordBatch, missing: Counter[str]
+) -> tuple[NDArray[np.int64], Outputs]:
+    """Return the documents (U,) that the model judges and its outputs; counts the others in `missing`."""
+    reasons = _refused(asked, texts, rows)
+    missing.update(reason for reason in reasons if reason)
+    usable = np.array([i for i, reason in enumerate(reasons) if not reason], np.int64)
+    inputs = _inputs(asked.placed.card, texts, rows, usable.tolist())
+    return usable, _judged(asked, inputs)
+
+
+def _refused(asked: Asked, texts: Sequence[str], rows: pa.RecordBatch) -> list[str]:
+    """Return why the model may not judge each document, "" where it may."""
+    reasons = ["" if text.strip() else "empty_text" for text in texts]
+    known = asked.placed.card.languages
+    if asked.language is None or ANY in known:
+        return reasons
+    languages = column_values(rows, asked.language)
+    return [
+        reason or _language_reason(value, known) for reason, value in zip(reasons, languages, strict=True)
+    ]
+
+
+def _language_reason(value: object, known: Sequence[str]) -> str:
+    code = language_code(value) if isinstance(value, str) else ""
+    if not code:
+        return "language_unknown"
+    return "" if code in known else "language_outside_card"
+
+
+@lru_cache(maxsize=4096)
+def language_code(tag: str) -> str:
+    """Return the ISO 639-1 (or -3) code of a language tag such as en-US or eng_Latn, "" if it is none."""
+    try:
+        from langcodes import Language
+        from langcodes.tag_parser import LanguageTagError
+    except ImportError as error:
+        raise MissingExtraError("langcodes", "annotate", "annotate.language") from error
+    try:
+        return Language.get(tag.strip()).prefer_macrolanguage().language or ""
+    except LanguageTagError:
+        return ""
+
+
+def _inputs(card: ModelCard, texts: Sequence[str], rows: pa.RecordBatch, usable: Sequence[int]) -> list[str]:
+    """Return what the model reads of each usable document."""
+    given = card.input
+    columns = {name: column_values(rows, name) for name in template_columns(given.template)}
+    return [prepare_text(card, texts[i], {n: _plain(v[i]) for n, v in columns.items()}) for i in usable]
+
+
+def prepare_text(card: ModelCard, text: str, columns: dict[str, str]) -> str:
+    """Return one text cut to `chars`, in the template, on one line and in lower case as the card says."""
+    given, values = card.input, columns | {"text": text[: card.input.chars]}
+    made = _FIELD.sub(lambda found: values[found[1]], given.template)
+    if given.one_line:
+        made = " ".join(made.strip().splitlines())
+    return made.lower() if given.lower else made
+
+
+def _plain(value: object) -> str:
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
+
+
+_LAST: dict[tuple[str, Settings], tuple[list[str], Outputs]] = {}
+
+
+def _judged(asked: Asked, inputs: list[str]) -> Outputs:
+    """Run the model once for all criteria that read the same batch (QuRater has four)."""
+    key = (asked.placed.digest, asked.settings)
+    if key in _LAST and _LAST[key][0] == inputs:
+        return _LAST[key][1]
+    width = max(1, len(asked.placed.card.output.labels))
+    given = Outputs(values=np.empty((0, width), np.float32))
+    if inputs:
+        given = load_model(asked.placed, asked.settings).outputs(inputs)
+    _LAST.clear()
+    _LAST[key] = (inputs, given)
+    return given
+
+
+def embedder(asked: Asked) -> Callable[[Sequence[str]], Numbers]:
+    """Return texts -> (D, H) vectors, NaN rows where a text could not be read."""
+    card = asked.placed.card
+    if card.role != "embedding":
+        raise InputError(
+            f"card {card.name!r} is for {card.role}, expected one for embedding; `quadmix raters list` names "
+            "them"
+        )
+
+    def embed(texts: Sequence[str]) -> Numbers:
+        model = load_model(asked.placed, asked.settings)
+        return model.outputs([prepare_text(card, text, {}) for text in texts]).values
+
+    return embed
+
+
+def _digest(asked: Asked, output: str | None) -> str:
+    settings: list[Any] = [asked.placed.digest, output, asked.language, asked.settings.precision]
+    return value_digest(["model", *settings])
+
+
+def _warnings(name: str, asked: Asked) -> tuple[str, ...]:
+    """Name what of a card could not be held against the files or the documents."""
+    card, found = asked.placed.card, list[str]()
+    if ANY not in card.languages and asked.language is None:
+        found.append(
+            f"{name}: {card.name} is for {', '.join(card.languages)}; without annotate.language every "
+            "document is taken to be in these"
+        )
+    if not asked.pinned:
+        found.append(
+            f"{name}: the card of {card.name} does not pin the digests of its files; those found are "
+            "recorded in the run, not held against the publisher's"
+        )
+    return tuple(found)
+
+
+def _sorted(missing: Counter[str]) -> dict[str, int]:
+    return {reason: count for reason, count in sorted(missing.items()) if count}

@@ -1,0 +1,209 @@
+"""What `quadmix raters` does: raters by their cards, tried, trained and looked at in a finished annotation.
+
+In: a card and where its files lie; labelled files; a run folder. Out: small values with lines for people.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from quadmix.annotate.diagnostics import Diagnosis, diagnose
+from quadmix.annotate.models.base import Settings
+from quadmix.annotate.models.fetch import place
+from quadmix.annotate.models.golden import GoldenCheck, check_golden, record_golden
+from quadmix.annotate.models.load import load_model
+from quadmix.annotate.models.prepare import is_pinned
+from quadmix.annotate.models.rater import Asked, ModelAnnotator
+from quadmix.annotate.models.train_fasttext import FastTextTraining, train_fasttext
+from quadmix.annotate.prepare import AnnotatorSet
+from quadmix.annotate.probes import ProbeResult, probe, probe_lines
+from quadmix.annotate.table import survey
+from quadmix.errors import InputError
+from quadmix.io.atomic import read_json, read_value
+from quadmix.io.door import is_offline
+from quadmix.io.rows import read_records
+from quadmix.pipeline.circular import circular_warnings
+from quadmix.pipeline.stages import held_out
+from quadmix.recipe import ModelCard, Recipe, card_names, fixed_texts, load_card, load_recipe, save_card
+from quadmix.recipe.cards import card_folder
+from quadmix.types import Corpus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """A model that was loaded and run. scores: of the 20 fixed texts, as the card turns outputs into numbers
+    (empty for domains and embeddings)."""
+
+    card: ModelCard
+    digest: str
+    golden: GoldenCheck
+    scores: tuple[float, ...]
+    probe: ProbeResult | None
+
+
+def cards() -> list[ModelCard]:
+    """Return all cards of the package."""
+    return [load_card(name) for name in card_names()]
+
+
+def ask(model: str, path: str | None, settings: Settings, *, accept_remote_code: str | None = None) -> Asked:
+    """Return a model whose files were found and checked; nothing is loaded yet."""
+    card = load_card(model)
+    placed = place(
+        card,
+        path=path,
+        accept_remote_code=accept_remote_code,
+        offline=is_offline(),
+        beside=card_folder(model),
+    )
+    return Asked(placed=placed, settings=settings, pinned=is_pinned(card))
+
+
+def try_rater(asked: Asked, output: str | None = None) -> Tried:
+    """Load a model, run the 20 fixed texts and, for quality, the pairs that say whether it points the right
+    way."""
+    card, probed = asked.placed.card, None
+    scores: tuple[float, ...] = ()
+    if card.role == "quality":
+        if output is None and card.output.kind == "number" and len(card.output.labels) > 1:
+            output = next(iter(card.output.labels))
+        rater = ModelAnnotator.make(card.name, asked, output)
+        texts = fixed_texts()
+        scores = tuple(float(v) for v in rater.score(texts, no_columns(asked, len(texts))).values)
+        probed = probe(rater)
+    return Tried(
+        card=card, digest=asked.placed.digest, golden=check_golden(asked), scores=scores, probe=probed
+    )
+
+
+def no_columns(asked: Asked, documents: int) -> pa.RecordBatch:
+    """Return rows in which every column that the model reads is empty."""
+    names = asked.columns or ("",)
+    return pa.RecordBatch.from_arrays([pa.array([""] * documents)] * len(names), names=list(names))
+
+
+def keep_golden(asked: Asked, out: Path) -> ModelCard:
+    """Write the card with the outputs of this model here as its golden ones; return it."""
+    made = asked.placed.card.model_copy(update={"golden": record_golden(asked)})
+    save_card(out, made)
+    return made
+
+
+def texts_of(path: str, column: str) -> list[str]:
+    """Return one column of a labelled file; InputError names a row that holds no text."""
+    return [_text(path, number, row, column) for number, row in enumerate(read_records(path))]
+
+
+def numbers_of(path: str, column: str) -> list[float]:
+    """Return the labels of a labelled file as numbers; InputError names a row that holds none."""
+    found: list[float] = []
+    for number, row in enumerate(read_records(path)):
+        value = row.get(column)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(
+                f"{path}, row {number}: column {column!r} holds {value!r}, expected a number; it has "
+                f"{', '.join(sorted(row))}"
+            )
+        found.append(float(value))
+    return found
+
+
+def _text(path: str, number: int, row: dict[str, object], column: str) -> str:
+    value = row.get(column)
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(
+            f"{path}, row {number}: column {column!r} holds {str(value)[:40]!r}, expected text; it has "
+            f"{', '.join(sorted(row))}"
+        )
+    return value
+
+
+def diagnose_run(run_folder: str | Path) -> Diagnosis:
+    """Look at the annotations of a run: correlations, length, coverage, drift, orientation, circularity.
+
+    Raises InputError where there are no annotations yet.
+    """
+    folder = Path(run_folder)
+    for needed in ("recipe.resolved.yaml", "annotations/manifest.json"):
+        if not (folder / needed).is_file():
+            raise InputError(
+                f"{str(folder)!r} has no {needed}; run `quadmix annotate RECIPE` and name its run folder"
+            )
+    recipe = load_recipe(str(folder / "recipe.resolved.yaml"))
+    corpus = read_value(folder / "corpus" / "manifest.json", Corpus)
+    section = recipe.annotate.model_copy(update={"min_coverage": 0.0})  # what is low is to be looked at
+    surveyed = survey(folder, corpus, section, holdout=held_out(recipe), seed=recipe.seed)
+    found = diagnose(surveyed)
+    probes = tuple(probe(a) for a in AnnotatorSet.load(folder).criteria)
+    return replace(found, probes=probes, circular=tuple(circular_warnings(recipe, _target_texts(recipe))))
+
+
+def _target_texts(recipe: Recipe) -> dict[str, list[str]]:
+    from quadmix.corpus.targets import read_target
+
+    accept = recipe.run.accept_test_targets
+    return {
+        t.name: list(read_target(t, seed=recipe.seed, accept_test=accept).texts()) for t in recipe.targets
+    }
+
+
+def short(card: ModelCard) -> Sequence[str]:
+    """Return the columns of a card in a list: name, role, family, languages, licence."""
+    languages = ", ".join(card.languages[:6]) + (" ..." if len(card.languages) > 6 else "")
+    return (card.name, card.role, card.family, languages, card.licence)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A rater that was trained. facts: what was measured on held-out text, as in its metrics.json."""
+
+    card: str
+    facts: dict[str, Any]
+
+    def lines(self) -> list[str]:
+        """Return the single numbers, then how to use it."""
+        plain = {k: v for k, v in self.facts.items() if isinstance(v, int | float | str)}
+        told = [f"{k:24} {v:.4g}" if isinstance(v, float) else f"{k:24} {v}" for k, v in plain.items()]
+        use = f"in a recipe: annotate.criteria: [{{name: ..., kind: model, model: {self.card}}}]"
+        return [*told, f"{'card':24} {self.card}", use]
+
+
+def train_from_files(
+    name: str,
+    sides: tuple[Sequence[str], Sequence[str]],
+    text: str,
+    out: Path,
+    *,
+    training: FastTextTraining,
+    trained_on: Sequence[str] = (),
+) -> Made:
+    """Train a fastText classifier of the texts of some files (good) against those of others (bad)."""
+    good, bad = ([t for path in paths for t in texts_of(path, text)] for paths in sides)
+    train_fasttext(good, bad, out, name=name, training=training, trained_on=trained_on)
+    return _made(out)
+
+
+def train_head_from_file(name: str, labelled: str, text: str, label: str, embedder: Asked, out: Path) -> Made:
+    """Train a head on frozen embeddings of the texts of a file."""
+    from quadmix.annotate.models.train_head import train_head
+
+    model = load_model(embedder.placed, embedder.settings)
+    train_head(texts_of(labelled, text), numbers_of(labelled, label), out, embedder=model, name=name)
+    return _made(out)
+
+
+def _made(out: Path) -> Made:
+    return Made(card=str(out / "card.yaml"), facts=read_json(out / "metrics.json"))
+
+
+def tried_lines(tried: Tried) -> list[str]:
+    """Return a trial as text."""
+    card = tried.card
+    lines = [f"{card.name}: {card.description}", f"digest   {tried.digest}", f"outputs  {tried.golden.told}"]
+    if tried.scores:
+        shown = ", ".join(f"{s:.4g}" for s in tried.scores)
+        lines.append(f"scores   of the 20 texts ({card.direction} is better): {shown}")
+    return [*lines, *(probe_lines(tried.probe) if tried.probe else [])]
