@@ -16,7 +16,7 @@ of this process on a CPU, the clock's on a GPU.
 `padding`: window / mean tokens. One text fills a core of a CPU, so there this is about all that can be won in
     one number format; a GPU is not filled by one text.
 `copies`: how much memory loading takes at its peak, over the bytes of the weights, in a process of its own.
-Bars: at least 3 times the naive loop on `short`, no more than one copy of the model. The last line is JSON.
+Bars: at least 3 times the naive loop on each set, no more than one copy of the model. The last line is JSON.
 """
 
 import argparse

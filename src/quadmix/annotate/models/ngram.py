@@ -80,7 +80,7 @@ def load_ngram(placed: Placed, settings: Settings) -> NgramModel:
     where kenlm is not installed.
     """
     try:
-        import kenlm
+        import kenlm  # pyright: ignore[reportMissingImports]  (an extra of its own: it needs a compiler)
     except ImportError as error:
         raise MissingExtraError("kenlm", "ngram", f"the model of card {placed.card.name!r}") from error
     card, library = placed.card, _untyped(kenlm)
