@@ -10,11 +10,12 @@ DCLM has 400,000 texts. A few thousand are not enough for its five slow epochs: 
 stays at 0.50 for every text, and 25 epochs at 0.5 take the held-out AUC from 0.63 to 0.85. A model that has
 hardly moved is warned about.
 
-One thread and one seed give the same bytes. fastText 0.10 sets a tenth of its table per thread and leaves the
-rest as the system hands out the memory: zeros for tables from 32 MiB on, whatever was there for smaller ones
-(`Encountered NaN`, or another model each time). So smaller tables are refused.
+One thread and one seed give the same bytes: the library runs in a fresh process that is handed zeros
+(`fasttext_trainer.py` says why), and a table below 32 MiB, which other C libraries than glibc may take from
+used memory even there, is refused.
 """
 
+import importlib.util
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 
 from quadmix.annotate.models.base import Placed, Settings
 from quadmix.annotate.models.fasttext import load_fasttext
+from quadmix.annotate.models.fasttext_trainer import train_apart
 from quadmix.annotate.models.rater import prepare_text
 from quadmix.annotate.trained import auc
 from quadmix.errors import InputError, MissingExtraError
@@ -188,29 +190,22 @@ def _check_counts(truth: NDArray[Any], held: NDArray[np.bool_]) -> None:
 
 
 def _train(training: FastTextTraining, lines: Sequence[str], truth: NDArray[Any], file: Path) -> None:
-    try:
-        import fasttext
-    except ImportError as error:
-        raise MissingExtraError("fasttext-numpy2", "annotate", "training a fastText classifier") from error
+    if importlib.util.find_spec("fasttext") is None:
+        raise MissingExtraError("fasttext-numpy2", "annotate", "training a fastText classifier")
     written = file.with_name("train.txt")
     with replacing(written, durable=False) as temporary, temporary.open("wb") as out:
         for line, kind in zip(lines, truth.tolist(), strict=True):
             out.write(f"{GOOD if kind else BAD} {line}\n".encode("utf-8", "replace"))
+    settings = {
+        "input": str(written), "lr": training.lr, "dim": training.dim, "epoch": training.epochs,
+        "wordNgrams": training.word_ngrams, "minCount": training.min_count, "bucket": training.bucket,
+        "seed": training.seed, "thread": 1, "verbose": 0, "minn": 0, "maxn": 0, "loss": "softmax",
+    }  # fmt: skip
     try:
-        model = fasttext.train_supervised(
-            input=str(written), lr=training.lr, dim=training.dim, epoch=training.epochs,
-            wordNgrams=training.word_ngrams, minCount=training.min_count, bucket=training.bucket,
-            seed=training.seed, thread=1, verbose=0, minn=0, maxn=0, loss="softmax",
-        )  # fmt: skip
-    except (RuntimeError, ValueError) as error:
-        raise InputError(
-            f"fastText could not train: {error} (lr {training.lr}, dim {training.dim}); a lower lr "
-            "helps against NaN"
-        ) from error
+        with replacing(file) as temporary:
+            train_apart(settings, str(temporary))
     finally:
         written.unlink()
-    with replacing(file) as temporary:
-        model.save_model(str(temporary))
 
 
 def _metrics(
