@@ -62,6 +62,7 @@ from quadmix.types import Corpus
 MIN_SAMPLE = 1_000  # pool documents that stand for `bad`, if the good set is smaller
 SAMPLE_SHARE = 0.25  # at most this share of the pool is sampled as `bad`
 VERSION = 1
+_OF_TARGETS = ("overlap", "circularity.json", "manifest.json")  # not taken over from another run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +97,7 @@ class AnnotatorSet:
     @property
     def slow(self) -> bool:
         """Is a model among them, so that unfinished work is worth keeping?"""
-        return any(a.card.kind.startswith("model:") for a in (*self.criteria, self.domain))
+        return any(a.card.kind.startswith(("model:", "clusters")) for a in (*self.criteria, self.domain))
 
     @staticmethod
     def load(folder: str | Path) -> "AnnotatorSet":
@@ -127,18 +128,30 @@ def adopt_annotators(
     corpus lacks.
     """
     found = read_value(Path(source) / "annotators" / "manifest.json", AnnotatorManifest)
-    theirs = AnnotateSection.model_validate(found.section)
-    if differing := _differences(section, theirs):
+    theirs, models = AnnotateSection.model_validate(found.section), place_models(section)
+    if differing := [*_differences(section, theirs), *_other_models(models, found.models)]:
         raise RecipeError(
             f"the recipe's annotate section is not that of {source}, for which its θ was found: "
             f"{'; '.join(differing)}; use the same `annotate`"
         )
-    _columns(section, corpus, found.models)
+    _columns(section, corpus, models)
     for path in sorted(Path(source, "annotators").rglob("*")):
         inside = path.relative_to(source)
-        if path.is_file() and inside.parts[1] != "overlap":  # which is of that run's targets
+        if path.is_file() and inside.parts[1] not in _OF_TARGETS:
             copy_file(path, Path(folder) / inside)
+    # the same models may lie elsewhere now
+    own = replace(found, models=models, section=section.model_dump(mode="json"))
+    write_json(Path(folder) / "annotators" / "manifest.json", own)
     return AnnotatorSet.load(folder)
+
+
+def _other_models(ours: Records, theirs: Records) -> list[str]:
+    """Name the models whose files or cards are not those of the other run."""
+    return [
+        f"the model of {name.rstrip(':')!r} has digest {ours[name].digest}, there {theirs[name].digest}"
+        for name in sorted(ours.keys() & theirs.keys())
+        if ours[name].digest != theirs[name].digest
+    ]
 
 
 def _differences(ours: AnnotateSection, theirs: AnnotateSection) -> list[str]:
@@ -154,11 +167,12 @@ def _differences(ours: AnnotateSection, theirs: AnnotateSection) -> list[str]:
 def _meaning(section: AnnotateSection) -> dict[str, Any]:
     out: dict[str, Any] = {"criteria": [c.name for c in section.criteria]}
     for criterion in section.criteria:
-        keys = ("kind", "column", "direction")
+        keys = ("kind", "column", "direction", "output")
         out |= {f"criteria.{criterion.name}.{key}": getattr(criterion, key) for key in keys}
     domain = section.domain
-    out |= {f"domain.{key}": getattr(domain, key) for key in ("kind", "column", "confidence")}
-    return out | {"missing": section.missing}
+    out |= {f"domain.{key}": getattr(domain, key) for key in ("kind", "column", "confidence", "clusters")}
+    out["domain.model"] = domain.model is not None
+    return out | {key: getattr(section, key) for key in ("missing", "language", "precision")}
 
 
 def prepare_annotators(
