@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
@@ -19,7 +21,10 @@ from quadmix.annotate.clusters import (
     save_clusters,
     train_clusters,
 )
+from quadmix.annotate.models.base import Placed, Settings
+from quadmix.annotate.models.rater import Asked
 from quadmix.errors import InputError
+from quadmix.recipe import ModelCard
 
 NO_ROWS = None  # clusters read texts only
 TOPICS = {
@@ -143,6 +148,46 @@ def test_texts_that_cannot_be_placed_say_why() -> None:
     assert found.labels[1] in model.clusters.names
     assert found.missing == {"not_finite": 1}
     assert model.label([], NO_ROWS).labels == []
+
+
+def asked(language: str | None = "lang", **settings: Any) -> Asked:
+    card = ModelCard.model_validate(
+        {
+            "name": "m", "family": "embedding", "role": "embedding", "model": "m", "licence": "none",
+            "source": "here", "description": "a test", "direction": "none", "languages": ["en"],
+            "output": {"kind": "vector"},
+        }
+    )  # fmt: skip
+    placed = Placed(card=card, folder=Path("/nowhere"), digest="d")
+    return Asked(placed=placed, settings=Settings(device="cpu", **settings), language=language)
+
+
+def test_documents_in_languages_outside_the_models_card_get_no_domain() -> None:
+    clusters, read = made(embed=directions), list[str]()
+
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        read.extend(texts)
+        return directions(texts)
+
+    labeller = ClusterLabeller.make(clusters, embed=embed, confidence=0.0, asked=asked())
+    texts = ["flour oven", "oven dough", "bake flour", " ", "sugar"]
+    rows = pa.RecordBatch.from_pydict({"lang": ["eng_Latn", "de", None, "en", "de"]})
+    found = labeller.label(texts, rows)
+    assert found.labels[0] in clusters.names
+    assert found.labels[1:] == [UNKNOWN] * 4
+    assert found.missing == {"empty_text": 1, "language_outside_card": 2, "language_unknown": 1}
+    assert read == ["flour oven"]
+
+
+def test_the_embedding_model_is_in_the_digest_and_what_its_card_leaves_open_is_told() -> None:
+    clusters = made(embed=directions)
+    cards = [
+        ClusterLabeller.make(clusters, embed=directions, confidence=0.0, asked=one).card
+        for one in (None, asked(), asked(language=None), asked(precision="bfloat16"))
+    ]
+    assert len({card.digest for card in cards}) == 4
+    assert [len(card.warnings) - len(clusters.card.warnings) for card in cards] == [0, 0, 1, 0]
+    assert "without annotate.language" in cards[2].warnings[-1]
 
 
 def test_a_tiny_cluster_joins_its_nearest() -> None:

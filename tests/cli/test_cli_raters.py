@@ -118,3 +118,58 @@ def test_a_card_with_a_wrong_key_names_it(tmp_path: Path) -> None:
     done = cli("show", str(tmp_path / "c.yaml"))
     assert isinstance(done.exception, InputError)
     assert "famly" in str(done.exception) or "family" in str(done.exception)
+
+
+def test_a_head_is_trained_on_an_embedder_of_ones_own_and_found_again(tmp_path: Path) -> None:
+    from annotate.models.encoder_world import save_embedder, texts
+
+    save_embedder(tmp_path / "emb")
+    card = {
+        "name": "emb", "family": "embedding", "role": "embedding", "model": "emb", "licence": "none",
+        "source": "a test", "description": "small", "direction": "none", "output": {"kind": "vector"},
+        "input": {"pooling": "mean", "window": 64},
+    }  # fmt: skip
+    (tmp_path / "emb.yaml").write_text(yaml.safe_dump(card))
+    made = [{"text": t, "label": float(len(set(t.split())) % 7)} for t in texts(120)]
+    write_rows(tmp_path / "scores.jsonl", made)
+    done = cli(
+        "train-head", "mine", "--labelled", str(tmp_path / "scores.jsonl"), "--embedder",
+        str(tmp_path / "emb.yaml"), "--out", str(tmp_path / "head"), "--device", "cpu",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    for told in ("spearman", "length_spearman", "learning curve"):
+        assert told in done.output
+    tried = cli("try", str(tmp_path / "head" / "card.yaml"), "--device", "cpu", "--json")
+    assert len(json.loads(tried.output)["scores"]) == 20
+
+
+def test_golden_outputs_come_with_the_digests_of_all_files(tmp_path: Path) -> None:
+    from annotate.models.encoder_world import bert, save_sequence
+
+    save_sequence(tmp_path / "reg", bert())
+    card = {
+        "name": "reg", "family": "sequence", "role": "quality", "model": "reg", "licence": "none",
+        "source": "a test", "description": "small", "output": {"kind": "number"}, "input": {"window": 64},
+    }  # fmt: skip
+    (tmp_path / "reg.yaml").write_text(yaml.safe_dump(card))
+    recorded = tmp_path / "elsewhere" / "mine.yaml"
+    assert cli("golden", str(tmp_path / "reg.yaml"), "--out", str(recorded)).exit_code == 0
+    files = yaml.safe_load(recorded.read_text())["files"]
+    assert {"config.json", "model.safetensors"} <= files.keys()
+    assert all(len(digest) == 64 for digest in files.values())
+    assert (
+        json.loads(cli("try", str(recorded), "--device", "cpu", "--json").output)["golden"]["passed"] is True
+    )
+    settings = tiny_settings(tmp_path / "run")
+    other = yaml.safe_load(recorded.read_text())
+    other["golden"]["outputs"][0] = [9.0]
+    (tmp_path / "off.yaml").write_text(yaml.safe_dump(other))
+    settings["annotate"]["criteria"] = [{"name": "a", "kind": "model", "model": str(tmp_path / "off.yaml")}]
+    settings["annotate"]["device"] = "cpu"
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(settings))
+    doctor = CliRunner().invoke(app, ["doctor", str(tmp_path / "r.yaml"), "--json"])
+    assert doctor.exit_code == 1
+    assert "WRONG" in json.loads(doctor.output)["model of a"]
+    annotated = CliRunner().invoke(app, ["annotate", str(tmp_path / "r.yaml"), "--quiet"])
+    assert isinstance(annotated.exception, InputError)
+    assert "differs by" in str(annotated.exception)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -17,10 +19,14 @@ from tiny_run import demo_rows, tiny_recipe, tiny_settings
 from typer.testing import CliRunner
 
 from quadmix.annotate.models.train_fasttext import FastTextTraining, train_fasttext
+from quadmix.annotate.prepare import adopt_annotators
 from quadmix.cli.main import app
-from quadmix.errors import InputError
+from quadmix.errors import IdentityError, InputError, RecipeError
+from quadmix.io.atomic import read_value
+from quadmix.pipeline.raters import diagnose_run
 from quadmix.pipeline.run import run
 from quadmix.recipe import Recipe
+from quadmix.types import Corpus
 
 SMALL = FastTextTraining(dim=16, bucket=600_000, epochs=3, heldout=0.2)
 
@@ -208,3 +214,50 @@ def test_a_plan_counts_the_models_time_and_names_those_that_are_not_here(tmp_pat
     assert rating_seconds(tiny_recipe(tmp_path, annotate__criteria=criteria), 4e9, seconds=0.05) == (
         0.0, ("dclm-fasttext",),
     )  # fmt: skip
+
+
+def unpinned(rater: Path, folder: Path, **changes: Any) -> Path:
+    """A copy of the rater whose card names no digests."""
+    folder.mkdir()
+    (folder / "model.bin").write_bytes((rater / "model.bin").read_bytes())
+    card = yaml.safe_load((rater / "card.yaml").read_text())
+    card |= {"files": {"model.bin": None}, **changes}
+    (folder / "card.yaml").write_text(yaml.safe_dump(card))
+    return folder
+
+
+def test_a_model_that_changes_is_another_run(tmp_path: Path, rater: Path) -> None:
+    copy = unpinned(rater, tmp_path / "copy")
+    recipe = recipe_with(tmp_path, copy)
+    folder = run(recipe, until="annotate").folder
+    before = {p.name: p.read_bytes() for p in (folder / "annotations").glob("part-*")}
+    data = bytearray((copy / "model.bin").read_bytes())
+    data[-2] ^= 1  # the last bits of a weight
+    (copy / "model.bin").write_bytes(data)
+    with pytest.raises(IdentityError, match=r"files\.annotate\.mine\.model"):
+        run(recipe, until="annotate")
+    with pytest.raises(InputError, match="other models"):
+        diagnose_run(folder)
+    assert {p.name: p.read_bytes() for p in (folder / "annotations").glob("part-*")} == before
+
+
+def test_another_corpus_is_scored_by_the_same_models_wherever_they_lie(tmp_path: Path, rater: Path) -> None:
+    first = recipe_with(tmp_path / "a", unpinned(rater, tmp_path / "here"))
+    source = run(first, until="annotate").folder
+    moved = recipe_with(tmp_path / "b", unpinned(rater, tmp_path / "there"))
+    corpus = read_value(source / "corpus" / "manifest.json", Corpus)
+    shutil.rmtree(tmp_path / "here")
+    adopted = adopt_annotators(source, tmp_path / "new", moved.annotate, corpus)
+    scored = adopted.criteria[1].score(["some text"], pa.RecordBatch.from_pydict({"text": ["some text"]}))
+    assert np.isfinite(scored.values).all()
+    other = recipe_with(tmp_path / "c", unpinned(rater, tmp_path / "other", direction="lower"))
+    with pytest.raises(RecipeError, match="the model of 'mine' has digest"):
+        adopt_annotators(source, tmp_path / "newer", other.annotate, corpus)
+
+
+def test_every_column_that_a_model_reads_must_be_there(tmp_path: Path, rater: Path) -> None:
+    reads = {"input": {"template": "{url} {text}", "one_line": True}, "languages": ["en"]}
+    copy = unpinned(rater, tmp_path / "copy", **reads)
+    recipe = recipe_with(tmp_path, copy, annotate__language="domain_hint")
+    with pytest.raises(InputError, match=r"the model of 'mine': the files have no column 'url'"):
+        run(recipe, until="annotate")

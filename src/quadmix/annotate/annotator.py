@@ -58,7 +58,13 @@ class Labelled:
 
 
 class Annotator(Protocol):
-    """A quality criterion. `score` must depend on each document alone, never on its batch (promise P7)."""
+    """A quality criterion. What `score` says of a document is a function of that document.
+
+    Its last bits may depend on the batch: a model of texts pads documents to one length, and sums of floats
+    then differ (by up to 3e-7 measured on encoders in float32, more in bfloat16). Batches are formed from the
+    files alone, the same way whatever the workers, so equal inputs still give equal bytes (promise P7). No
+    annotator may take anything else from a batch, such as a mean or a rank.
+    """
 
     @property
     def card(self) -> AnnotatorCard: ...

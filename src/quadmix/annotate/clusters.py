@@ -13,6 +13,7 @@ over the training texts equals the share of them that stay together when the clu
 text labelled with confidence p keeps its company with a probability of roughly p.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from quadmix.annotate.annotator import MAX_CHARS, OTHER, UNKNOWN, AnnotatorCard, Labelled
 from quadmix.annotate.cluster_names import cluster_names
 from quadmix.annotate.features import DOMAIN_FEATURES, SETTINGS, hashed_features
+from quadmix.annotate.models.rater import Asked, asked_digest, asked_warnings, refused
 from quadmix.errors import InputError, MissingExtraError
 from quadmix.io.atomic import map_array, read_value, value_digest, write_array, write_json
 from quadmix.rng import derived_seed
@@ -71,34 +73,52 @@ class ClustersRecord:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClusterLabeller:
-    """The nearest cluster's name as the domain; below `confidence` (see the module) it is `other`."""
+    """The nearest cluster's name as the domain; below `confidence` (see the module) it is `other`.
+    asked: the embedding model, None: texts of every language are placed."""
 
     card: AnnotatorCard
     clusters: Clusters
     embed: Embed | None
     confidence: float
+    asked: Asked | None = None
 
     @staticmethod
-    def make(clusters: Clusters, *, embed: Embed | None, confidence: float) -> "ClusterLabeller":
-        """Return the labeller; InputError if clusters of a model come without it, or the other way round."""
+    def make(
+        clusters: Clusters, *, embed: Embed | None, confidence: float, asked: Asked | None = None
+    ) -> "ClusterLabeller":
+        """Return the labeller; InputError if clusters of a model come without it, or the other way round.
+
+        asked: the model behind `embed`; documents in languages outside its card then get no domain, and what
+        its card leaves open is among the warnings.
+        """
         if (embed is None) != (clusters.projection is not None):
             made = "an embedding model" if embed is None else "the built-in embedding"
             raise InputError(
                 f"domain clusters were made with {made}, got {'none' if embed is None else 'a model'} to "
                 "label with; name the same annotate.domain.model as then"
             )
-        digest = value_digest({"clusters": clusters.card.digest, "confidence": confidence})
-        return ClusterLabeller(replace(clusters.card, digest=digest), clusters, embed, confidence)
+        settings: dict[str, Any] = {"clusters": clusters.card.digest, "confidence": confidence}
+        warnings = clusters.card.warnings
+        if asked is not None:
+            settings["asked"] = asked_digest(asked)
+            warnings += asked_warnings("domain", asked)
+        card = replace(clusters.card, digest=value_digest(settings), warnings=warnings)
+        return ClusterLabeller(card, clusters, embed, confidence, asked)
 
     def label(self, texts: Sequence[str], rows: pa.RecordBatch) -> Labelled:
         """Return a cluster's name, `other` or `unknown` per document, and why it is one of the last two.
 
-        empty_text, not_finite (the model gave no vector): unknown. below_confidence, unseen_words (the
-        built-in embedding knows no word of it): other.
+        empty_text, language_unknown, language_outside_card (of the model's card), not_finite (the model gave
+        no vector): unknown. below_confidence, unseen_words (the built-in embedding knows no word of it):
+        other.
         """
         labels = [UNKNOWN] * len(texts)
-        full = [i for i, text in enumerate(texts) if text.strip()]
-        missing = {"empty_text": len(texts) - len(full)}
+        if self.asked is None:
+            reasons = ["" if text.strip() else "empty_text" for text in texts]
+        else:
+            reasons = refused(self.asked, texts, rows)
+        full = [i for i, reason in enumerate(reasons) if not reason]
+        missing = Counter(reason for reason in reasons if reason)
         if full:
             vectors = _vectors(self.clusters, self.embed, [texts[i] for i in full])
             unit, length = _unit(vectors)

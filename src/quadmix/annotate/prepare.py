@@ -34,7 +34,8 @@ from quadmix.annotate.models.load import PlacedRecord, forget_models
 from quadmix.annotate.models.prepare import (
     DOMAIN,
     Records,
-    domain_embedder,
+    computed_by,
+    domain_model,
     model_annotator,
     model_columns,
     model_labeller,
@@ -100,10 +101,17 @@ class AnnotatorSet:
         return any(a.card.kind.startswith(("model:", "clusters")) for a in (*self.criteria, self.domain))
 
     @staticmethod
-    def load(folder: str | Path) -> "AnnotatorSet":
-        """Load the set that `prepare_annotators` left in a run folder."""
+    def load(folder: str | Path, *, models: Records | None = None) -> "AnnotatorSet":
+        """Load the set that `prepare_annotators` left in a run folder.
+
+        models: found and checked anew, instead of those that the folder names.
+        """
         home = Path(folder) / "annotators"
         manifest = read_value(home / "manifest.json", AnnotatorManifest)
+        if models is not None:
+            if other := _other_models(models, manifest.models):
+                raise InputError(f"{folder} was annotated with other models: {'; '.join(other)}")
+            manifest = replace(manifest, models=dict(models))
         section = AnnotateSection.model_validate(manifest.section)
         criteria = [
             replace(model_annotator(c, section, manifest.models), card=k)
@@ -198,8 +206,8 @@ def prepare_annotators(
         )
         for c in section.criteria
     ]
-    forget_models()  # the workers load their own
     domain = _make_labeller(section, home, models, corpus, seed)
+    forget_models()  # the workers load their own
     manifest = AnnotatorManifest(
         request=request,
         section=section.model_dump(mode="json"),
@@ -239,25 +247,25 @@ def _request(section: AnnotateSection, corpus: Corpus, seed: int, models: Record
         "domain": section.domain.model_dump(mode="json", exclude={"min_documents", "min_token_share"}),
         "files": [file_info(s.path).digest for s in sets],
         "models": {name: record.digest for name, record in models.items()},
-        "reads": [section.language, section.precision],
+        "reads": [section.language, computed_by(section, models)],
     }
     return value_digest(settings)
 
 
 def _columns(section: AnnotateSection, corpus: Corpus, models: Records) -> tuple[str, ...]:
     schema: pa.Schema = schema_of(corpus)
-    asked = {f"criterion {c.name!r}": c.column for c in section.criteria if c.kind == "column" and c.column}
+    asked = [(f"criterion {c.name!r}", c.column) for c in section.criteria if c.kind == "column" and c.column]
     if section.domain.kind == "column" and section.domain.column:
-        asked["annotate.domain"] = section.domain.column
-    asked |= model_columns(section, models)
-    for what, name in asked.items():
+        asked.append(("annotate.domain", section.domain.column))
+    asked += model_columns(section, models)
+    for what, name in asked:
         if not has_column(schema, name):
             raise InputError(
                 f"{what}: the files have no column {name!r}, only {', '.join(map(repr, schema.names[:40]))}; "
                 "name one of these (nested fields are written a.b)"
             )
     tokens = [corpus.columns.tokens] if corpus.columns.tokens else []
-    return tuple(sorted({*asked.values(), *tokens}))
+    return tuple(sorted({*(name for _, name in asked), *tokens}))
 
 
 def _make_criterion(section: CriterionSection, sample: Sequence[str], home: Path) -> Annotator:
@@ -311,9 +319,9 @@ def _load_labeller(section: AnnotateSection, manifest: AnnotatorManifest, home: 
     if section.domain.kind == "model":
         return model_labeller(section, manifest.models)
     if section.domain.kind == "clusters":
-        embed = domain_embedder(section, manifest.models)
+        asked, embed = domain_model(section, manifest.models)
         made = load_clusters(home / "clusters")
-        return ClusterLabeller.make(made, embed=embed, confidence=section.domain.confidence)
+        return ClusterLabeller.make(made, embed=embed, confidence=section.domain.confidence, asked=asked)
     weights = map_array(home / "domain.npy")
     return TrainedLabeller(manifest.domain, weights, manifest.classes, section.domain.confidence)
 
@@ -321,12 +329,12 @@ def _load_labeller(section: AnnotateSection, manifest: AnnotatorManifest, home: 
 def _make_clusters(
     section: AnnotateSection, home: Path, models: Records, corpus: Corpus, seed: int
 ) -> ClusterLabeller:
-    embed = domain_embedder(section, models)
+    asked, embed = domain_model(section, models)
     model = models[f"{DOMAIN}:"].digest if embed else ""
     sample = [t for t in _pool_sample(corpus, MAX_EXAMPLES / max(corpus.documents, 1), seed) if t.strip()]
     made = train_clusters(sample, embed=embed, clusters=section.domain.clusters, seed=seed, embedder=model)
     save_clusters(home / "clusters", made)
-    return ClusterLabeller.make(made, embed=embed, confidence=section.domain.confidence)
+    return ClusterLabeller.make(made, embed=embed, confidence=section.domain.confidence, asked=asked)
 
 
 def _bad_sample(section: AnnotateSection, corpus: Corpus, seed: int) -> list[str]:

@@ -96,10 +96,12 @@ def doctor(
     json_: AsJson = False,
 ) -> None:
     """What is installed, devices, precision, disk, and what would use the network; connects to nothing."""
-    from quadmix.pipeline.doctor import examine
+    from quadmix.pipeline.doctor import UNSOUND, examine
 
     report = examine(_load(recipe, None, None) if recipe else None)
     print_result(report, [f"{k:24} {v}" for k, v in report.items()], json_)
+    if any(UNSOUND in str(value) for value in report.values()):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -64,7 +64,8 @@ def try_(
 ) -> None:
     """Load a model as its card says; run 20 fixed texts, and 16 pairs that show which way it points.
 
-    Exit code 1 if its outputs are not those on the card, or the pairs are ranked the wrong way round.
+    Exit code 1 if its outputs are not those on the card, the pairs are ranked the wrong way round, or no text
+    gets a score.
     """
     from quadmix.annotate.models.base import Settings
     from quadmix.codec import to_json
@@ -77,7 +78,8 @@ def try_(
         "probe": found.probe,
     }  # fmt: skip
     print_result(to_json(shown), tried_lines(found), json_)
-    if found.golden.passed is False or (found.probe and found.probe.verdict == "wrong"):
+    silent = bool(found.scores) and all(score != score for score in found.scores)  # NaN
+    if silent or found.golden.passed is False or (found.probe and found.probe.verdict == "wrong"):
         raise typer.Exit(1)
 
 
@@ -95,10 +97,11 @@ def golden(
     `quadmix raters try` and `quadmix doctor RECIPE` then say whether it still gives that elsewhere.
     """
     from quadmix.annotate.models.base import Settings
-    from quadmix.pipeline.raters import ask, keep_golden
+    from quadmix.pipeline.raters import ask, is_local, keep_golden
 
     settings = Settings(device=device, precision=precision)
-    made = keep_golden(ask(card, path, settings, accept_remote_code=accept_remote_code), out)
+    asked = ask(card, path, settings, accept_remote_code=accept_remote_code)
+    made = keep_golden(asked, out, local=is_local(card, path))
     rows = made.golden.outputs if made.golden else ()
     print_result(
         {"card": str(out), "texts": len(rows)}, [f"{out}: outputs of {len(rows)} texts recorded"], False
@@ -145,6 +148,8 @@ def train_head(
     label: Annotated[str, typer.Option("--label", help="column with the number, larger = better")] = "label",
     path: ModelPath = None,
     device: Device = "auto",
+    precision: Precision = "auto",
+    accept_remote_code: RemoteCode = None,
     json_: AsJson = False,
 ) -> None:
     """Train a regression head on frozen embeddings; held-out Spearman, learning curve, text length alone.
@@ -152,10 +157,11 @@ def train_head(
     In a recipe: `kind: model`, `model: OUT/card.yaml`.
     """
     from quadmix.annotate.models.base import Settings
-    from quadmix.pipeline.raters import ask, train_head_from_file
+    from quadmix.pipeline.raters import ask, is_local, train_head_from_file
 
-    asked = ask(embedder, path, Settings(device=device))
-    made = train_head_from_file(name, labelled, text, label, asked, out)
+    settings = Settings(device=device, precision=precision)
+    asked = ask(embedder, path, settings, accept_remote_code=accept_remote_code)
+    made = train_head_from_file(name, labelled, (text, label), asked, out, local=is_local(embedder, path))
     print_result(made.facts, made.lines(), json_)
 
 

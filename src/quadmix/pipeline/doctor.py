@@ -20,6 +20,9 @@ _EXTRAS = {
 }  # fmt: skip
 
 
+UNSOUND = "WRONG"  # of a model whose outputs are not those of its card
+
+
 def examine(recipe: Recipe | None = None) -> dict[str, Any]:
     """Return a flat mapping of what was found; nothing is downloaded, connected to or written.
 
@@ -62,7 +65,7 @@ def _golden(recipe: Recipe, user: CriterionSection | DomainSection) -> str:
         return f"not checked: {error}"
     finally:
         forget_models()
-    state = {True: "as it should be", False: "WRONG", None: "not comparable"}[checked.passed]
+    state = {True: "as it should be", False: UNSOUND, None: "not comparable"}[checked.passed]
     return f"{checked.model}: {state}; {checked.told}"
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from quadmix import __version__
+from quadmix.annotate.models.prepare import model_digests
 from quadmix.engine.tasks import resolve_workers
 from quadmix.errors import IdentityError, RecipeError
 from quadmix.io.atomic import append_event, file_digest, read_json, value_digest, write_json, write_text
@@ -114,6 +115,7 @@ def identity_facts(recipe: Recipe) -> dict[str, Any]:
     facts["files.corpus"] = value_digest([(i.path.rsplit("/", 1)[-1], i.bytes, i.digest) for i in pool])
     for place, path in _side_files(recipe):
         facts[f"files.{place}"] = file_info(path).digest
+    facts |= {f"files.annotate.{name}": digest for name, digest in model_digests(recipe.annotate).items()}
     if recipe.mixing.theta_from is not None:
         facts["files.theta_from"] = theta_digest(recipe.mixing.theta_from)
     for number, folder in enumerate(recipe.proxy.reuse):
@@ -153,7 +155,8 @@ def theta_digest(folder: str) -> str:
 
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries whose numbers end up in θ* ("" where one is not installed)."""
-    names = ("numpy", "scipy", "torch", "tokenizers", "scikit-learn", "lightgbm", "cmaes", "pyarrow")
+    names = ("numpy", "scipy", "torch", "tokenizers", "scikit-learn", "lightgbm", "cmaes", "pyarrow",
+             "transformers", "fasttext-numpy2", "kenlm", "langcodes")  # fmt: skip
     found = {d: importlib.metadata.version(d) for d in names if _installed(d)}
     return {name: found.get(name, "") for name in names}
 
@@ -187,7 +190,8 @@ def check_identity(folder: Path, facts: Mapping[str, Any]) -> None:
 def _flatten(prefix: str, value: Any, out: dict[str, Any]) -> None:
     if isinstance(value, dict):
         for key, item in cast(dict[str, Any], value).items():
-            if key not in PATH_KEYS:  # their contents are digested instead
+            card = key == "model" and str(item).endswith((".yaml", ".yml"))
+            if key not in PATH_KEYS and not card:  # their contents are digested instead
                 _flatten(f"{prefix}.{key}", item, out)
     elif isinstance(value, list) and any(isinstance(v, dict) for v in cast(list[Any], value)):
         for index, item in enumerate(cast(list[Any], value)):

@@ -52,7 +52,8 @@ def training_place(run: RunSection) -> Place:
 def rating_place(recipe: Recipe) -> Place:
     """Return where documents are scored: as `data_place`, or one worker per GPU where a neural model of the
     recipe runs on GPUs, so that each holds one copy."""
-    from quadmix.annotate.models.prepare import NEURAL, model_families
+    from quadmix.annotate.models.devices import NEURAL
+    from quadmix.annotate.models.prepare import model_families
 
     section = recipe.annotate
     if not NEURAL & model_families(section):

@@ -15,7 +15,7 @@ from quadmix.annotate.models.base import Settings
 from quadmix.annotate.models.fetch import place
 from quadmix.annotate.models.golden import GoldenCheck, check_golden, record_golden
 from quadmix.annotate.models.load import load_model
-from quadmix.annotate.models.prepare import is_pinned
+from quadmix.annotate.models.prepare import is_pinned, place_models
 from quadmix.annotate.models.rater import Asked, ModelAnnotator
 from quadmix.annotate.models.train_fasttext import FastTextTraining, train_fasttext
 from quadmix.annotate.prepare import AnnotatorSet
@@ -62,6 +62,12 @@ def ask(model: str, path: str | None, settings: Settings, *, accept_remote_code:
     return Asked(placed=placed, settings=settings, pinned=is_pinned(card))
 
 
+def is_local(model: str, path: str | None) -> bool:
+    """Do a card's files lie with the user, at `path` or where his own card says, rather than on the hub?"""
+    beside = card_folder(model)
+    return path is not None or (beside is not None and (beside / load_card(model).model).exists())
+
+
 def try_rater(asked: Asked, output: str | None = None) -> Tried:
     """Load a model, run the 20 fixed texts and, for quality, the pairs that say whether it points the right
     way."""
@@ -85,9 +91,17 @@ def no_columns(asked: Asked, documents: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array([""] * documents)] * len(names), names=list(names))
 
 
-def keep_golden(asked: Asked, out: Path) -> ModelCard:
-    """Write the card with the outputs of this model here as its golden ones; return it."""
-    made = asked.placed.card.model_copy(update={"golden": record_golden(asked)})
+def keep_golden(asked: Asked, out: Path, *, local: bool) -> ModelCard:
+    """Write the card with the outputs of this model as its golden ones, and the digests of its files.
+
+    local: the files are the user's, and the card says where they lie; else they are the hub's.
+    """
+    card, folder = asked.placed.card, asked.placed.folder
+    update: dict[str, Any] = {"golden": record_golden(asked)}
+    if local:
+        single = card.family in ("fasttext", "ngram")
+        update["model"] = str((folder / next(iter(card.files)) if single else folder).absolute())
+    made = card.model_copy(update=update)
     save_card(out, made)
     return made
 
@@ -137,7 +151,8 @@ def diagnose_run(run_folder: str | Path) -> Diagnosis:
     section = recipe.annotate.model_copy(update={"min_coverage": 0.0})  # what is low is to be looked at
     surveyed = survey(folder, corpus, section, holdout=held_out(recipe), seed=recipe.seed)
     found = diagnose(surveyed)
-    probes = tuple(probe(a) for a in AnnotatorSet.load(folder).criteria)
+    annotators = AnnotatorSet.load(folder, models=place_models(recipe.annotate))
+    probes = tuple(probe(a) for a in annotators.criteria)
     return replace(found, probes=probes, circular=tuple(circular_warnings(recipe, _target_texts(recipe))))
 
 
@@ -168,7 +183,10 @@ class Made:
         plain = {k: v for k, v in self.facts.items() if isinstance(v, int | float | str)}
         told = [f"{k:24} {v:.4g}" if isinstance(v, float) else f"{k:24} {v}" for k, v in plain.items()]
         use = f"in a recipe: annotate.criteria: [{{name: ..., kind: model, model: {self.card}}}]"
-        return [*told, f"{'card':24} {self.card}", use]
+        points = [f"{p['texts']:,} texts {p['spearman']:.3f}" for p in self.facts.get("curve", [])]
+        curve = [f"{'learning curve':24} {', '.join(points)}"] if points else []
+        warnings = [f"! {warning}" for warning in self.facts.get("warnings", [])]
+        return [*told, *curve, f"{'card':24} {self.card}", use, *warnings]
 
 
 def train_from_files(
@@ -186,12 +204,18 @@ def train_from_files(
     return _made(out)
 
 
-def train_head_from_file(name: str, labelled: str, text: str, label: str, embedder: Asked, out: Path) -> Made:
+def train_head_from_file(
+    name: str, labelled: str, columns: tuple[str, str], embedder: Asked, out: Path, *, local: bool
+) -> Made:
     """Train a head on frozen embeddings of the texts of a file."""
     from quadmix.annotate.models.train_head import train_head
 
+    text, label = columns
     model = load_model(embedder.placed, embedder.settings)
-    train_head(texts_of(labelled, text), numbers_of(labelled, label), out, embedder=model, name=name)
+    folder = embedder.placed.folder if local else None
+    train_head(
+        texts_of(labelled, text), numbers_of(labelled, label), out, embedder=model, name=name, folder=folder
+    )
     return _made(out)
 
 

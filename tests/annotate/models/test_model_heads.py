@@ -202,6 +202,20 @@ def test_a_card_may_not_pool_otherwise_than_sentence_transformers_says(embedder:
         load_embedding(placed(folder, embedding_card("mean")), Settings())
 
 
+def test_a_damaged_folder_gets_no_advice_to_run_its_code(tmp_path: Path) -> None:
+    folder = tmp_path / "cut"
+    save_embedder(folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    with pytest.raises(InputError, match="cannot read") as caught:
+        load_embedding(placed(folder, embedding_card()), Settings())
+    assert "remote_code" not in str(caught.value)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(InputError, match="cannot read") as caught:
+        load_embedding(placed(folder, embedding_card()), Settings())
+    assert "remote_code" not in str(caught.value)
+
+
 # Frozen heads
 
 

@@ -56,7 +56,8 @@ def test_the_head_is_loaded_as_any_card_and_scores_texts_it_has_not_seen(trained
     out, returned = trained
     forget_models()
     found = place(load_card(str(out / "card.yaml")), beside=out)
-    assert found.card == returned
+    assert found.card.model_copy(update={"files": returned.files}) == returned
+    assert found.card.files.items() >= returned.files.items()
     assert (returned.family, returned.trained_on) == ("frozen-head", ("own",))
     assert returned.files == {"head.safetensors": sha256_file(out / "head.safetensors")}
     assert found.base is not None

@@ -8,7 +8,8 @@ from typing import Any
 import huggingface_hub
 import pytest
 
-from quadmix.annotate.models.fetch import place
+from quadmix.annotate.models.fetch import KNOWN_BASES, place
+from quadmix.annotate.models.heads import BASES
 from quadmix.errors import InputError, StoreError
 from quadmix.io.hashing import sha256_file
 from quadmix.recipe.cards import ModelCard, card_folder, card_names, load_card, save_card
@@ -74,15 +75,34 @@ def test_the_digest_follows_what_the_scores_depend_on_and_nothing_else(tmp_path:
     assert place(encoder(), path=folder).digest != plain
 
 
-def test_old_weights_count_only_where_there_are_no_new_ones(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["model.safetensors", "extra.safetensors"])
+def test_weights_of_both_kinds_count_whichever_is_read(tmp_path: Path, other: str) -> None:
     folder = folder_with(tmp_path / "m", config__json="{}", pytorch_model__bin="w")
     first = place(encoder(), path=folder).digest
     (folder / "pytorch_model.bin").write_text("v", encoding="utf-8")
     assert place(encoder(), path=folder).digest != first
-    (folder / "model.safetensors").write_text("w", encoding="utf-8")
+    (folder / other).write_text("w", encoding="utf-8")
     second = place(encoder(), path=folder).digest
-    (folder / "pytorch_model.bin").write_text("never read now", encoding="utf-8")
-    assert place(encoder(), path=folder).digest == second
+    (folder / "pytorch_model.bin").write_text("perhaps read", encoding="utf-8")
+    assert place(encoder(), path=folder).digest != second
+
+
+def test_an_adapter_that_takes_weights_from_elsewhere_is_refused(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path / "m", config__json="{}", model__safetensors="w", adapter_config__json="{}")
+    with pytest.raises(InputError, match="merge the adapter"):
+        place(encoder(), path=folder)
+
+
+def test_what_was_found_pins_every_file(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path / "m", config__json="{}", model__safetensors="w")
+    files = place(encoder(), path=folder).card.files
+    assert files == {n: sha256_file(folder / n) for n in ("config.json", "model.safetensors")}
+
+
+def test_a_hub_head_on_a_known_encoder_needs_no_hub(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path / "m", config__json="{}", model__safetensors="w")
+    assert place(load_card("nvidia-quality"), path=folder, offline=True).base is None
+    assert set(KNOWN_BASES) == set(BASES)
 
 
 def test_a_large_file_is_hashed_once_until_it_changes(tmp_path: Path) -> None:
@@ -143,12 +163,21 @@ def test_code_needs_the_very_commit(tmp_path: Path, accepted: str | None) -> Non
         place(remote(), path=folder, accept_remote_code=accepted)
 
 
-def test_agreed_code_is_part_of_the_digest(tmp_path: Path) -> None:
+def test_code_in_a_local_folder_must_be_pinned_file_by_file(tmp_path: Path) -> None:
     folder = folder_with(tmp_path / "m", config__json="{}", model__safetensors="w", modeling__py="1")
-    found = place(remote(), path=folder, accept_remote_code=COMMIT)
+    (folder / "sub").mkdir()
+    (folder / "sub" / "deep.py").write_text("1", encoding="utf-8")
+    with pytest.raises(InputError, match=r"carries no commit.*modeling\.py: [0-9a-f]{64}; sub/deep\.py: "):
+        place(remote(), path=folder, accept_remote_code=COMMIT)
+    names = ("modeling.py", "sub/deep.py")
+    pinned = remote().model_copy(update={"files": {name: sha256_file(folder / name) for name in names}})
+    found = place(pinned, path=folder, accept_remote_code=COMMIT)
     assert found.card.revision == COMMIT
-    (folder / "modeling.py").write_text("2", encoding="utf-8")
-    assert place(remote(), path=folder, accept_remote_code=COMMIT).digest != found.digest
+    (folder / "sub" / "deep.py").write_text("2", encoding="utf-8")
+    with pytest.raises(InputError, match=r"deep\.py has the sha256"):
+        place(pinned, path=folder, accept_remote_code=COMMIT)
+    with pytest.raises(InputError, match="accept_remote_code is None"):
+        place(pinned, path=folder)
 
 
 def test_without_a_pin_the_users_commit_is_the_pin_and_a_branch_never_is(tmp_path: Path) -> None:

@@ -211,6 +211,19 @@ def test_a_rough_cut_of_a_long_text_changes_nothing(tmp_path: Path, monkeypatch:
     assert loaded.tokenise(documents) == quick
 
 
+@pytest.mark.parametrize("kind", ["t5", "llama", "gpt2"])
+def test_blanks_before_a_text_do_not_take_its_place(tmp_path: Path, kind: Kind) -> None:
+    save(tmp_path, kind)
+    loaded = load_yes_no(make(tmp_path, input={"window": 100}), BATCH)
+    words = " ".join(texts(30, seed=6, longest=60))
+    plain, *others = loaded.tokenise([words, "\n" * 1_000 + words, " \t\n" * 5_000 + words, "\n\n" + words])
+    assert plain
+    assert others == [plain] * 3
+    given = loaded.outputs(["\n" * 1_000 + "bal bel", "\n" * 1_000])
+    assert given.missing == {"no_tokens": 1}
+    assert np.isfinite(given.values[0, 0])
+
+
 def test_special_tokens_in_a_text_are_words(tmp_path: Path) -> None:
     """</s> in a text would end the encoder's input there; broken by a blank it is read as any other word."""
     _, tokenizer = save(tmp_path, "t5")

@@ -19,6 +19,7 @@ from quadmix.errors import InputError, MissingExtraError
 if TYPE_CHECKING:
     import torch
 
+NEURAL = frozenset(("sequence", "hub-head", "frozen-head", "yes-no", "embedding"))  # families torch runs
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
@@ -63,6 +64,13 @@ def choose_dtype(settings: Settings, device: "torch.device") -> "torch.dtype":
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if fast else torch.float32
     return torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+
+
+def resolved(settings: Settings) -> tuple[str, str]:
+    """Return the device and the number format that `auto` means here, such as (cpu, float32); InputError if
+    cuda is asked for and this process sees no GPU."""
+    device = choose_device(settings)
+    return device.type, str(choose_dtype(settings, device)).removeprefix("torch.")
 
 
 def settle(model: Any, settings: Settings, *, last: Any = None) -> Any:

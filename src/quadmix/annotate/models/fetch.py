@@ -24,9 +24,11 @@ Where = str | Path | None
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _READ = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+_FILES = (".arpa", ".bin", ".ftz", ".onnx", ".safetensors", ".yaml", ".yml")  # a model by these is no hub id
 _TORCH = ("pytorch_model*.bin",)
 _CONFIG = ("config.json",)
 _SINGLE_FILE = ("fasttext", "ngram")
+KNOWN_BASES = ("microsoft/deberta-v3-base", "microsoft/mdeberta-v3-base")  # of hub-heads, see heads.BASES
 # what of a card changes what comes out; names, licences and notes do not
 _SETTINGS = {"family", "input", "output", "prompt", "answers", "direction", "languages", "head"}
 
@@ -58,13 +60,20 @@ def place(
     card, folder, keys = (
         _found(card, local, config_only) if local else _downloaded(card, offline, config_only)
     )
+    if (folder / "adapter_config.json").is_file():
+        raise InputError(
+            f"card {card.name!r}: {folder} holds adapter_config.json, which takes weights from elsewhere; "
+            "merge the adapter into the model and name that folder"
+        )
     if card.remote_code:
         _refuse_foreign_code(card, folder)
+        if local:
+            _refuse_unread_code(card, folder)
     digests = {name: sha256_file(folder / name) for name in keys}
     for name, digest in digests.items():
         _compare(card, folder / name, card.files.get(name), digest)
     base = _base(card, folder, accept_remote_code, offline) if card.base else None
-    named = {name: digests[name] for name in card.files}
+    named = {name: digests[name] for name in dict.fromkeys((*card.files, *digests))}
     return Placed(
         card=card.model_copy(update={"files": named}),
         folder=folder,
@@ -114,9 +123,8 @@ def _agreed(card: ModelCard, accepted: str | None) -> ModelCard:
 
 def _refuse_foreign_code(card: ModelCard, folder: Path) -> None:
     """Refuse an `auto_map` that takes code from yet another repository: no commit of that one is pinned."""
-    for name in ("config.json", "tokenizer_config.json"):
-        file = folder / name
-        given = read_json(file) if file.is_file() else None
+    for file in sorted(folder.rglob("*config*.json")):
+        given = read_json(file)
         pairs: Any = cast(dict[str, Any], given).get("auto_map") if isinstance(given, dict) else None
         values = cast(dict[str, Any], pairs).values() if isinstance(pairs, dict) else ()
         if foreign := sorted({str(value) for value in values if "--" in str(value)}):
@@ -124,6 +132,21 @@ def _refuse_foreign_code(card: ModelCard, folder: Path) -> None:
                 f"card {card.name!r}: {file}: auto_map names {foreign[0]!r}, code of another repository at "
                 "no fixed commit; copy that code into the model's folder and name it there"
             )
+
+
+def _code(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.py"))
+
+
+def _refuse_unread_code(card: ModelCard, folder: Path) -> None:
+    """Refuse code in a local folder that the card does not pin: no commit says what is in it."""
+    code = {name: sha256_file(folder / name) for name in _code(folder)}
+    if unread := [name for name in code if card.files.get(name) is None]:
+        lines = "; ".join(f"{name}: {code[name]}" for name in unread)
+        raise InputError(
+            f"card {card.name!r}: loading runs Python code in {folder}, which carries no commit. Read the "
+            f"code, then put its digests under `files` of a card of your own: {lines}"
+        )
 
 
 # Where files lie
@@ -145,7 +168,7 @@ def _local(card: ModelCard, path: Where, beside: Where) -> Path | None:
     own = Path(beside or ".") / Path(card.model).expanduser()
     if (beside is not None or Path(card.model).is_absolute()) and own.exists():
         return own
-    if not _HUB_ID.fullmatch(card.model) or own.suffix in (".bin", ".ftz", ".yaml"):
+    if not _HUB_ID.fullmatch(card.model) or own.suffix in _FILES:
         raise InputError(
             f"card {card.name!r}: model is {redact(card.model)!r}: {redact(str(own))} does not exist, and "
             "it is no id on the hub (owner/name); pass the path of the model's file or folder"
@@ -172,9 +195,10 @@ def _found(card: ModelCard, local: Path, config_only: bool) -> tuple[ModelCard, 
 def _keys(card: ModelCard, folder: Path, config_only: bool) -> dict[str, str]:
     names = _CONFIG if config_only else _named(card)
     if card.family not in _SINGLE_FILE and not config_only:
-        names = (*names, *_matching(folder, _patterns(card)))
-        if not any(n.endswith(".safetensors") for n in names):
-            names = (*names, *_matching(folder, _TORCH))
+        # both kinds of weights: which of them is read is the library's affair
+        names = (*names, *_matching(folder, (*_patterns(card), *_TORCH)))
+        if card.remote_code:
+            names = (*names, *_code(folder))
     if absent := [name for name in names if not (folder / name).is_file()]:
         raise InputError(
             f"card {card.name!r}: {folder / absent[0]} does not exist; expected "
@@ -240,10 +264,11 @@ def _snapshot(card: ModelCard, patterns: Sequence[str], offline: bool) -> Path:
 # The embedder below a head
 
 
-def _base(card: ModelCard, folder: Path, accepted: str | None, offline: bool) -> Placed:
-    name = str(card.base)
+def _base(card: ModelCard, folder: Path, accepted: str | None, offline: bool) -> Placed | None:
+    name, near = str(card.base), folder / "base"
+    if card.family == "hub-head" and name in KNOWN_BASES and not near.is_dir():
+        return None  # its layers are known, and its weights are in the head's own file
     own = name.endswith((".yaml", ".yml"))
-    near = folder / "base"
     if own or name in card_names():
         found = load_card(str(folder / name) if own else name)
         beside = card_folder(str(folder / name)) if own else None

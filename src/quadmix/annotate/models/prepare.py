@@ -8,14 +8,22 @@ from collections.abc import Callable, Mapping, Sequence
 
 from quadmix.annotate.models.base import Settings
 from quadmix.annotate.models.fetch import place
-from quadmix.annotate.models.load import PlacedRecord, from_record, load_model, to_record
-from quadmix.annotate.models.rater import Asked, ModelAnnotator, ModelLabeller, Numbers, embedder
+from quadmix.annotate.models.golden import check_golden
+from quadmix.annotate.models.load import PlacedRecord, forget_models, from_record, load_model, to_record
+from quadmix.annotate.models.rater import (
+    Asked,
+    ModelAnnotator,
+    ModelLabeller,
+    Numbers,
+    computing,
+    embedder,
+)
+from quadmix.errors import InputError
 from quadmix.io.door import is_offline
 from quadmix.recipe import AnnotateSection, CriterionSection, DomainSection, ModelCard, load_card
 from quadmix.recipe.cards import card_folder
 
 DOMAIN = "domain"
-NEURAL = frozenset(("sequence", "hub-head", "frozen-head", "yes-no", "embedding"))
 Records = Mapping[str, PlacedRecord]
 Embed = Callable[[Sequence[str]], Numbers]
 
@@ -80,23 +88,42 @@ def model_labeller(section: AnnotateSection, records: Records) -> ModelLabeller:
     return ModelLabeller.make(asked_of(section, records[f"{DOMAIN}:"]), section.domain.confidence)
 
 
-def domain_embedder(section: AnnotateSection, records: Records) -> Embed | None:
-    """Return what embeds texts for clusters; None where the recipe names no model for it."""
+def domain_model(section: AnnotateSection, records: Records) -> tuple[Asked | None, Embed | None]:
+    """Return the model of clusters and what embeds texts with it; None where the recipe names none."""
     record = records.get(f"{DOMAIN}:")
-    return embedder(asked_of(section, record)) if record else None
+    asked = asked_of(section, record) if record else None
+    return asked, embedder(asked) if asked else None
+
+
+def computed_by(section: AnnotateSection, records: Records) -> dict[str, tuple[str, ...]]:
+    """Return device and number format in which each neural model runs here."""
+    return {name: computing(asked_of(section, record)) for name, record in records.items()}
 
 
 def try_models(section: AnnotateSection, records: Records) -> None:
-    """Load every model once: a wrong architecture or a missing GPU is told before any document is read."""
-    for record in records.values():
+    """Load every model once, one after the other, and hold it against the outputs on its card.
+
+    A wrong architecture, a missing GPU or other outputs are an InputError before any document is read.
+    """
+    for name, record in records.items():
         asked = asked_of(section, record)
         load_model(asked.placed, asked.settings)
+        if asked.placed.card.golden is not None:
+            checked = check_golden(asked)
+            if checked.passed is False:
+                raise InputError(f"the model of {name.rstrip(':')!r}, {checked.model}, {checked.told}")
+        forget_models()
 
 
-def model_columns(section: AnnotateSection, records: Records) -> dict[str, str]:
-    """Return who reads which of the user's columns: what -> column."""
-    return {
-        f"the model of {name.rstrip(':')!r}": column
+def model_columns(section: AnnotateSection, records: Records) -> list[tuple[str, str]]:
+    """Return who reads which of the user's columns, as (who, column)."""
+    return [
+        (f"the model of {name.rstrip(':')!r}", column)
         for name, record in records.items()
         for column in asked_of(section, record).columns
-    }
+    ]
+
+
+def model_digests(section: AnnotateSection) -> dict[str, str]:
+    """Return the digest of every model that the section names, of its card's settings and all its files."""
+    return {f"{name.rstrip(':')}.model": record.digest for name, record in place_models(section).items()}

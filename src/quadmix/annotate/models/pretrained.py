@@ -5,8 +5,10 @@ unless the card says it needs to (`fetch.place` has asked for consent by then). 
 that the folder lacks with random ones and goes on: that is refused here.
 """
 
+import json
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from quadmix.annotate.models.base import Placed
@@ -14,6 +16,7 @@ from quadmix.annotate.models.devices import import_torch, import_transformers
 from quadmix.errors import InputError
 
 UNLIMITED = 1_000_000  # a tokenizer that does not know its limit says 1e30
+_CODE = ". A model that needs code of its repository has remote_code: true on its card"
 PADDED_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet", "xmod"}
 
 
@@ -134,12 +137,20 @@ def _read(placed: Placed, auto: str, expected: str, **extra: Any) -> Any:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"card {placed.card.name!r}: {auto} cannot read {placed.folder} ({reason}); expected {expected}"
-            + (
-                ""
-                if remote
-                else ". A model that needs code of its repository has remote_code: true on its card"
-            )
+            + (_CODE if not remote and _names_code(placed.folder) else "")
         ) from error
+
+
+def _names_code(folder: Path) -> bool:
+    """Return whether the folder's configuration names code of its own; False where it cannot be read."""
+    for file in (folder / "config.json", folder / "tokenizer_config.json"):
+        try:
+            given: Any = json.loads(file.read_bytes())
+        except (OSError, ValueError):  # absent or damaged: that is the failure, and it is told already
+            continue
+        if isinstance(given, dict) and "auto_map" in given:
+            return True
+    return False
 
 
 @contextmanager

@@ -19,13 +19,16 @@ from numpy.typing import NDArray
 
 from quadmix.annotate.annotator import OTHER, UNKNOWN, AnnotatorCard, Labelled, Scored
 from quadmix.annotate.models.base import Outputs, Placed, Settings
+from quadmix.annotate.models.devices import NEURAL, resolved
 from quadmix.annotate.models.load import load_model
 from quadmix.corpus.columns import column_values
-from quadmix.errors import InputError, MissingExtraError
+from quadmix.errors import InputError, MissingExtraError, QuadmixError
 from quadmix.io.atomic import value_digest
 from quadmix.recipe.cards import ModelCard
 
 ANY = "*"
+KEPT = 8  # models whose outputs for the batch at hand are kept
+_NOT_THE_DOCUMENT = (QuadmixError, MemoryError, OSError)  # what the same call may do another time
 Numbers = NDArray[np.float32]
 _FIELD = re.compile(r"\{([^{}]+)\}")
 
@@ -57,8 +60,10 @@ class ModelAnnotator:
 
     @staticmethod
     def make(name: str, asked: Asked, output: str | None = None) -> "ModelAnnotator":
-        """Return the annotator with its card; InputError if the model gives no quality, or no such output."""
+        """Return the annotator with its card; InputError if the model gives no quality, or no such output, or
+        its card names a language by no code, or its device is not there."""
         model = asked.placed.card
+        check_languages(model)
         if model.role != "quality":
             raise InputError(
                 f"criterion {name!r}: card {model.name!r} is for {model.role}, expected one for quality; "
@@ -75,8 +80,8 @@ class ModelAnnotator:
             kind=f"model:{model.family}",
             direction="lower" if model.direction == "lower" else "higher",
             description=f"{model.name}{f' ({output})' if output else ''}: {model.description}",
-            digest=_digest(asked, output),
-            warnings=_warnings(name, asked),
+            digest=asked_digest(asked, output),
+            warnings=asked_warnings(name, asked),
         )
         return ModelAnnotator(card, asked, output)
 
@@ -106,8 +111,10 @@ class ModelLabeller:
 
     @staticmethod
     def make(asked: Asked, confidence: float) -> "ModelLabeller":
-        """Return the labeller with its card; InputError if the model has no classes."""
+        """Return the labeller with its card; InputError if the model has no classes, or its card names a
+        language by no code, or its device is not there."""
         model = asked.placed.card
+        check_languages(model)
         if model.role != "domain" or model.output.kind != "classes":
             raise InputError(
                 f"annotate.domain: card {model.name!r} is for {model.role} ({model.output.kind}), expected "
@@ -118,14 +125,41 @@ class ModelLabeller:
             kind=f"model:{model.family}",
             direction="none",
             description=f"{model.name}: {model.description}",
-            digest=_digest(asked, None),
+            digest=asked_digest(asked),
             facts={"classes": len(model.output.labels)},
-            warnings=_warnings("domain", asked),
+            warnings=asked_warnings("domain", asked),
         )
         return ModelLabeller(card, asked, confidence)
 
     def label(self, texts: Sequence[str], rows: pa.RecordBatch) -> Labelled:
-        """Return one label per document: a class, `other` (unsure) or `unknown` (not judged)."""
+        """Return one label per document: a class, `other` (unsure) or `unknown` (not judged).
+
+        If the model fails on the batch, it is asked document by document; those it fails on are `unknown`
+        with the reason failed_<error>. If it fails on all of them it is broken, and its error is raised.
+        """
+        try:
+            return self._labelled(texts, rows)
+        except _NOT_THE_DOCUMENT:
+            raise
+        except Exception:  # models may raise anything
+            labels, missing = [UNKNOWN] * len(texts), Counter[str]()
+            failed = 0
+            for i, text in enumerate(texts):
+                try:
+                    one = self._labelled([text], rows.slice(i, 1))
+                except _NOT_THE_DOCUMENT:
+                    raise
+                except Exception as error:
+                    failed += 1
+                    missing[f"failed_{type(error).__name__}"] += 1  # its message may quote the document
+                else:
+                    labels[i] = one.labels[0]
+                    missing.update(one.missing)
+            if failed == len(texts) > 1:
+                raise
+            return Labelled(labels=labels, missing=_sorted(missing))
+
+    def _labelled(self, texts: Sequence[str], rows: pa.RecordBatch) -> Labelled:
         missing = Counter[str]()
         usable, given = _outputs(self.asked, texts, rows, missing)
         labels = [UNKNOWN] * len(texts)
@@ -178,30 +212,68 @@ def _outputs(
     asked: Asked, texts: Sequence[str], rows: pa.RecordBatch, missing: Counter[str]
 ) -> tuple[NDArray[np.int64], Outputs]:
     """Return the documents (U,) that the model judges and its outputs; counts the others in `missing`."""
-    reasons = _refused(asked, texts, rows)
+    reasons = refused(asked, texts, rows)
     missing.update(reason for reason in reasons if reason)
     usable = np.array([i for i, reason in enumerate(reasons) if not reason], np.int64)
     inputs = _inputs(asked.placed.card, texts, rows, usable.tolist())
     return usable, _judged(asked, inputs)
 
 
-def _refused(asked: Asked, texts: Sequence[str], rows: pa.RecordBatch) -> list[str]:
-    """Return why the model may not judge each document, "" where it may."""
+def refused(asked: Asked, texts: Sequence[str], rows: pa.RecordBatch) -> list[str]:
+    """Return why the model may not judge each document (empty_text, language_unknown, language_outside_card),
+    "" where it may."""
     reasons = ["" if text.strip() else "empty_text" for text in texts]
     known = asked.placed.card.languages
     if asked.language is None or ANY in known:
         return reasons
-    languages = column_values(rows, asked.language)
+    languages, codes = column_values(rows, asked.language), _codes(known)
     return [
-        reason or _language_reason(value, known) for reason, value in zip(reasons, languages, strict=True)
+        reason or _language_reason(value, codes) for reason, value in zip(reasons, languages, strict=True)
     ]
 
 
-def _language_reason(value: object, known: Sequence[str]) -> str:
+def check_languages(card: ModelCard) -> None:
+    """Raise InputError if the card names a language by something that is no code, such as English."""
+    for tag in card.languages:
+        if tag != ANY and not _is_code(tag):
+            raise InputError(
+                f"card {card.name!r}: languages names {tag!r}, expected codes such as en, deu or eng_Latn, "
+                f"or {ANY!r} for any language; correct the card"
+            )
+
+
+def _language_reason(value: object, known: frozenset[str]) -> str:
     code = language_code(value) if isinstance(value, str) else ""
     if not code:
         return "language_unknown"
-    return "" if code in known else "language_outside_card"
+    return "" if code in known or _group(code) in known else "language_outside_card"
+
+
+@lru_cache(maxsize=256)
+def _codes(tags: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(language_code(tag) for tag in tags)
+
+
+@lru_cache(maxsize=256)
+def _is_code(tag: str) -> bool:
+    if not language_code(tag):
+        return False
+    from langcodes import Language
+
+    return Language.get(tag.strip()).is_valid()
+
+
+@lru_cache(maxsize=4096)
+def _group(code: str) -> str:
+    """Return the code that stands for a group of languages with this one (no for nb and nn), "" if none does.
+
+    A group's code that is in use for one of its languages alone (zh for Mandarin, ms for Malay) stands for
+    that one: Cantonese is not zh, nor Indonesian ms.
+    """
+    from langcodes.data_dicts import MACROLANGUAGES, NORMALIZED_MACROLANGUAGES
+
+    group = MACROLANGUAGES.get(code, "")
+    return "" if group in NORMALIZED_MACROLANGUAGES.values() else group
 
 
 @lru_cache(maxsize=4096)
@@ -242,27 +314,46 @@ _LAST: dict[tuple[str, Settings], tuple[list[str], Outputs]] = {}
 
 
 def _judged(asked: Asked, inputs: list[str]) -> Outputs:
-    """Run the model once for all criteria that read the same batch (QuRater has four)."""
+    """Run each model once for all criteria that read the same batch (QuRater has four)."""
     key = (asked.placed.digest, asked.settings)
-    if key in _LAST and _LAST[key][0] == inputs:
-        return _LAST[key][1]
-    width = max(1, len(asked.placed.card.output.labels))
-    given = Outputs(values=np.empty((0, width), np.float32))
-    if inputs:
-        given = load_model(asked.placed, asked.settings).outputs(inputs)
-    _LAST.clear()
+    last = _LAST.get(key)
+    if last is not None and last[0] == inputs:
+        return last[1]
+    if not inputs:
+        width = max(1, len(asked.placed.card.output.labels))
+        return Outputs(values=np.empty((0, width), np.float32))
+    given = load_model(asked.placed, asked.settings).outputs(inputs)
+    if last is not None:  # a new batch has begun: what is kept, of other models too, is of the one before
+        _LAST.clear()
+    for old in list(_LAST)[: 1 - KEPT]:
+        _LAST.pop(old, None)
     _LAST[key] = (inputs, given)
     return given
 
 
+def check_text_alone(card: ModelCard) -> None:
+    """Raise InputError if the card's template names columns: texts are embedded without them."""
+    if columns := template_columns(card.input.template):
+        raise InputError(
+            f"card {card.name!r}: input.template names {', '.join(map(repr, columns))}, expected {{text}} "
+            "alone, since texts are embedded without the user's columns; take the names out of the template "
+            "or choose another embedding"
+        )
+
+
 def embedder(asked: Asked) -> Callable[[Sequence[str]], Numbers]:
-    """Return texts -> (D, H) vectors, NaN rows where a text could not be read."""
+    """Return texts -> (D, H) vectors, NaN rows where a text could not be read.
+
+    Raises InputError for a card of another role, or whose template names columns, which texts alone lack.
+    """
     card = asked.placed.card
+    check_languages(card)
     if card.role != "embedding":
         raise InputError(
             f"card {card.name!r} is for {card.role}, expected one for embedding; `quadmix raters list` names "
             "them"
         )
+    check_text_alone(card)
 
     def embed(texts: Sequence[str]) -> Numbers:
         model = load_model(asked.placed, asked.settings)
@@ -271,12 +362,23 @@ def embedder(asked: Asked) -> Callable[[Sequence[str]], Numbers]:
     return embed
 
 
-def _digest(asked: Asked, output: str | None) -> str:
-    settings: list[Any] = [asked.placed.digest, output, asked.language, asked.settings.precision]
+def asked_digest(asked: Asked, output: str | None = None) -> str:
+    """Return the digest of all that the numbers of a model depend on.
+
+    Device and number format of neural models are in it as they are here, not as `auto`: scores in bfloat16
+    and in float32 are not mixed. Raises InputError if device is cuda and no GPU is here.
+    """
+    settings: list[Any] = [asked.placed.digest, output, asked.language, *computing(asked)]
     return value_digest(["model", *settings])
 
 
-def _warnings(name: str, asked: Asked) -> tuple[str, ...]:
+def computing(asked: Asked) -> tuple[str, ...]:
+    """Return device and number format in which a neural model runs here, such as (cuda, bfloat16); nothing
+    for other models, whose numbers depend on neither. InputError as `asked_digest`."""
+    return resolved(asked.settings) if asked.placed.card.family in NEURAL else ()
+
+
+def asked_warnings(name: str, asked: Asked) -> tuple[str, ...]:
     """Name what of a card could not be held against the files or the documents."""
     card, found = asked.placed.card, list[str]()
     if ANY not in card.languages and asked.language is None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from quadmix.annotate.models.base import Placed, TextModel
 from quadmix.annotate.models.devices import import_torch
 from quadmix.annotate.models.heads import read_layers
-from quadmix.annotate.models.rater import prepare_text
+from quadmix.annotate.models.rater import check_text_alone, prepare_text
 from quadmix.annotate.trained import spearman
 from quadmix.errors import InputError, MissingExtraError
 from quadmix.io.atomic import replacing, write_json
@@ -140,6 +140,7 @@ def _data(
         )
     if empty := [row for row, text in enumerate(texts) if not text.strip()]:
         raise InputError(f"the text in row {empty[0]} is empty; remove the rows {empty[:5]}")
+    check_text_alone(embedder.card)
     outputs = embedder.outputs([prepare_text(embedder.card, text, {}) for text in texts])
     have = np.isfinite(outputs.values).all(axis=1)
     keys = doc_keys(list(texts))

@@ -10,10 +10,10 @@ answers it is P(yes) / (P(yes) + P(no)), which a model that likes to begin other
 sums over the spellings; of each the first token counts, in both ways it can follow the prompt, with a blank
 before it or without.
 
-The text is cut until the prompt fits the window; the question around it never is. Words of a text that spell
-a special token of the model (`</s>`, `<s>` in old HTML) are broken by a blank, since the model would read the
-end of its input there. A text that argues with the question is not recognised: the score is the model's
-opinion.
+Blanks before a text are left out, and the text is cut until the prompt fits the window; the question around
+it never is. Words of a text that spell a special token of the model (`</s>`, `<s>` in old HTML) are broken by
+a blank, since the model would read the end of its input there. A text that argues with the question is not
+recognised: the score is the model's opinion.
 """
 
 import copy
@@ -55,6 +55,8 @@ class Prompt:
 
     def tokenise(self, texts: Sequence[str]) -> list[list[list[int]]]:
         """Return per text one window, the prompt with as much of the text as fits; none if nothing does."""
+        # blanks before the first word would fill the window, and words beyond it be lost
+        texts = [text.lstrip() for text in texts]
         texts = [self.special.sub(_broken, text) if self.special else text for text in texts]
         return [[row] if row else [] for row in self._fitted(self._starts(texts))]
 
