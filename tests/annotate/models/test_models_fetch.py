@@ -297,3 +297,50 @@ def test_the_cards_of_the_package_are_whole() -> None:
         organizer = cards[f"weborganizer-{name}"]
         assert (len(organizer.output.labels), organizer.remote_code) == (24, True)
         assert ("{url}" in organizer.input.template) == ("nourl" not in name)
+
+
+# What a careless or hostile folder holds
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("config.json", {"text_config": {"auto_map": {"AutoModel": "other/code--modeling.X"}}}),
+        ("processor.json", {"auto_map": {"AutoModel": "other/code--modeling.X"}}),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": [None, "other/code--tok.X"]}}),
+    ],
+)
+def test_foreign_code_is_found_in_any_file_and_at_any_depth(
+    tmp_path: Path, name: str, given: dict[str, Any]
+) -> None:
+    folder = folder_with(tmp_path / "m", config__json="{}", model__safetensors="w")
+    (folder / name).write_text(json.dumps(given), encoding="utf-8")
+    with pytest.raises(InputError, match="code of another repository"):
+        place(remote(), path=folder, accept_remote_code=COMMIT)
+
+
+def test_a_bare_name_is_looked_for_beside_the_card_first(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'nope', which is neither a file or folder beside the card"):
+        place(card(model="nope"), beside=tmp_path, offline=True)
+
+
+def test_a_folder_like_code_and_a_number_that_is_none_do_no_harm(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path / "m", config__json='{"x": NaN}', model__safetensors="w")
+    (folder / "x.py").mkdir()
+    assert place(remote(), path=folder, accept_remote_code=COMMIT).digest
+
+
+def test_a_base_whose_card_pins_more_than_is_read_and_one_that_no_card_names(tmp_path: Path) -> None:
+    head = folder_with(tmp_path / "m", config__json="{}", model__safetensors="w")
+    below = folder_with(tmp_path / "b", config__json="{}", model__safetensors="w")
+    vector = encoder(family="embedding", role="embedding", model="../b", output={"kind": "vector"})
+    save_card(head / "base.yaml", place(vector, path=below).card)
+    base = place(card(family="hub-head", model="o/n", files={}, base="base.yaml"), path=head).base
+    assert base is not None
+    assert list(base.card.files) == ["config.json"]
+    (head / "base").mkdir()
+    (head / "base" / "config.json").write_text("{}", encoding="utf-8")
+    plain = card(family="hub-head", model="o/n", files={})
+    first = place(plain, path=head).digest
+    (head / "base" / "config.json").write_text('{"a": 1}', encoding="utf-8")
+    assert place(plain, path=head).digest != first

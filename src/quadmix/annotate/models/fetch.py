@@ -6,15 +6,16 @@ be read. A file whose sha256 is not the card's is refused; code of a repository 
 that the user names (promise: nothing runs that was not agreed to).
 """
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from quadmix.annotate.models.base import Placed
 from quadmix.errors import InputError, MissingExtraError, StoreError
-from quadmix.io.atomic import read_json, value_digest
+from quadmix.io.atomic import value_digest
 from quadmix.io.door import explained, is_offline
 from quadmix.io.hashing import sha256_file
 from quadmix.recipe.cards import ModelCard, card_folder, card_names, load_card
@@ -60,7 +61,7 @@ def place(
     card, folder, keys = (
         _found(card, local, config_only) if local else _downloaded(card, offline, config_only)
     )
-    if (folder / "adapter_config.json").is_file():
+    if card.family not in _SINGLE_FILE and (folder / "adapter_config.json").is_file():
         raise InputError(
             f"card {card.name!r}: {folder} holds adapter_config.json, which takes weights from elsewhere; "
             "merge the adapter into the model and name that folder"
@@ -72,8 +73,9 @@ def place(
     digests = {name: sha256_file(folder / name) for name in keys}
     for name, digest in digests.items():
         _compare(card, folder / name, card.files.get(name), digest)
-    base = _base(card, folder, accept_remote_code, offline) if card.base else None
-    named = {name: digests[name] for name in dict.fromkeys((*card.files, *digests))}
+    below = card.base or (card.family == "hub-head" and (folder / "base").is_dir())
+    base = _base(card, folder, accept_remote_code, offline) if below else None
+    named = {name: digests[name] for name in dict.fromkeys((*card.files, *digests)) if name in digests}
     return Placed(
         card=card.model_copy(update={"files": named}),
         folder=folder,
@@ -123,19 +125,32 @@ def _agreed(card: ModelCard, accepted: str | None) -> ModelCard:
 
 def _refuse_foreign_code(card: ModelCard, folder: Path) -> None:
     """Refuse an `auto_map` that takes code from yet another repository: no commit of that one is pinned."""
-    for file in sorted(folder.rglob("*config*.json")):
-        given = read_json(file)
-        pairs: Any = cast(dict[str, Any], given).get("auto_map") if isinstance(given, dict) else None
-        values = cast(dict[str, Any], pairs).values() if isinstance(pairs, dict) else ()
-        if foreign := sorted({str(value) for value in values if "--" in str(value)}):
+    for file in sorted(path for path in folder.rglob("*.json") if path.is_file()):
+        if foreign := sorted({name for name in _code_names(file) if "--" in name}):
             raise InputError(
                 f"card {card.name!r}: {file}: auto_map names {foreign[0]!r}, code of another repository at "
                 "no fixed commit; copy that code into the model's folder and name it there"
             )
 
 
+def _code_names(file: Path) -> list[str]:
+    """Return what every `auto_map` in a JSON file names, however deep it stands."""
+    found: list[str] = []
+
+    def look(node: dict[str, Any]) -> dict[str, Any]:
+        if "auto_map" in node:
+            found.append(str(node["auto_map"]))
+        return node
+
+    try:
+        json.loads(file.read_bytes(), object_hook=look)
+    except ValueError:
+        return []  # the loader will not read it either
+    return found
+
+
 def _code(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.py"))
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.py") if p.is_file())
 
 
 def _refuse_unread_code(card: ModelCard, folder: Path) -> None:
@@ -238,7 +253,15 @@ def _downloaded(card: ModelCard, offline: bool, config_only: bool) -> tuple[Mode
         patterns = (*patterns, *_patterns(card), *_TORCH)
     if not patterns:
         raise InputError(f"card {card.name!r}: `files` is empty; expected the model's file in {card.model!r}")
-    folder = _snapshot(card, patterns, offline)
+    try:
+        folder = _snapshot(card, patterns, offline)
+    except StoreError as error:
+        if "/" in card.model:
+            raise
+        raise InputError(
+            f"card {card.name!r}: model is {card.model!r}, which is neither a file or folder beside the card "
+            f"nor to be had from the hub; pass its folder as `path` ({error})"
+        ) from error
     commit = folder.name if _COMMIT.fullmatch(folder.name) else card.revision
     return card.model_copy(update={"revision": commit}), folder, _keys(card, folder, config_only)
 
