@@ -18,9 +18,9 @@ MAX_EXAMPLES = 20_000  # texts per class (or labelled texts) used for training, 
 
 
 def good_and_bad(section: CriterionSection, sample: Sequence[str]) -> tuple[Examples, int]:
-    good = _texts(section.good, f"criterion {section.name!r}: good")
+    good = texts_only(section.good, f"criterion {section.name!r}: good")
     if section.bad:
-        bad = _texts(section.bad, f"criterion {section.name!r}: bad")
+        bad = texts_only(section.bad, f"criterion {section.name!r}: bad")
     else:
         known = set(good)
         bad = [t for t in sample if t not in known]
@@ -59,7 +59,8 @@ def label_name(label: object) -> str:
     raise InputError(f"annotate.domain: a labelled text has the label {label!r}, expected a domain name")
 
 
-def _texts(sets: Sequence[LabelledSet], what: str) -> list[str]:
+def texts_only(sets: Sequence[LabelledSet], what: str) -> list[str]:
+    """Return the texts of all sets; `what` begins the message of a row that holds none."""
     return [t for s in sets for t, _ in _rows(s, what, None)]
 
 

@@ -20,13 +20,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from quadmix.annotate.annotator import Annotator, AnnotatorCard, Scored
+from quadmix.annotate.fallback import ask_batch
 from quadmix.annotate.overlap import BITS, Hashes, ngram_hashes, overlap_bits
 from quadmix.annotate.partial import WORK, annotate_batches, partial_path
 from quadmix.annotate.prepare import AnnotatorSet
 from quadmix.corpus.columns import column_values
 from quadmix.corpus.read import DocBatch, read_documents
 from quadmix.corpus.tokenizer import Tokenizer
-from quadmix.errors import IntegrityError, QuadmixError
+from quadmix.errors import IntegrityError
 from quadmix.io.atomic import (
     file_digest,
     map_array,
@@ -44,7 +45,6 @@ from quadmix.types import Corpus, ShardInfo, SplitCount, from_json, to_json
 VERSION = 2
 _META = b"quadmix.annotations"
 _MAX_TOKENS = np.iinfo(np.int32).max
-_NOT_THE_DOCUMENT = (QuadmixError, MemoryError, OSError)  # what the same call may do another time
 REST = "others"  # name of the overlap count shared by the targets from the 31st on
 
 
@@ -226,27 +226,13 @@ def _scored(annotator: Annotator, batch: DocBatch) -> Scored:
 
     An annotator that fails on every document of a batch is broken, and its error is raised.
     """
-    try:
-        return annotator.score(batch.text, batch.rows)
-    except _NOT_THE_DOCUMENT:
-        raise
-    except Exception:  # annotators may raise anything
-        values, reasons = np.full(len(batch.text), np.nan, np.float32), Counter[str]()
-        failed = 0
-        for i, text in enumerate(batch.text):
-            try:
-                one = annotator.score([text], batch.rows.slice(i, 1))
-            except _NOT_THE_DOCUMENT:
-                raise
-            except Exception as error:
-                failed += 1
-                reasons[f"failed_{type(error).__name__}"] += 1  # its message may quote the document
-            else:
-                values[i] = one.values[0]
-                reasons.update(one.missing)
-        if failed == len(values) > 1:
-            raise
-        return Scored(values=values, missing=dict(sorted(reasons.items())))
+    return ask_batch(annotator.score, _joined_scores, batch.text, batch.rows)
+
+
+def _joined_scores(answers: list[Scored | None], failed: Counter[str]) -> Scored:
+    reasons = sum((Counter(a.missing) for a in answers if a), failed)
+    values = np.array([a.values[0] if a else np.nan for a in answers], np.float32)
+    return Scored(values=values, missing=dict(sorted(reasons.items())))
 
 
 def _schema(criteria: Sequence[str]) -> pa.Schema:

@@ -6,11 +6,12 @@ In: a card and where its files lie; labelled files; a run folder. Out: small val
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
 from quadmix.annotate.diagnostics import Diagnosis, diagnose
+from quadmix.annotate.labelled import texts_and_labels, texts_only
 from quadmix.annotate.models.base import Settings
 from quadmix.annotate.models.fetch import place
 from quadmix.annotate.models.golden import GoldenCheck, check_golden, record_golden
@@ -24,10 +25,18 @@ from quadmix.annotate.table import survey
 from quadmix.errors import InputError
 from quadmix.io.atomic import read_json, read_value
 from quadmix.io.door import is_offline
-from quadmix.io.rows import read_records
 from quadmix.pipeline.circular import circular_warnings
 from quadmix.pipeline.stages import held_out
-from quadmix.recipe import ModelCard, Recipe, card_names, fixed_texts, load_card, load_recipe, save_card
+from quadmix.recipe import (
+    LabelledSet,
+    ModelCard,
+    Recipe,
+    card_names,
+    fixed_texts,
+    load_card,
+    load_recipe,
+    save_card,
+)
 from quadmix.recipe.cards import card_folder
 from quadmix.types import Corpus
 
@@ -106,33 +115,13 @@ def keep_golden(asked: Asked, out: Path, *, local: bool) -> ModelCard:
     return made
 
 
-def texts_of(path: str, column: str) -> list[str]:
-    """Return one column of a labelled file; InputError names a row that holds no text."""
-    return [_text(path, number, row, column) for number, row in enumerate(read_records(path))]
-
-
-def numbers_of(path: str, column: str) -> list[float]:
-    """Return the labels of a labelled file as numbers; InputError names a row that holds none."""
-    found: list[float] = []
-    for number, row in enumerate(read_records(path)):
-        value = row.get(column)
+def numbered(path: str, text: str, label: str) -> tuple[list[str], list[float]]:
+    """Return texts and numbers of a labelled file; InputError names a row that holds none."""
+    texts, labels = texts_and_labels([LabelledSet(path=path, text=text, label=label)], "train-head")
+    for number, value in enumerate(labels):
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError(
-                f"{path}, row {number}: column {column!r} holds {value!r}, expected a number; it has "
-                f"{', '.join(sorted(row))}"
-            )
-        found.append(float(value))
-    return found
-
-
-def _text(path: str, number: int, row: dict[str, object], column: str) -> str:
-    value = row.get(column)
-    if not isinstance(value, str) or not value.strip():
-        raise InputError(
-            f"{path}, row {number}: column {column!r} holds {str(value)[:40]!r}, expected text; it has "
-            f"{', '.join(sorted(row))}"
-        )
-    return value
+            raise InputError(f"{path}, row {number}: column {label!r} holds {value!r}, expected a number")
+    return texts, [float(cast(float, value)) for value in labels]
 
 
 def diagnose_run(run_folder: str | Path) -> Diagnosis:
@@ -199,7 +188,9 @@ def train_from_files(
     trained_on: Sequence[str] = (),
 ) -> Made:
     """Train a fastText classifier of the texts of some files (good) against those of others (bad)."""
-    good, bad = ([t for path in paths for t in texts_of(path, text)] for paths in sides)
+    good, bad = (
+        texts_only([LabelledSet(path=p, text=text) for p in paths], "train-fasttext") for paths in sides
+    )
     train_fasttext(good, bad, out, name=name, training=training, trained_on=trained_on)
     return _made(out)
 
@@ -210,12 +201,9 @@ def train_head_from_file(
     """Train a head on frozen embeddings of the texts of a file."""
     from quadmix.annotate.models.train_head import train_head
 
-    text, label = columns
     model = load_model(embedder.placed, embedder.settings)
     folder = embedder.placed.folder if local else None
-    train_head(
-        texts_of(labelled, text), numbers_of(labelled, label), out, embedder=model, name=name, folder=folder
-    )
+    train_head(*numbered(labelled, *columns), out, embedder=model, name=name, folder=folder)
     return _made(out)
 
 

@@ -18,17 +18,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from quadmix.annotate.annotator import OTHER, UNKNOWN, AnnotatorCard, Labelled, Scored
+from quadmix.annotate.fallback import ask_batch
 from quadmix.annotate.models.base import Outputs, Placed, Settings
 from quadmix.annotate.models.devices import NEURAL, resolved
 from quadmix.annotate.models.load import load_model
 from quadmix.corpus.columns import column_values
-from quadmix.errors import InputError, MissingExtraError, QuadmixError
+from quadmix.errors import InputError, MissingExtraError
 from quadmix.io.atomic import value_digest
 from quadmix.recipe.cards import ModelCard
 
 ANY = "*"
 KEPT = 8  # models whose outputs for the batch at hand are kept
-_NOT_THE_DOCUMENT = (QuadmixError, MemoryError, OSError)  # what the same call may do another time
 Numbers = NDArray[np.float32]
 _FIELD = re.compile(r"\{([^{}]+)\}")
 
@@ -137,27 +137,7 @@ class ModelLabeller:
         If the model fails on the batch, it is asked document by document; those it fails on are `unknown`
         with the reason failed_<error>. If it fails on all of them it is broken, and its error is raised.
         """
-        try:
-            return self._labelled(texts, rows)
-        except _NOT_THE_DOCUMENT:
-            raise
-        except Exception:  # models may raise anything
-            labels, missing = [UNKNOWN] * len(texts), Counter[str]()
-            failed = 0
-            for i, text in enumerate(texts):
-                try:
-                    one = self._labelled([text], rows.slice(i, 1))
-                except _NOT_THE_DOCUMENT:
-                    raise
-                except Exception as error:
-                    failed += 1
-                    missing[f"failed_{type(error).__name__}"] += 1  # its message may quote the document
-                else:
-                    labels[i] = one.labels[0]
-                    missing.update(one.missing)
-            if failed == len(texts) > 1:
-                raise
-            return Labelled(labels=labels, missing=_sorted(missing))
+        return ask_batch(self._labelled, _joined_labels, texts, rows)
 
     def _labelled(self, texts: Sequence[str], rows: pa.RecordBatch) -> Labelled:
         missing = Counter[str]()
@@ -173,6 +153,11 @@ class ModelLabeller:
             labels[place] = names[best] if sure else OTHER
             missing["below_confidence"] += not sure
         return Labelled(labels=labels, missing=_sorted(missing))
+
+
+def _joined_labels(answers: list[Labelled | None], failed: Counter[str]) -> Labelled:
+    reasons = sum((Counter(a.missing) for a in answers if a), failed)
+    return Labelled(labels=[a.labels[0] if a else UNKNOWN for a in answers], missing=_sorted(reasons))
 
 
 def to_numbers(card: ModelCard, values: Numbers, output: str | None = None) -> Numbers:
