@@ -5,7 +5,8 @@ import pytest
 
 from quadmix.errors import SearchError
 from quadmix.evaluate.compare import compare, regmix_mixture
-from quadmix.types import Confirmation, Floats, Loss, Objective, Proposal, Theta, Trial
+from quadmix.evaluate.rungs import build_rung
+from quadmix.types import Confirmation, Floats, Loss, Objective, Proposal, Rung, Theta, Trial
 
 OBJECTIVE = Objective(weights={"x": 0.25, "y": 0.75})
 
@@ -59,6 +60,32 @@ def test_regmix_needs_eight_proxies() -> None:
         regmix_mixture(trials, shares, shares, OBJECTIVE, seed=0)
 
 
+def _rung(trials: list[Trial], objective: Objective) -> Rung:
+    return build_rung(
+        trials, [], objective, name="base", parameters=1, train_tokens=1, learning_rate=0.1, budget=1.0,
+        match="tokens", promised=float("nan"), left_out={}, chosen="quadmix", confidence=0.95, seed=0,
+    )  # fmt: skip
+
+
+def test_a_comparison_without_a_model_of_the_chosen_theta_is_refused() -> None:
+    trials = [
+        trial(f"{n}-{s}", {"x": 1.0, "y": s}, label=n, seed=s) for n in ("random", "top") for s in (1, 2)
+    ]
+    proposal = Proposal(
+        candidates=(), objective=OBJECTIVE, diagnostics=(), trials_used=8, trials_excluded={}, noise_sd=0.1,
+        spread_sd=0.1,
+    )  # fmt: skip
+    ones = np.ones(1)
+    theta = Theta(
+        weights=np.ones((1, 1)), steepness=ones, cutoff=0.1 * ones, exponent=ones, floor=0 * ones, scale=ones
+    )
+    confirmation = Confirmation(
+        winner="theta-star", theta=theta, confirmed=True, reason="", measured=(), against=()
+    )
+    with pytest.raises(SearchError, match="no comparison model of the chosen θ finished"):
+        compare([_rung(trials, OBJECTIVE)], proposal, confirmation)
+
+
 def test_the_comparison_is_by_the_objective_of_the_search() -> None:
     ones = np.ones(1)
     theta = Theta(
@@ -76,7 +103,7 @@ def test_the_comparison_is_by_the_objective_of_the_search() -> None:
     confirmation = Confirmation(
         winner="theta-star", theta=theta, confirmed=True, reason="", measured=(), against=()
     )
-    mean = compare(trials, proposal, confirmation, parameters=1, train_tokens=1)
+    mean = compare([_rung(trials, OBJECTIVE)], proposal, confirmation)
     assert mean.against[0].difference == pytest.approx(0.25 * -0.5 + 0.75 * (0.2 - 0.0005))
     assert mean.target_weights == OBJECTIVE.weights
     worst = Objective(weights={"x": 0.5, "y": 0.5}, how="worst", levels={"x": 1.0, "y": 1.4})
@@ -84,5 +111,5 @@ def test_the_comparison_is_by_the_objective_of_the_search() -> None:
         candidates=(), objective=worst, diagnostics=(), trials_used=8, trials_excluded={}, noise_sd=0.1,
         spread_sd=0.1,
     )  # fmt: skip
-    found = compare(trials, proposal, confirmation, parameters=1, train_tokens=1)
+    found = compare([_rung(trials, worst)], proposal, confirmation)
     assert found.against[0].difference == pytest.approx(0.1 - 0.5)

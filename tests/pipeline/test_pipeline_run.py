@@ -91,7 +91,9 @@ def test_every_selector_was_compared_at_equal_tokens(done: tuple[Path, Recipe, R
     _, _, result = done
     comparison = read_value(result.folder / "evaluate" / "comparison.json", Comparison)
     labels = {m.label for m in comparison.measured}
-    assert labels == {"quadmix", "prior-mean", "random", "top:rules", "top:length", "regmix"}
+    assert labels == {
+        "quadmix", "random", "prior-mean", "random-mean", "global-cut", "top:rules", "top:length", "regmix",
+    }  # fmt: skip
     trials = [read_json(f) for f in (result.folder / "evaluate" / "trials").glob("*.json")]
     assert len({t["train_tokens"] for t in trials}) == 1
     assert len(trials) == 2 * len(labels)
@@ -171,7 +173,7 @@ def test_the_plan_says_what_is_reused(done: tuple[Path, Recipe, RunResult], tmp_
     assert all(s.reused for s in plan(recipe).stages)
     fresh = plan(tiny_recipe(tmp_path))
     assert not any(s.reused for s in fresh.stages)
-    assert fresh.models == {"swarm": 14, "confirm": 9, "regmix": 8, "comparison": 12}
+    assert fresh.models == {"swarm": 14, "confirm": 9, "regmix": 8, "comparison": 16}
     assert not (tmp_path / "runs").exists()
 
 

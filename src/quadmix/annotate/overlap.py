@@ -1,9 +1,10 @@
-"""Overlap of the pool with the targets: which documents share a 13-word run with a target text.
+"""Overlap of the pool with targets and benchmarks: which documents share a 13-word run with their texts.
 
 In: texts. Out: 64-bit hashes of word 13-grams (lower case, punctuation dropped) and, per document, a
 bit for every target it overlaps. A target that stands in the pool makes its loss easy to lower for the
 wrong reason, so the counts go into the manifest and the report. 13 words is the span of GPT-3's
-contamination study (Brown et al. 2020, arXiv 2005.14165, appendix C). Texts of fewer words cannot match.
+contamination study (Brown et al. 2020, arXiv 2005.14165, appendix C). Texts of fewer words cannot match;
+`count_short` says how many they are.
 """
 
 import re
@@ -43,7 +44,7 @@ def overlap_bits(texts: Sequence[str], targets: Sequence[Hashes], n: int = NGRAM
         for piece in _pieces(text):
             windows = _windows(_word_hashes(piece), n)
             for j, hashes in enumerate(targets):
-                if len(hashes) and len(windows) and _meets(windows, hashes):
+                if count_shared(windows, hashes):
                     bits[i] |= np.int32(1 << target_bit(j))
     return bits
 
@@ -53,9 +54,22 @@ def target_bit(index: int) -> int:
     return min(index, BITS - 1)
 
 
-def _meets(windows: Hashes, hashes: Hashes) -> bool:
+def count_short(texts: Sequence[str], n: int = NGRAM) -> int:
+    """Return how many texts have fewer than n words, so that no n-gram of theirs can be found anywhere."""
+    return sum(len(_WORD.findall(text)) < n for text in texts)
+
+
+def count_shared(windows: Hashes, hashes: Hashes) -> int:
+    """Return how many of `windows` are among the sorted `hashes`."""
+    if not len(windows) or not len(hashes):
+        return 0
     place = np.minimum(np.searchsorted(hashes, windows), len(hashes) - 1)
-    return bool((hashes[place] == windows).any())
+    return int((hashes[place] == windows).sum())
+
+
+def plain_words(text: str) -> tuple[str, ...]:
+    """Return the words of a text as the n-grams see them: lower case, without punctuation."""
+    return tuple(_WORD.findall(text.lower()))
 
 
 def _pieces(text: str) -> list[str]:

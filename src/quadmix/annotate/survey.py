@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from quadmix.annotate.annotator import OTHER
+from quadmix.codec import to_json
 from quadmix.errors import IntegrityError, ScoreError
 from quadmix.io.atomic import file_digest, read_table
 from quadmix.recipe import DomainSection
@@ -24,8 +25,8 @@ from quadmix.types import Annotations, CriterionInfo, Floats, Ints
 
 Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
 Missing = Literal["renormalise", "median", "drop"]
-SELECTABLE, HELD_OUT, MISSING_SCORE = 0, 1, 2
-EXCLUDED_REASONS = ("selectable", "held_out", "missing_score")
+SELECTABLE, HELD_OUT, MISSING_SCORE, OVERLAP = 0, 1, 2, 3
+EXCLUDED_REASONS = ("selectable", "held_out", "missing_score", "overlaps_target_or_benchmark")
 MAX_DOMAINS = 32_767
 _SAMPLE = 200_000  # documents whose length is held against their scores
 
@@ -35,7 +36,8 @@ class Frame:
     """How a part is read.
 
     place: label -> index into domains. medians: (M, N), what fills a missing score, NaN where none is missing
-    or `missing` is not "median". holdout: share of documents that are never selected.
+    or `missing` is not "median". holdout: share of documents that are never selected. exclude_overlap: may
+    documents that share a passage with a target or benchmark not be selected either?
     """
 
     criteria: tuple[CriterionInfo, ...]
@@ -45,6 +47,7 @@ class Frame:
     medians: tuple[tuple[float, ...], ...]
     holdout: float
     seed: int
+    exclude_overlap: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,12 +98,21 @@ def blank_frame(
     holdout: float,
     seed: int,
     domains: Sequence[str] = (),
+    exclude_overlap: bool = False,
 ) -> Frame:
     """Return a frame that places no label yet, enough to survey parts. domains: fixed beforehand, or none."""
     return Frame(
         criteria=criteria, domains=tuple(domains), place={}, missing=missing, medians=(), holdout=holdout,
-        seed=seed,
+        seed=seed, exclude_overlap=exclude_overlap,
     )  # fmt: skip
+
+
+def frame_facts(frame: Frame) -> dict[str, Any]:
+    """Return what determines how parts are read, for digests."""
+    facts = to_json(frame)
+    if not frame.exclude_overlap:
+        del facts["exclude_overlap"]  # frames without it have the digests of before it was there
+    return facts
 
 
 def sample_share(documents: int) -> float:
@@ -113,8 +125,9 @@ def survey_part(task: PartTask) -> Survey:
     raw = read_raw(task, ids=False)
     scores, tokens, keys = oriented(raw, task.frame.criteria), raw["tokens"].to_numpy(), part_keys(raw)
     labels, index = encode_labels(raw["domain"])
-    excluded = exclude(scores, keys, task.frame)
+    excluded = exclude(scores, keys, part_overlap(raw), task.frame)
     count, criteria = len(labels), scores.shape[1]
+    reasons = (HELD_OUT, MISSING_SCORE, OVERLAP) if task.frame.exclude_overlap else (HELD_OUT, MISSING_SCORE)
     is_open = excluded == SELECTABLE
     known = ~np.isnan(scores)
     chosen = keyed_uniform(task.frame.seed, keys, "survey") < task.sample
@@ -128,7 +141,7 @@ def survey_part(task: PartTask) -> Survey:
         low=_per_label(np.minimum, np.where(known, scores, np.inf), index, count),
         high=_per_label(np.maximum, np.where(known, scores, -np.inf), index, count),
         sample=np.column_stack([tokens[chosen].astype(np.float32), scores[chosen]]),
-        dropped={EXCLUDED_REASONS[c]: int((excluded == c).sum()) for c in (HELD_OUT, MISSING_SCORE)},
+        dropped={EXCLUDED_REASONS[c]: int((excluded == c).sum()) for c in reasons},
     )
 
 
@@ -249,7 +262,8 @@ def load_part(task: PartTask, *, ids: bool = True) -> Part:
     """Read one part in its frame; ids: False leaves `doc_id` null, for passes over numbers alone."""
     raw = read_raw(task, ids=ids)
     scores, keys, domain = oriented(raw, task.frame.criteria), part_keys(raw), domain_index(raw, task)
-    excluded = exclude(scores, keys, task.frame)
+    overlap = part_overlap(raw)
+    excluded = exclude(scores, keys, overlap, task.frame)
     if task.frame.missing == "median":
         fill = np.array(task.frame.medians, dtype=np.float32)[domain]
         scores = np.where(np.isnan(scores), fill, scores)
@@ -264,7 +278,6 @@ def load_part(task: PartTask, *, ids: bool = True) -> Part:
         criteria=task.frame.criteria,
         domains=task.frame.domains,
     )
-    overlap = raw["overlap"].to_numpy() if "overlap" in raw.column_names else np.zeros(len(keys), np.int32)
     return Part(table=table, excluded=excluded, overlap=overlap)
 
 
@@ -285,12 +298,22 @@ def read_raw(task: PartTask, *, ids: bool = True) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
-def exclude(scores: NDArray[np.float32], keys: NDArray[np.uint64], frame: Frame) -> NDArray[np.int8]:
-    """Return (D,) why a document may not be selected; held out wins over a missing score."""
+def exclude(
+    scores: NDArray[np.float32], keys: NDArray[np.uint64], overlap: NDArray[np.int32], frame: Frame
+) -> NDArray[np.int8]:
+    """Return (D,) why a document may not be selected: the first that holds of held out, missing score,
+    overlap. So the last counts what excluding overlaps alone costs."""
     held_out = keyed_uniform(frame.seed, keys, "holdout") < frame.holdout
     missing = np.isnan(scores)
     gone = missing.any(axis=1) if frame.missing == "drop" else missing.all(axis=1)
-    return np.where(held_out, HELD_OUT, np.where(gone, MISSING_SCORE, SELECTABLE)).astype(np.int8)
+    shared = (overlap != 0) & frame.exclude_overlap
+    out = np.where(shared, OVERLAP, SELECTABLE)
+    return np.where(held_out, HELD_OUT, np.where(gone, MISSING_SCORE, out)).astype(np.int8)
+
+
+def part_overlap(raw: pa.Table) -> NDArray[np.int32]:
+    """Return (D,) the target bits; 0 where the part has none."""
+    return raw["overlap"].to_numpy() if "overlap" in raw.column_names else np.zeros(len(raw), np.int32)
 
 
 def oriented(raw: pa.Table, criteria: Sequence[CriterionInfo]) -> NDArray[np.float32]:

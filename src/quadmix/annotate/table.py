@@ -114,7 +114,10 @@ def survey(
         )
         for c in manifest.criteria
     )
-    blank = blank_frame(criteria, missing=section.missing, holdout=holdout, seed=seed, domains=domains)
+    blank = blank_frame(
+        criteria, missing=section.missing, holdout=holdout, seed=seed, domains=domains,
+        exclude_overlap=section.exclude_overlap,
+    )  # fmt: skip
     surveyed, totals = _survey(_part_tasks(folder, corpus, manifest, blank), blank, section.domain, mapper)
     _check_coverage(totals, criteria, manifest, section.min_coverage)
     notes = [*manifest.warnings, *_missing_warnings(manifest)]

@@ -15,6 +15,7 @@ import typer
 from quadmix import __version__
 from quadmix.cli import mixtures
 from quadmix.cli.export import export
+from quadmix.cli.models import app as models_app
 from quadmix.cli.output import AsJson, RunFolder, bytes_watched, echo, print_result
 from quadmix.cli.proposal import found_lines
 from quadmix.cli.raters import app as raters_app
@@ -290,6 +291,7 @@ def diff(folder_a: RunFolder, folder_b: RunFolder, json_: AsJson = False) -> Non
 
 
 app.command()(export)
+app.add_typer(models_app, name="models")
 app.add_typer(raters_app, name="raters")
 app.add_typer(trials_app, name="trials")
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from quadmix.cli.ladder import difference, ladder_lines
 from quadmix.io.atomic import read_value
 from quadmix.pipeline.run import RunResult
 from quadmix.types import Comparison, Confirmation, Measured, Paired, Proposal
@@ -17,6 +18,7 @@ def result_lines(result: RunResult) -> list[str]:
         lines += _confirmation(result.confirmation)
     if result.comparison:
         lines += ["", *comparison_table(result.comparison, result.confirmation)]
+        lines += ladder_lines(result.comparison)
     if result.manifest:
         ledger = result.manifest.ledger
         lines += [
@@ -53,7 +55,7 @@ def candidate_table(proposal: Proposal, confirmation: Confirmation) -> list[str]
         c = predicted.get(m.label)
         row = f"{m.label:{width}} {_number(c.predicted if c else None):>9} "
         row += f"{_span(c.predicted_low, c.predicted_high) if c else '-':>16} {m.mean:>8.4f} "
-        row += f"{_span(m.low, m.high):>16} {len(m.values):>5}  {_difference(pairs.get(m.label))}"
+        row += f"{_span(m.low, m.high):>16} {len(m.values):>5}  {difference(pairs.get(m.label))}"
         lines.append(row + ("  <- winner" if m.label == confirmation.winner else ""))
     if proposal.optimism and proposal.optimism.optimism > 0:
         gap = proposal.optimism.optimism
@@ -99,16 +101,12 @@ def _circumstances(comparison: Comparison) -> str:
 
 def _row(measured: Measured, predicted: float | None, proxy: float | None, paired: Paired | None) -> str:
     interval = f"{measured.low:.4f}..{measured.high:.4f}"
-    difference = _difference(paired)
+    minus = difference(paired)
     return (
         f"{measured.label:16} {measured.selected_tokens:>11,} {measured.unique_tokens:>11,} "
         f"{measured.epochs:>6.2f} {_number(predicted):>9} {_number(proxy):>8} {measured.mean:>12.4f} "
-        f"{interval:>17} {difference:>24}"
+        f"{interval:>17} {minus:>24}"
     )
-
-
-def _difference(paired: Paired | None) -> str:
-    return f"{paired.difference:+.4f} [{paired.low:+.4f}, {paired.high:+.4f}]" if paired else "-"
 
 
 def _span(low: float, high: float) -> str:

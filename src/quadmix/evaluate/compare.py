@@ -1,7 +1,6 @@
 """The final comparison at equal training tokens, and the RegMix-style search for a domain mixture.
 
-In: trials of a larger model on every selection, several seeds. Out: a `Comparison` with intervals from
-the blocked design labels x seeds, and a verdict sentence that says what was not beaten.
+In: the rungs of the ladder. Out: a `Comparison`, and the verdict sentence that says what was not beaten.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,41 +12,59 @@ from scipy.stats import spearmanr
 
 from quadmix.errors import SearchError
 from quadmix.rng import stream
-from quadmix.search.confirm import anchored, measure, paired
 from quadmix.search.model import Fit, cross_fit, fit_model, whole
 from quadmix.search.space import share_table
 from quadmix.search.swarm import check_swarm, combined
-from quadmix.types import Comparison, Confirmation, Floats, Objective, Paired, Proposal, Trial
+from quadmix.types import (
+    Comparison,
+    Confirmation,
+    Floats,
+    Objective,
+    Paired,
+    Proposal,
+    Rung,
+    Transfer,
+    Trial,
+)
 
+CHOSEN = "quadmix"
 TOP_MIXTURES = 128  # RegMix averages the 128 best of its simulated mixtures
 
 
 def compare(
-    trials: Sequence[Trial], proposal: Proposal, confirmation: Confirmation, *, parameters: int,
-    train_tokens: int, pool_share: float = 1.0, proxies: Mapping[str, int] | None = None,
-) -> Comparison:  # fmt: skip
-    """Summarise the comparison trials; every difference is `quadmix` minus a baseline (negative = better)."""
-    objective = anchored(proposal.objective, trials)
-    measured = measure(trials, objective)
-    if "quadmix" not in {m.label for m in measured}:
-        reasons = "; ".join(f"{t.trial_id}: {t.reason}" for t in trials if t.label == "quadmix")
-        raise SearchError(f"no comparison model of the chosen θ finished ({reasons}); see evaluate.training")
-    against = tuple(
-        next(p for p in paired(trials, objective, control=m.label) if p.label == "quadmix")
-        for m in measured
-        if m.label != "quadmix"
-    )
+    rungs: Sequence[Rung],
+    proposal: Proposal,
+    confirmation: Confirmation,
+    *,
+    transfers: Sequence[Transfer] = (),
+    pool_share: float = 1.0,
+    proxies: Mapping[str, int] | None = None,
+    overlaps: Mapping[str, int] | None = None,
+) -> Comparison:
+    """Return the comparison over all rungs; its own table and verdict are those of the first one.
+
+    Raises SearchError where no model of the chosen selector finished in the first rung.
+    """
+    base = rungs[0]
+    if CHOSEN not in {m.label for m in base.measured}:
+        raise SearchError(
+            f"no comparison model of the chosen θ finished ({'; '.join(base.flags) or 'no reason given'}); "
+            "see evaluate.training"
+        )
     return Comparison(
-        chosen="quadmix",
-        measured=measured,
-        against=against,
+        chosen=CHOSEN,
+        measured=base.measured,
+        against=base.against,
         predicted=_predictions(proposal, confirmation),
-        model_parameters=parameters,
-        train_tokens=train_tokens,
+        model_parameters=base.parameters,
+        train_tokens=base.train_tokens,
         target_weights=dict(proposal.target_weights),
-        verdict=verdict(against),
+        verdict=base.verdict,
         pool_share=pool_share,
         proxies=dict(proxies or {}),
+        rungs=tuple(rungs),
+        transfers=tuple(transfers),
+        overlaps=dict(overlaps or {}),
     )
 
 

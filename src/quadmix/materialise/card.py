@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from quadmix.annotate.survey import EXCLUDED_REASONS, OVERLAP
 from quadmix.io.atomic import file_digest, read_value, write_text
 from quadmix.materialise.table import SelectionInfo
 from quadmix.types import Confirmation, DatasetManifest, Theta
@@ -221,7 +222,17 @@ def _check(manifest: DatasetManifest) -> str:
         "document.\n\n## Known limits\n\nQuality scores carry the biases of their annotators. Nothing was "
         "deduplicated, and no personal or unsafe content was removed. Documents held out for "
         f"evaluation are not in here ({manifest.ledger.dropped.get('held_out', 0):,} of them). "
-        "Rows repeat on purpose: see `copies`."
+        f"{_without_overlap(manifest)}Rows repeat on purpose: see `copies`."
+    )
+
+
+def _without_overlap(manifest: DatasetManifest) -> str:
+    count = manifest.ledger.dropped.get(EXCLUDED_REASONS[OVERLAP])
+    if count is None:
+        return ""
+    return (
+        "Nor are documents that share 13 words in a row with a target or benchmark of the run "
+        f"({count:,} of them); shorter or reworded copies were not looked for. "
     )
 
 

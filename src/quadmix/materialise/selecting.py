@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from quadmix.annotate.survey import frame_facts
 from quadmix.annotate.table import Surveyed
 from quadmix.errors import BudgetError
 from quadmix.io.atomic import map_array, sweep, value_digest, write_array, write_json
@@ -139,8 +140,8 @@ def select_corpus(
     folder = Path(run_folder)
     if not surveyed.open_documents.sum():
         raise BudgetError(
-            "no document may be selected (all are held out or lack scores); see annotate.missing and "
-            "evaluate.holdout"
+            "no document may be selected (all are held out, lack scores, or overlap a target or benchmark); "
+            "see annotate.missing, annotate.exclude_overlap and evaluate.holdout"
         )
     plan = _plan(surveyed, theta, normaliser, seed, rank_mode, exact_documents)
     if (folder / SELECTION / MANIFEST).is_file() and read_manifest(folder).info.key == plan.key:
@@ -176,7 +177,7 @@ def _plan(
             f"{int(surveyed.open_documents.sum()):,} are more than mixing.exact_documents = "
             f"{exact_documents:,}: use rank_mode interval, or raise exact_documents (24 bytes each)"
         )
-    asked = [VERSION, theta, surveyed.frame, surveyed.digest, normaliser, seed, rank_mode, rough]
+    asked = [VERSION, theta, frame_facts(surveyed.frame), surveyed.digest, normaliser, seed, rank_mode, rough]
     return SelectPlan(
         key=value_digest(asked),
         theta=theta,

@@ -21,7 +21,10 @@ import numpy as np
 
 from quadmix.errors import RecipeError
 from quadmix.recipe import PriorSection
+from quadmix.rng import stream
 from quadmix.types import Floats, Theta
+
+_CONTROL_DRAWS = 10  # θ behind random_mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,3 +157,8 @@ def mean_theta(thetas: Sequence[Theta], prior: Prior) -> Theta:
         floor=mean.floor,
         scale=scale,
     )
+
+
+def random_mean(prior: Prior, seed: int) -> Theta:
+    """Return the mean of ten random θ in unit coordinates: what averaging alone gives, without any proxy."""
+    return mean_theta(draw_theta(stream(seed, "random-mean"), prior, _CONTROL_DRAWS), prior)

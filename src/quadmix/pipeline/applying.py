@@ -5,6 +5,7 @@ and the normaliser are that run's, so that scores and tokens mean the same; rank
 corpus's own. Each stage is a pass over parts, so memory does not depend on the number of documents.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,15 +14,15 @@ import numpy as np
 from quadmix.annotate.prepare import adopt_annotators
 from quadmix.annotate.run import annotate_split, annotate_tasks, finish_annotations, prepare_overlap
 from quadmix.annotate.table import Surveyed, survey
-from quadmix.corpus.targets import TargetText
 from quadmix.errors import BudgetError, RecipeError
 from quadmix.io.atomic import copy_file, read_value, write_json
 from quadmix.mixing.batch import fit_budgets, stack_thetas
 from quadmix.mixing.limits import limits_from
 from quadmix.mixing.normalise import Normaliser
+from quadmix.pipeline.contamination import contamination_warnings, overlap_facts
 from quadmix.pipeline.folder import Job, stage
 from quadmix.pipeline.place import numbers_place, rating_place
-from quadmix.pipeline.stages import check_budget, held_out, mapper, overlap_warnings, without_multipliers
+from quadmix.pipeline.stages import check_budget, held_out, mapper, without_multipliers
 from quadmix.types import Confirmation, Corpus, Theta
 
 
@@ -37,24 +38,25 @@ class Applied:
 
 
 def apply_theta(
-    job: Job, corpus: Corpus, targets: list[TargetText], *, annotate_only: bool
+    job: Job, corpus: Corpus, texts: Mapping[str, Sequence[str]], *, annotate_only: bool
 ) -> Applied | None:
     """Annotate the corpus as the source run did and fit its θ* to the budget; None if only annotations were
-    asked for. Raises BudgetError where the corpus or the limits cannot give the budget."""
+    asked for. texts: of targets and benchmarks, which are looked for in the corpus. Raises BudgetError where
+    the corpus or the limits cannot give the budget."""
     source = Path(str(job.recipe.mixing.theta_from))
     normaliser = read_value(source / "normaliser.json", Normaliser)
-    surveyed = _annotate(job, corpus, targets, source, normaliser)
+    surveyed = _annotate(job, corpus, texts, source, normaliser)
     return None if annotate_only else _fit(job, surveyed, source, normaliser)
 
 
 def _annotate(
-    job: Job, corpus: Corpus, targets: list[TargetText], source: Path, normaliser: Normaliser
+    job: Job, corpus: Corpus, texts: Mapping[str, Sequence[str]], source: Path, normaliser: Normaliser
 ) -> Surveyed:
     folder, recipe = job.folder, job.recipe
     with stage(job, "annotate") as notes:
         copy_file(source / "tokenizer.json", job.path("tokenizer.json"))
         annotators = adopt_annotators(source, folder, recipe.annotate, corpus)
-        overlap = prepare_overlap({t.name: t.texts() for t in targets}, folder)
+        overlap = prepare_overlap(texts, folder)
         tasks = annotate_tasks(
             corpus, annotators, folder, overlap=overlap, checkpoint=recipe.run.checkpoint_seconds
         )
@@ -66,7 +68,9 @@ def _annotate(
             mapper=mapper(job, "survey", "pieces", numbers_place(recipe.run)),
         )  # fmt: skip
         notes.warnings += list(dict.fromkeys([*manifest.warnings, *surveyed.warnings]))
-        notes.warnings += overlap_warnings(manifest.overlap, manifest.documents)
+        notes.warnings += contamination_warnings(
+            texts, manifest.overlap, manifest.documents, excluded=recipe.annotate.exclude_overlap
+        )
         notes.facts = {
             "documents": manifest.documents,
             "tokens": manifest.tokens,
@@ -74,6 +78,7 @@ def _annotate(
             "coverage": surveyed.coverage,
             "missing": manifest.missing,
             "overlap": manifest.overlap,
+            **overlap_facts(texts, surveyed.dropped),
         }
     return surveyed
 

@@ -27,7 +27,7 @@ _MOVED = 0.2  # a domain's tokens, the budget's share and the epochs may differ 
 _NO_WEIGHT = 1e-6  # a criterion with less weight everywhere ordered nothing
 _NO_SHARE = 1e-3  # a domain with less of the selected tokens did not matter
 _EQUAL = ("proxy.model", "proxy.training", "proxy.common", "proxy.pool", "mixing.normaliser",
-          "mixing.rank_mode", "annotate.missing")  # fmt: skip
+          "mixing.rank_mode", "annotate.missing", "annotate.exclude_overlap")  # fmt: skip
 _NAMES_ONLY = ("size",)  # of a model: its layers, width, heads and mlp are compared instead
 _NEEDED = ("recipe.resolved.yaml", "corpus/manifest.json", "annotations/manifest.json", "tokenizer.json",
            "targets/manifest.json", "stages/mixing.json")  # fmt: skip

@@ -15,21 +15,25 @@ from typing import Any, cast
 from quadmix import __version__
 from quadmix.annotate.models.prepare import model_digests
 from quadmix.engine.tasks import resolve_workers
-from quadmix.errors import IdentityError, RecipeError
+from quadmix.errors import IdentityError, InputError, RecipeError
 from quadmix.io.atomic import append_event, file_digest, read_json, value_digest, write_json, write_text
 from quadmix.io.fs import expand, file_info
 from quadmix.io.lease import lease
 from quadmix.io.trials import trials_digest
 from quadmix.pipeline.progress import Progress
-from quadmix.recipe import PATH_KEYS, LabelledSet, Recipe, dump_recipe
+from quadmix.recipe import PATH_KEYS, EvaluateSection, LabelledSet, Recipe, dump_recipe
 
 STAGES = (
     "corpus", "annotate", "mixing", "pool", "swarm", "search", "confirm", "materialise", "evaluate", "report",
 )  # fmt: skip
 
 
-# where work runs and where its result goes besides; a preset is in the other sections
-_NOT_IDENTITY: Any = {"run": True, "preset": True, "materialise": {"out": True, "keep_local": True}}
+# where work runs and where its result goes besides; a preset is in the other sections; how the outcome is
+# compared changes nothing before it, and every model of a comparison is checked against its own job
+_COMPARED = set(EvaluateSection.model_fields) - {"enabled", "holdout", "holdout_bytes", "benchmarks"}
+_NOT_IDENTITY: Any = {
+    "run": True, "preset": True, "materialise": {"out": True, "keep_local": True}, "evaluate": _COMPARED,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +118,10 @@ def identity_facts(recipe: Recipe) -> dict[str, Any]:
     pool = [file_info(p) for p in expand(recipe.corpus.paths)]
     facts["files.corpus"] = value_digest([(i.path.rsplit("/", 1)[-1], i.bytes, i.digest) for i in pool])
     for place, path in _side_files(recipe):
-        facts[f"files.{place}"] = file_info(path).digest
+        try:
+            facts[f"files.{place}"] = file_info(path).digest
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from error
     facts |= {f"files.annotate.{name}": digest for name, digest in model_digests(recipe.annotate).items()}
     if recipe.mixing.theta_from is not None:
         facts["files.theta_from"] = theta_digest(recipe.mixing.theta_from)
@@ -202,6 +209,7 @@ def _flatten(prefix: str, value: Any, out: dict[str, Any]) -> None:
 
 def _side_files(recipe: Recipe) -> list[tuple[str, str]]:
     files = [(f"targets.{t.name}", t.path) for t in recipe.targets]
+    files += [(f"evaluate.benchmarks.{b.name}", b.path) for b in recipe.evaluate.benchmarks]
     if recipe.tokenizer.path:
         files.append(("tokenizer", recipe.tokenizer.path))
     if recipe.search.current:

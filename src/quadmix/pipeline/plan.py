@@ -6,17 +6,28 @@ folder already knows them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quadmix.codec import to_json
+from quadmix.corpus.benchmarks import read_benchmark
 from quadmix.corpus.targets import read_target
 from quadmix.corpus.tokenizer import Tokenizer
 from quadmix.engine.tasks import Place, slots
-from quadmix.io.atomic import read_json
+from quadmix.io.atomic import read_json, read_value
 from quadmix.io.door import network
 from quadmix.io.fs import expand, file_size
 from quadmix.pipeline.folder import STAGES, check_identity, identity_facts, run_folder, stage_done
+from quadmix.pipeline.ladder import (
+    BASE,
+    RungPlan,
+    any_baseline,
+    contestants,
+    promised,
+    rung_models,
+    rung_plans,
+)
 from quadmix.pipeline.place import data_place, even_group, fitting, training_place
 from quadmix.pipeline.rating import rating_seconds
 from quadmix.proxy.setting import ProxySetting
@@ -24,6 +35,7 @@ from quadmix.recipe import ModelSection, Recipe, TrainingSection, remote_paths
 from quadmix.search.adaptive import batch_sizes
 from quadmix.search.confirm import CONTROL
 from quadmix.search.race import round_sizes
+from quadmix.types import Confirmation
 
 if TYPE_CHECKING:
     from quadmix.proxy.cost import Speed
@@ -34,6 +46,7 @@ _READ, _TOKENISE = 60e6, 4e6  # bytes of text per second and worker, on a plain 
 _COUNT, _SCORE = 0.25e-6, 0.12e-6  # seconds per byte of text: tokens and overlap; each criterion
 _CALIBRATION = 20.0  # seconds of measuring per model of the recipe, in a plan
 DATA_STAGES = ("corpus", "annotate", "mixing", "materialise", "report")  # where θ comes from another run
+LARGER = "larger"
 GLANCE = 1.0  # the same for the progress display, which corrects itself
 
 
@@ -51,7 +64,8 @@ class Plan:
     """The whole estimate. `tokens` and `budget` are estimates until the corpus has been annotated.
 
     memory: peak bytes of one training worker, by kind of model. together: models in a group, by kind. remote:
-    what uses the network, as "key: address".
+    what uses the network, as "key: address". detectable: by rung of the comparison, the difference in bits
+    per byte that it will show with 80 % power, once a confirmation has measured the noise.
     """
 
     folder: str
@@ -65,6 +79,7 @@ class Plan:
     together: dict[str, int]
     stages: tuple[StagePlan, ...]
     remote: tuple[str, ...] = ()
+    detectable: dict[str, float] = field(default_factory=dict[str, float])
 
     def to_json(self) -> Any:
         """Return the plan as plain values."""
@@ -86,6 +101,11 @@ class Plan:
             *(
                 f"memory       {name}: about {size / 1e9:.2f} GB per worker, {self.together[name]} together"
                 for name, size in self.memory.items()
+            ),
+            *(
+                f"{stage:12} will show differences from {least:.4f} bits per byte on (80 % power, noise of "
+                "the confirmation)"
+                for stage, least in self.detectable.items()
             ),
             *(f"network      {address}" for address in self.remote),
             *rows,
@@ -125,11 +145,22 @@ def _estimate(recipe: Recipe, seconds: float) -> Plan:
         memory={name: cost.speed.peak_bytes for name, cost in costs.items()},
         together={name: cost.group for name, cost in costs.items()},
         remote=(*remote_paths(recipe), *(f"rater: {name}; its time is not counted" for name in absent)),
+        detectable={} if applied else _detectable(folder, recipe),
         stages=tuple(
             StagePlan(stage=s, seconds=round(estimate.get(s, 1.0), 1), reused=stage_done(folder, s))
             for s in (DATA_STAGES if applied else STAGES)
         ),
     )  # fmt: skip
+
+
+def _detectable(folder: Path, recipe: Recipe) -> dict[str, float]:
+    file = folder / "search" / "confirm.json"
+    if not recipe.evaluate.enabled or not file.exists():
+        return {}
+    confirmation, criteria = read_value(file, Confirmation), len(recipe.annotate.criteria)
+    rungs = rung_plans(recipe.evaluate)
+    found = {r.stage: promised(confirmation, r.seeds, contestants(r, criteria)) for r in rungs}
+    return {stage: least for stage, least in found.items() if least == least}
 
 
 def text_bytes(recipe: Recipe) -> int:
@@ -139,16 +170,13 @@ def text_bytes(recipe: Recipe) -> int:
 
 def model_counts(recipe: Recipe) -> dict[str, int]:
     """Return how many models of each kind the recipe trains."""
-    contestants = 1 + sum(
-        len(recipe.annotate.criteria) if b == "criteria" else 1 for b in recipe.evaluate.baselines
-    )
     counts = {
         "swarm": recipe.proxy.trials + recipe.proxy.repeats,
         "confirm": sum(confirm_rounds(recipe)),
     }
     if recipe.evaluate.enabled:
-        counts["regmix"] = recipe.evaluate.regmix_trials if "regmix" in recipe.evaluate.baselines else 0
-        counts["comparison"] = contestants * recipe.evaluate.seeds
+        counts["regmix"] = recipe.evaluate.regmix_trials if any_baseline(recipe, "regmix") else 0
+        counts["comparison"] = sum(rung_models(recipe).values())
     return counts
 
 
@@ -171,6 +199,11 @@ def swarm_batches(recipe: Recipe) -> tuple[int, ...]:
     """Return how many θ each batch of the swarm trains at most."""
     section = recipe.search
     return batch_sizes(recipe.proxy.trials, 1 if section.mode == "paper" else section.batches)
+
+
+def larger_kind(rung: RungPlan) -> str:
+    """Return under which name the cost of a rung's models is kept."""
+    return LARGER if rung.name == BASE else f"{LARGER} {rung.name}"
 
 
 def batch_stage(number: int) -> str:
@@ -211,28 +244,51 @@ def model_costs(recipe: Recipe, seconds: float) -> dict[str, ModelCost]:
     if confirm_kind(recipe) != kinds["proxy"]:
         kinds["confirm"] = confirm_kind(recipe)
     if recipe.evaluate.enabled:
-        kinds["larger"] = (recipe.evaluate.model, recipe.evaluate.training)
-    targets = _target_tokens(recipe)
-    heldout = round(recipe.evaluate.holdout * text_bytes(recipe) / BYTES_PER_TOKEN)
-    return {
-        name: _model_cost(recipe, model, training, seconds, targets + (heldout if name == "larger" else 0))
-        for name, (model, training) in kinds.items()
-    }
+        for rung in rung_plans(recipe.evaluate):
+            kinds[larger_kind(rung)] = (rung.model, rung.training)
+    targets, judged = _target_tokens(recipe), _judged_tokens(recipe) if recipe.evaluate.enabled else 0
+    costs: dict[str, ModelCost] = {}
+    for name, (model, training) in kinds.items():
+        setting = _setting(recipe, model, training)
+        known = next((c for c in costs.values() if _same_speed(c.setting, setting)), None)
+        cost = known or _model_cost(recipe, setting, seconds)
+        evaluated = targets + (judged if name.startswith(LARGER) else 0)
+        costs[name] = replace(cost, setting=setting, evaluated=evaluated)
+    return costs
 
 
-def _model_cost(
-    recipe: Recipe, model: ModelSection, training: TrainingSection, seconds: float, evaluated: int
-) -> ModelCost:
-    place = training_place(recipe.run)
-    setting = ProxySetting(
+def _setting(recipe: Recipe, model: ModelSection, training: TrainingSection) -> ProxySetting:
+    return ProxySetting(
         pool="", targets="", heldout=None, model=model, training=training,
         vocab_size=model.padded(_vocabulary(recipe)), domains=("any",), device=recipe.run.device,
     )  # fmt: skip
+
+
+def _same_speed(one: ProxySetting, other: ProxySetting) -> bool:
+    """Do these models train equally fast? How long and at which rate they train is no matter."""
+    plain = {"tokens": 1, "peak_lr": 1.0, "schedule": "linear"}
+    return replace(one, training=one.training.model_copy(update=plain)) == replace(
+        other, training=other.training.model_copy(update=plain)
+    )
+
+
+def _model_cost(recipe: Recipe, setting: ProxySetting, seconds: float) -> ModelCost:
     from quadmix.proxy.cost import measure_speed
 
-    group = fitting(setting, recipe.proxy.group, recipe.run)
+    place, group = training_place(recipe.run), fitting(setting, recipe.proxy.group, recipe.run)
     speed = measure_speed(setting, group=group, seconds=seconds, place=place)
-    return ModelCost(setting=setting, place=place, group=group, speed=speed, evaluated=evaluated)
+    return ModelCost(setting=setting, place=place, group=group, speed=speed, evaluated=0)
+
+
+def _judged_tokens(recipe: Recipe) -> int:
+    """Estimate the tokens on which a comparison model is scored after training, in float32 (twice as slow):
+    targets, held-out text, and every answer of the benchmarks with its question."""
+    size = recipe.evaluate.holdout * text_bytes(recipe)
+    for section in recipe.evaluate.benchmarks:
+        items = read_benchmark(section, seed=recipe.seed)
+        size += sum(len(text.encode()) for row in items.contexts for text in row)
+        size += sum(len(text.encode()) for row in items.continuations for text in row)
+    return 2 * (round(size / BYTES_PER_TOKEN) + _target_tokens(recipe))
 
 
 def _vocabulary(recipe: Recipe) -> int:
@@ -283,7 +339,10 @@ def stage_seconds(
     if recipe.evaluate.enabled:
         regmix = costs["proxy"].seconds(counts["regmix"]) if counts["regmix"] else 0.0
         seconds["regmix"] = regmix
-        seconds["evaluate"] = costs["larger"].seconds(counts["comparison"]) + regmix
+        models = rung_models(recipe)
+        rungs = {r.stage: costs[larger_kind(r)].seconds(models[r.stage]) for r in rung_plans(recipe.evaluate)}
+        seconds |= rungs
+        seconds["evaluate"] = sum(rungs.values()) + regmix
     return seconds
 
 
@@ -291,7 +350,7 @@ def progress_weights(seconds: Mapping[str, float]) -> dict[str, float]:
     """Return the planned seconds per progress stage; RegMix's swarm counts apart from the comparison, and
     every batch of the swarm and round of the confirmation for itself."""
     weights = dict(seconds)
-    for stage in ("swarm", "confirm"):
+    for stage in ("swarm", "confirm", "evaluate"):
         later = sum(s for name, s in seconds.items() if name.startswith(f"{stage} "))
         if stage in weights:
             weights[stage] -= later
@@ -313,7 +372,7 @@ def _pool_share(recipe: Recipe, budget: int) -> float:
     train = recipe.budget.train_tokens or budget
     longest = max(recipe.proxy.training.tokens, confirm_kind(recipe)[1].tokens)
     if recipe.evaluate.enabled:
-        longest = max(longest, recipe.evaluate.training.tokens)
+        longest = max(longest, *(rung.pool_tokens for rung in rung_plans(recipe.evaluate)))
     return min(1.0, longest / max(train, 1))
 
 

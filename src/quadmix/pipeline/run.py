@@ -17,7 +17,9 @@ from quadmix.materialise.selecting import select_corpus
 from quadmix.materialise.write import materialise
 from quadmix.pipeline import stages, training
 from quadmix.pipeline.applying import Applied, apply_theta
+from quadmix.pipeline.comparing import Judged, evaluate
 from quadmix.pipeline.confirming import confirm
+from quadmix.pipeline.contamination import overlap_texts
 from quadmix.pipeline.folder import STAGES, Job, open_run, stage
 from quadmix.pipeline.mix import Mix, draw_seed
 from quadmix.pipeline.place import data_place, numbers_place, text_place
@@ -58,8 +60,9 @@ def run(recipe: Recipe, *, until: str = "report", progress: Progress | None = No
         if recipe.mixing.theta_from is not None:
             return _apply(job, last)
         targets = stages.read_targets(job)
+        benchmarks = stages.read_benchmarks(job, targets)
         corpus = stages.open_pool(job)
-        table = stages.annotate(job, corpus, targets)
+        table = stages.annotate(job, corpus, targets, benchmarks)
         if last <= STAGES.index("annotate"):
             return RunResult(folder=job.folder)
         mix = stages.prepare_mixing(job, table)
@@ -74,7 +77,11 @@ def run(recipe: Recipe, *, until: str = "report", progress: Progress | None = No
         if last >= STAGES.index("materialise"):
             manifest = _materialise(job, corpus, mix, table.surveyed, confirmation)
         if last >= STAGES.index("evaluate") and recipe.evaluate.enabled:
-            comparison = training.evaluate(job, mix, pool, proposal, confirmation)
+            judged = Judged(
+                corpus=corpus, mix=mix, pool=pool, targets=targets, benchmarks=benchmarks,
+                proposal=proposal, confirmation=confirmation,
+            )  # fmt: skip
+            comparison = evaluate(job, judged)
         if last >= STAGES.index("report"):
             report = _report(job)
         return RunResult(
@@ -89,8 +96,10 @@ def run(recipe: Recipe, *, until: str = "report", progress: Progress | None = No
 def _apply(job: Job, last: int) -> RunResult:
     """Run the stages of a recipe that brings its θ from another run."""
     targets = stages.read_targets(job)
+    benchmarks = stages.read_benchmarks(job, targets)
     corpus = stages.open_pool(job)
-    applied = apply_theta(job, corpus, targets, annotate_only=last <= STAGES.index("annotate"))
+    texts = overlap_texts(targets, benchmarks)
+    applied = apply_theta(job, corpus, texts, annotate_only=last <= STAGES.index("annotate"))
     if applied is None or last < STAGES.index("materialise"):
         return RunResult(folder=job.folder)
     manifest = _write(job, corpus, applied, job.recipe.seed)

@@ -4,7 +4,7 @@ Every stage commits its own files and is skipped when they are there, so that th
 kill goes on where the last one stopped.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,18 +15,27 @@ from quadmix.annotate.prepare import prepare_annotators
 from quadmix.annotate.run import annotate_split, annotate_tasks, finish_annotations, prepare_overlap
 from quadmix.annotate.table import EXCLUDED_REASONS, LoadedAnnotations, load_annotations
 from quadmix.codec import to_json
+from quadmix.corpus.benchmarks import BenchmarkItems, read_benchmark
 from quadmix.corpus.read import read_documents
 from quadmix.corpus.scan import open_corpus
 from quadmix.corpus.targets import TargetText, halve_target, read_target
 from quadmix.corpus.tokenizer import Tokenizer, train_tokenizer
 from quadmix.engine.tasks import Place, run_tasks
-from quadmix.errors import BudgetError
+from quadmix.errors import BudgetError, InputError
 from quadmix.io.atomic import read_value, write_json, write_text
 from quadmix.materialise.selecting import fit_corpus_normaliser
 from quadmix.mixing.limits import Limits, limits_from
 from quadmix.mixing.normalise import Normaliser
 from quadmix.mixing.prior import prior_from
 from quadmix.pipeline.circular import kept_warnings
+from quadmix.pipeline.contamination import (
+    benchmark_target_overlap,
+    contamination_warnings,
+    overlap_facts,
+    overlap_texts,
+    refuse_contained,
+    shared_warnings,
+)
 from quadmix.pipeline.folder import Job, stage
 from quadmix.pipeline.mix import Mix, whole_part
 from quadmix.pipeline.place import data_place, numbers_place, rating_place
@@ -121,6 +130,19 @@ def read_targets(job: Job) -> list[TargetText]:
     ]
 
 
+def read_benchmarks(job: Job, targets: Sequence[TargetText] = ()) -> list[BenchmarkItems]:
+    """Read and check the benchmarks as early as the targets; InputError if one stands in a target."""
+    out: list[BenchmarkItems] = []
+    for section in job.recipe.evaluate.benchmarks:
+        try:
+            out.append(read_benchmark(section, seed=job.recipe.seed))
+        except InputError as error:
+            name = f"benchmark {section.name!r}"
+            raise error if name in str(error) else InputError(f"{name}: {error}") from error
+    refuse_contained(benchmark_target_overlap(targets, out))
+    return out
+
+
 def prepare_tokenizer(job: Job, corpus: Corpus) -> Path:
     """Train the BPE on an even sample of the pool, or copy the user's tokenizer.json; return its path."""
     path, section = job.path("tokenizer.json"), job.recipe.tokenizer
@@ -148,13 +170,15 @@ def _sample_texts(job: Job, corpus: Corpus, limit: int) -> list[str]:
     return texts
 
 
-def annotate(job: Job, corpus: Corpus, targets: Sequence[TargetText]) -> LoadedAnnotations:
+def annotate(
+    job: Job, corpus: Corpus, targets: Sequence[TargetText], benchmarks: Sequence[BenchmarkItems] = ()
+) -> LoadedAnnotations:
     """Score every document and label its domain; return the loaded table with warnings."""
     section, folder = job.recipe.annotate, job.folder
     with stage(job, "annotate") as notes:
         prepare_tokenizer(job, corpus)
         with job.progress.stage("train raters", 1, "set"):
-            texts = {t.name: t.texts() for t in targets}
+            texts = overlap_texts(targets, benchmarks)
             overlap = prepare_overlap(texts, folder)
             notes.warnings += kept_warnings(folder, job.recipe, texts, overlap.digest)
             annotators = prepare_annotators(section, corpus, folder, seed=job.recipe.seed)
@@ -178,7 +202,11 @@ def annotate(job: Job, corpus: Corpus, targets: Sequence[TargetText]) -> LoadedA
             "missing": manifest.missing,
             "cards": [to_json(card) for card in manifest.criteria],
         }
-        notes.warnings += overlap_warnings(manifest.overlap, manifest.documents)
+        notes.facts |= overlap_facts(texts, loaded.surveyed.dropped)
+        notes.warnings += contamination_warnings(
+            texts, manifest.overlap, manifest.documents, excluded=section.exclude_overlap
+        )
+        notes.warnings += shared_warnings(benchmark_target_overlap(targets, benchmarks))
     return loaded
 
 
@@ -194,16 +222,6 @@ def held_out(recipe: Recipe) -> float:
     """Return the share of documents that are reserved for evaluation; none where nothing is evaluated."""
     evaluated = recipe.evaluate.enabled and recipe.mixing.theta_from is None
     return recipe.evaluate.holdout if evaluated else 0.0
-
-
-def overlap_warnings(overlap: Mapping[str, int], documents: int) -> list[str]:
-    """Return one warning per target of which pool documents hold passages (13 words in a row)."""
-    return [
-        f"target {name!r}: {count:,} of {documents:,} pool documents ({count / documents:.2%}) share 13 "
-        "words in a row with it; its loss then partly measures copying"
-        for name, count in sorted(overlap.items())
-        if count
-    ]
 
 
 def _mean_coverage(loaded: LoadedAnnotations, name: str) -> float:
@@ -271,8 +289,6 @@ def tokenise(job: Job, corpus: Corpus, mix: Mix, targets: Sequence[TargetText]) 
     with stage(job, "pool") as notes:
         longest = max(recipe.proxy.training.tokens, confirm_kind(recipe)[1].tokens)
         share = mix.proxy_share(longest, recipe.proxy.pool)
-        if recipe.evaluate.enabled:
-            share = max(share, mix.proxy_share(recipe.evaluate.training.tokens, recipe.proxy.pool))
         rows = np.flatnonzero(mix.excluded == 0)[mix.part(share).rows]
         file, larger = str(job.path("tokenizer.json")), recipe.evaluate.model.context
         contexts = {"targets": recipe.proxy.model.context, "judges": larger}

@@ -64,13 +64,19 @@ class _HeadLoss(torch.autograd.Function):
 
 
 @torch.no_grad()
-def token_losses(hidden: Tensor, table: Tensor, labels: Tensor) -> Tensor:
-    """Return the loss (K, S) in nats of every position; hidden: (K, S, d), labels: (S,) for all models."""
+def token_losses(hidden: Tensor, table: Tensor, labels: Tensor, likeliest: Tensor | None = None) -> Tensor:
+    """Return the loss (K, S) in nats of every position; hidden: (K, S, d), labels: (S,) for all models.
+
+    likeliest: (K, S) bool, filled where given: is the label the first token of the largest logit?
+    """
     out = torch.empty(hidden.shape[:2], device=hidden.device)
     for k, parts in _chunks(hidden, table.shape[1]):
         cast = table[k].to(hidden.dtype)
         for part in parts:
-            share = torch.softmax(torch.bmm(hidden[k, part], cast.mT), dim=-1)
+            logits = torch.bmm(hidden[k, part], cast.mT)
+            share = torch.softmax(logits, dim=-1)
             label = labels[part].expand(len(share), -1)[..., None]
             out[k, part] = -share.gather(2, label)[..., 0].float().clamp_min(_LEAST).log()
+            if likeliest is not None:
+                likeliest[k, part] = logits.argmax(dim=-1) == label[..., 0]
     return out

@@ -6,6 +6,7 @@ and its standard error treats the row as the unit: s.e. = sqrt(R / (R - 1) Σ (n
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,12 +22,29 @@ _TOKENS_AT_ONCE = 1_024  # per model; larger batches leave the cache and halve t
 _ROUND = 16  # windows are sorted by length and cut to a multiple of this, so short rows cost little
 
 
-@torch.no_grad()
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RowScores:
+    """nll: (K, R) float64, summed loss in nats of the scored tokens of every row under every model.
+    greedy: (K, R) bool, is each of these tokens the likeliest one after those before it? (None: not asked)"""
+
+    nll: Floats
+    greedy: NDArray[np.bool_] | None
+
+
 def measure(weights: Weights, target: TargetSet, model: ModelSection, dtype: torch.dtype) -> list[Loss]:
     """Return the loss of each of the K models on `target`."""
-    models = len(weights.embedding)
+    nll = row_scores(weights, target, model, dtype).nll
+    return [ratio(row, target.bytes, target.tokens) for row in nll]
+
+
+@torch.no_grad()
+def row_scores(
+    weights: Weights, target: TargetSet, model: ModelSection, dtype: torch.dtype, *, greedy: bool = False
+) -> RowScores:
+    """Score every row of `target` under each of the K models."""
+    models, device = len(weights.embedding), weights.embedding.device
     nll = np.zeros((models, len(target.bytes)))
-    device = weights.embedding.device
+    right = np.ones(nll.shape, dtype=np.bool_) if greedy else None
     for windows, width in _batches(target.labels):
         inputs = torch.from_numpy(target.inputs[windows, :width].astype(np.int64)).to(device)
         labels = target.labels[windows, :width]
@@ -34,11 +52,14 @@ def measure(weights: Weights, target: TargetSet, model: ModelSection, dtype: tor
         hidden = hidden_states(weights, inputs.expand(models, *inputs.shape), model, dtype)
         scored = hidden[:, torch.from_numpy(place).to(device)]
         wanted = torch.from_numpy(labels.reshape(-1)[place].astype(np.int64)).to(device)
-        losses = token_losses(scored, weights.table, wanted).double().cpu().numpy()
+        likeliest = torch.empty(scored.shape[:2], dtype=torch.bool, device=device) if greedy else None
+        losses = token_losses(scored, weights.table, wanted, likeliest).double().cpu().numpy()
         rows = target.row[windows][place // width]
         for k in range(models):
             nll[k] += np.bincount(rows, weights=losses[k], minlength=nll.shape[1])
-    return [ratio(nll[k], target.bytes, target.tokens) for k in range(models)]
+            if right is not None and likeliest is not None:
+                right[k, rows[~likeliest[k].cpu().numpy()]] = False
+    return RowScores(nll=nll, greedy=right)
 
 
 def ratio(nll: Floats, scored_bytes: Ints, tokens: int) -> Loss:

@@ -17,6 +17,7 @@ from quadmix.engine.tasks import LOCAL, Place, run_tasks
 from quadmix.errors import MissingExtraError, ProxyError
 from quadmix.proxy.setting import ProxySetting, check_files
 from quadmix.proxy.targets import TargetSet, open_targets
+from quadmix.recipe import ModelSection
 from quadmix.types import Loss, Trial
 
 if TYPE_CHECKING:
@@ -90,32 +91,55 @@ def rescore_task(task: _Group) -> list[Trial]:
 
 
 def _rescore(task: _Group) -> list[Trial]:
-    from quadmix.proxy.checkpoint import read_weights
-
-    expected = _shapes(task.setting)
-    out, loaded = list(task.trials), dict[int, dict[str, "Tensor"]]()
-    for place, trial in enumerate(task.trials):
-        path = weights_path(task.weights, trial.trial_id)
-        try:
-            tensors = read_weights(path)
-            _check_shapes(path, {name: tuple(t.shape) for name, t in tensors.items()}, expected)
-            loaded[place] = tensors
-        except ProxyError as error:
-            out[place] = replace(trial, status="failed", reason=f"{_REFUSED}{error}")
-    if loaded:
-        measured = _measure(_stacked(list(loaded.values()), task.setting), task)
-        for place, losses in zip(loaded, measured, strict=True):
+    setting, out = task.setting, list(task.trials)
+    names = [trial.trial_id for trial in out]
+    loaded = load_models(names, task.weights, setting.model, setting.vocab_size, setting.device)
+    for place, name in enumerate(names):
+        if name in loaded.refused:
+            out[place] = replace(out[place], status="failed", reason=f"{_REFUSED}{loaded.refused[name]}")
+    if loaded.weights is not None:
+        for place, losses in zip(loaded.places, _measure(loaded.weights, task), strict=True):
             out[place] = _merged(out[place], losses)
     return out
 
 
-def _shapes(setting: ProxySetting) -> dict[str, tuple[int, ...]]:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LoadedModels:
+    """Saved models as one batched model. places: of its K models in the names asked for. weights: None if
+    there are none. refused: why, by name, for weights that are absent, unsound or of another shape."""
+
+    weights: "Weights | None"
+    places: tuple[int, ...]
+    refused: dict[str, str]
+
+
+def load_models(
+    names: Sequence[str], folder: str | Path, model: ModelSection, vocab_size: int, device: str
+) -> LoadedModels:
+    """Load the saved weights `folder`/<name>.safetensors of models of one shape onto a device."""
+    from quadmix.proxy.checkpoint import read_weights
+
+    expected = _shapes(model, vocab_size)
+    loaded, refused = dict[int, dict[str, "Tensor"]](), dict[str, str]()
+    for place, name in enumerate(names):
+        path = weights_path(folder, name)
+        try:
+            tensors = read_weights(path)
+            _check_shapes(path, {key: tuple(t.shape) for key, t in tensors.items()}, expected)
+            loaded[place] = tensors
+        except ProxyError as error:
+            refused[name] = str(error)
+    weights = _stacked(list(loaded.values()), device) if loaded else None
+    return LoadedModels(weights=weights, places=tuple(loaded), refused=refused)
+
+
+def _shapes(model: ModelSection, vocab_size: int) -> dict[str, tuple[int, ...]]:
     """Return the shape of every tensor of one model, without the model axis."""
     import torch
 
     from quadmix.proxy.model import initial_weights
 
-    one = initial_weights(setting.model, setting.vocab_size, [0], torch.device("cpu"))
+    one = initial_weights(model, vocab_size, [0], torch.device("cpu"))
     return {name: tuple(tensor.shape[1:]) for name, tensor in one.named().items()}
 
 
@@ -130,14 +154,14 @@ def _check_shapes(
             )
 
 
-def _stacked(loaded: Sequence[dict[str, "Tensor"]], setting: ProxySetting) -> "Weights":
+def _stacked(loaded: Sequence[dict[str, "Tensor"]], device: str) -> "Weights":
     import torch
 
     from quadmix.proxy.device import choose_device
     from quadmix.proxy.model import Weights
 
-    device = choose_device(setting.device)
-    return Weights(**{name: torch.stack([one[name] for one in loaded]).to(device) for name in loaded[0]})
+    chosen = choose_device(device)
+    return Weights(**{name: torch.stack([one[name] for one in loaded]).to(chosen) for name in loaded[0]})
 
 
 def _measure(weights: "Weights", task: _Group) -> list[dict[str, Loss]]:

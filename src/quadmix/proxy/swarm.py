@@ -48,6 +48,7 @@ def run_swarm(
     group: int,
     place: Place = LOCAL,
     save_weights: bool = False,
+    whole: Callable[[str], bool] | None = None,
     on_trial: Callable[[Trial], None] | None = None,
     on_partial: Callable[[float], None] | None = None,
 ) -> list[Trial]:
@@ -57,6 +58,7 @@ def run_swarm(
     for want of memory and the like are trained again, trials that diverged are not. A group that does not
     fit into memory is halved until it does; a trial says how many were trained together.
 
+    whole: says of a finished trial whether all that is kept of it is there; if not, it is trained again.
     on_trial is called in this process for every trial, first for those already on disk; on_partial
     about every second with how many models' work is done inside the groups that are in training.
     """
@@ -66,7 +68,7 @@ def run_swarm(
     todo: list[_Group] = []
     for start in range(0, len(jobs), group):
         part = tuple(jobs[start : start + group])
-        stored = [_stored(path, job, setting) for job in part]
+        stored = [_stored(path, job, setting, whole) for job in part]
         if all(trial is not None for trial in stored):
             for trial in filter(None, stored):
                 trials[trial.trial_id] = trial
@@ -177,11 +179,15 @@ def job_digest(job: ProxyJob, setting: ProxySetting) -> str:
     )  # fmt: skip
 
 
-def _stored(folder: Path, job: ProxyJob, setting: ProxySetting) -> Trial | None:
+def _stored(
+    folder: Path, job: ProxyJob, setting: ProxySetting, whole: Callable[[str], bool] | None
+) -> Trial | None:
     file = folder / f"{job.trial_id}.json"
     if not file.exists():
         return None
     trial = read_value(file, Trial)
+    if whole is not None and trial.status == "done" and not whole(trial.trial_id):
+        return None
     stale = trial.job != job_digest(job, setting) or trial.reason.startswith(_ENVIRONMENT)
     return None if stale else trial
 

@@ -22,6 +22,7 @@ from quadmix.rng import keyed_uniform
 from quadmix.types import Annotations, Corpus, Ints, Split
 
 IGNORE = -1
+SetKind = Literal["target", "heldout", "benchmark"]
 _ARRAYS = ("inputs", "labels", "row", "bytes")
 _DOCUMENT_PART = 16  # a held-out document gives at most this part of its domain's bytes: rows carry the s.e.
 
@@ -33,7 +34,7 @@ class TargetSet:
     cut: rows that lost the start of their prompt (known while encoding, not on disk)."""
 
     name: str
-    kind: Literal["target", "heldout"]
+    kind: SetKind
     inputs: NDArray[np.int32]
     labels: NDArray[np.int32]
     row: Ints
@@ -51,7 +52,7 @@ class TargetManifest:
     """The sets of a targets folder in order; set i lies in files named by i."""
 
     names: tuple[str, ...]
-    kind: Literal["target", "heldout"]
+    kind: SetKind
     context: int
     source: str
     windows: int
@@ -61,7 +62,7 @@ class TargetManifest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
+class TokenRow:
     """Token ids of one row, how many of the first are not scored, and the bytes of the scored rest."""
 
     ids: list[int]
@@ -87,28 +88,28 @@ def encode_targets(
     source = value_digest(
         [tokenizer.digest, context, [(t.name, t.prompts, t.answers, t.score_prompt) for t in targets]]
     )
-    if _whole(folder, source):
+    if is_whole(folder, source):
         return open_targets(folder)
     sets = [target_set(target, tokenizer, context) for target in targets]
-    return _write(sets, folder, context, source, tokenizer.digest)
+    return write_sets(sets, folder, context, source, tokenizer.digest)
 
 
 def target_set(target: TargetText, tokenizer: Tokenizer, context: int) -> TargetSet:
     """Return one target as windows: answers only, or prompt and answer (`score_prompt`)."""
     answers = [_joined(p, a) for p, a in zip(target.prompts, target.answers, strict=True)]
-    rows: list[_Row] = []
+    rows: list[TokenRow] = []
     for prompt, answer, head, tail in zip(
         target.prompts, answers, tokenizer.encode(target.prompts), tokenizer.encode(answers), strict=True
     ):
         scored = prompt + answer if target.score_prompt else answer
         rows.append(
-            _Row(
+            TokenRow(
                 ids=[tokenizer.end_of_document, *head, *tail],
                 unscored=1 if target.score_prompt else 1 + len(head),
                 bytes=len(scored.encode()),
             )
         )
-    return _windows(target.name, "target", rows, context)
+    return cut_windows(target.name, "target", rows, context)
 
 
 def encode_heldout(
@@ -129,7 +130,7 @@ def encode_heldout(
     source = value_digest(
         [corpus.digest, tokenizer.digest, context, max_bytes, held.keys, held.domain, held.domains]
     )
-    if _whole(folder, source):
+    if is_whole(folder, source):
         return open_targets(folder)
     texts = _heldout_texts(corpus, held, max_bytes, mapper)
     sets: list[TargetSet] = []
@@ -138,11 +139,11 @@ def encode_heldout(
         chosen = _capped(chosen, max_bytes)
         if chosen:
             rows = [
-                _Row(ids=[tokenizer.end_of_document, *ids], unscored=1, bytes=len(text.encode()))
+                TokenRow(ids=[tokenizer.end_of_document, *ids], unscored=1, bytes=len(text.encode()))
                 for text, ids in zip(chosen, tokenizer.encode(chosen), strict=True)
             ]
-            sets.append(_windows(name, "heldout", rows, context))
-    return _write(sets, folder, context, source, tokenizer.digest, kind="heldout")
+            sets.append(cut_windows(name, "heldout", rows, context))
+    return write_sets(sets, folder, context, source, tokenizer.digest, kind="heldout")
 
 
 def open_targets(folder: str | Path) -> list[TargetSet]:
@@ -182,7 +183,7 @@ def _joined(prompt: str, answer: str) -> str:
     return answer
 
 
-def _windows(name: str, kind: Literal["target", "heldout"], rows: Sequence[_Row], context: int) -> TargetSet:
+def cut_windows(name: str, kind: SetKind, rows: Sequence[TokenRow], context: int) -> TargetSet:
     """Cut rows into windows in which every scored token is a label exactly once."""
     inputs: list[NDArray[np.int32]] = []
     labels: list[NDArray[np.int32]] = []
@@ -192,7 +193,9 @@ def _windows(name: str, kind: Literal["target", "heldout"], rows: Sequence[_Row]
     for index, row in enumerate(kept):
         ids = np.asarray(row.ids, dtype=np.int32)
         mask = np.arange(len(ids)) >= row.unscored
-        first = _first_token(len(ids), row.unscored, context)
+        # the harness keeps a whole context before the end, whatever is left of the prompt
+        prompt = 1 if kind == "benchmark" else context // 2
+        first = _first_token(len(ids), row.unscored, context, prompt)
         cut += first > 0
         for start in range(first, len(ids) - 1, context):
             window, scored = ids[start : start + context + 1], mask[start + 1 : start + context + 1]
@@ -222,34 +225,34 @@ def _too_long(target: TargetSet, context: int) -> str:
     if not lost and not pieces:
         return ""
     return (
-        f"target {target.name!r}: of {len(target.bytes):,} rows, {lost:,} are longer than the context of "
-        f"{context} tokens and lost the start of their prompt, {pieces:,} are scored in several windows; "
+        f"{target.kind} {target.name!r}: of {len(target.bytes):,} rows, {lost:,} are longer than the context "
+        f"of {context} tokens and lost the start of their prompt, {pieces:,} are scored in several windows; "
         "raise proxy.model.context (and evaluate.model.context), or shorten the rows"
     )
 
 
-def _first_token(length: int, unscored: int, context: int) -> int:
-    """Where the first window starts: the prompt loses its left end so that the answer fits; an answer
-    longer than half a context keeps half a context of prompt, and runs on in further windows."""
+def _first_token(length: int, unscored: int, context: int, prompt: int) -> int:
+    """Where the first window starts: the prompt loses its left end so that the answer fits; if an answer is
+    too long for that, `prompt` tokens are kept before it, and it runs on in further windows."""
     if length <= context + 1:
         return 0
     answer = length - unscored
-    return max(0, unscored - max(context - answer + 1, context // 2))
+    return max(0, unscored - max(context - answer + 1, prompt))
 
 
-def _whole(folder: str | Path, source: str) -> bool:
+def is_whole(folder: str | Path, source: str) -> bool:
     manifest = Path(folder, "manifest.json")
     return manifest.exists() and read_value(manifest, TargetManifest).source == source
 
 
-def _write(
+def write_sets(
     sets: Sequence[TargetSet],
     folder: str,
     context: int,
     source: str,
     tokenizer: str,
     *,
-    kind: Literal["target", "heldout"] = "target",
+    kind: SetKind = "target",
 ) -> list[TargetSet]:
     path = Path(folder)
     (path / "manifest.json").unlink(missing_ok=True)
@@ -263,7 +266,7 @@ def _write(
         source=source,
         windows=sum(len(s.inputs) for s in sets),
         tokenizer=tokenizer,
-        warnings=tuple(filter(None, (_too_long(s, context) for s in sets if kind == "target"))),
+        warnings=tuple(filter(None, (_too_long(s, context) for s in sets if kind != "heldout"))),
     )
     write_json(path / "manifest.json", manifest)
     return open_targets(folder)

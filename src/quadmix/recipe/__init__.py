@@ -3,6 +3,7 @@
 from quadmix.recipe.annotating import AnnotateSection, CriterionSection, DomainSection, LabelledSet
 from quadmix.recipe.base import Section
 from quadmix.recipe.cards import ModelCard, card_names, fixed_texts, load_card, save_card
+from quadmix.recipe.evaluating import Baseline, BenchmarkSection, EvaluateSection, RungSection
 from quadmix.recipe.load import (
     PATH_KEYS,
     check_recipe,
@@ -14,13 +15,12 @@ from quadmix.recipe.load import (
     preset_text,
     remote_paths,
 )
-from quadmix.recipe.proxies import ModelSection, ProxySection, TrainingSection
+from quadmix.recipe.proxies import LADDER, ModelSection, ProxySection, TrainingSection
 from quadmix.recipe.searching import ConfirmSection, SearchSection
 from quadmix.recipe.sections import (
     BudgetSection,
     Columns,
     CorpusSection,
-    EvaluateSection,
     MaterialiseSection,
     MixingSection,
     PriorSection,
@@ -31,8 +31,11 @@ from quadmix.recipe.sections import (
 )
 
 __all__ = [
+    "LADDER",
     "PATH_KEYS",
     "AnnotateSection",
+    "Baseline",
+    "BenchmarkSection",
     "BudgetSection",
     "Columns",
     "ConfirmSection",
@@ -49,6 +52,7 @@ __all__ = [
     "ProxySection",
     "Recipe",
     "RunSection",
+    "RungSection",
     "SearchSection",
     "Section",
     "TargetSection",

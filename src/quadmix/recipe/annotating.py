@@ -123,6 +123,10 @@ class AnnotateSection(Section):
         default="renormalise",
         description="a missing score: weigh the others, take the domain's median, or drop the document",
     )
+    exclude_overlap: bool = Field(
+        default=False,
+        description="nothing that shares 13 words in a row with a target or benchmark may be selected",
+    )
     language: str | None = Field(
         default=None,
         description="column with the language (ISO 639 code); documents in a language that a model's card "

@@ -6,11 +6,12 @@ from pydantic import Field, model_validator
 
 from quadmix.recipe.base import Section, Share
 
-# millions of parameters, tied vocabulary of 4,096 (8,192 from 8M on): 0.37, 1.3, 3.7, 8.3, 21
+# millions of parameters, tied vocabulary of 4,096 (8,192 from 8M on): 0.37, 1.3, 3.7, 5.1, 8.3, 21
 LADDER: dict[str, dict[str, int]] = {
     "0.3M": {"layers": 2, "width": 64, "heads": 2, "mlp": 192},
     "1M": {"layers": 4, "width": 128, "heads": 4, "mlp": 352},
     "3M": {"layers": 4, "width": 256, "heads": 4, "mlp": 512},
+    "5M": {"layers": 5, "width": 256, "heads": 4, "mlp": 704},
     "8M": {"layers": 6, "width": 288, "heads": 6, "mlp": 768},
     "20M": {"layers": 8, "width": 448, "heads": 8, "mlp": 1024},
 }
@@ -20,7 +21,7 @@ _PASS_TOKENS = 16_384
 class ModelSection(Section):
     """A decoder: RMSNorm, RoPE, SwiGLU."""
 
-    size: Literal["0.3M", "1M", "3M", "8M", "20M"] | None = Field(
+    size: Literal["0.3M", "1M", "3M", "5M", "8M", "20M"] | None = Field(
         default=None, description="a step of the size ladder; sets layers, width, heads and mlp"
     )
     layers: int = Field(default=2, ge=1)

@@ -4,13 +4,14 @@ The `run` section (workers, folder, ...) says where and how work runs and is not
 identity; everything else is.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from quadmix.recipe.annotating import AnnotateSection
 from quadmix.recipe.base import Name, Section, Share
-from quadmix.recipe.proxies import LADDER, ModelSection, ProxySection, TrainingSection
+from quadmix.recipe.evaluating import EvaluateSection
+from quadmix.recipe.proxies import ProxySection
 from quadmix.recipe.running import RunSection
 from quadmix.recipe.searching import ConfirmSection, SearchSection
 
@@ -194,34 +195,6 @@ class MaterialiseSection(Section):
         if not self.keep_local and self.out is None:
             raise ValueError("materialise.keep_local is false, but there is no materialise.out to publish to")
         return self
-
-
-class EvaluateSection(Section):
-    """The final comparison with a larger model at equal tokens."""
-
-    enabled: bool = True
-    holdout: float = Field(
-        default=0.01, ge=0.0, lt=0.5, description="share of documents reserved for held-out loss"
-    )
-    holdout_bytes: int = Field(default=300_000, gt=0, description="held-out text scored per domain, at most")
-    seeds: int = Field(default=3, ge=2)
-    baselines: list[Literal["random", "prior-mean", "criteria", "regmix"]] = Field(
-        default=["random", "prior-mean", "criteria", "regmix"]
-    )
-    regmix_trials: int = Field(
-        default=24, ge=8, description="proxies of the domain-only swarm for the RegMix-style baseline"
-    )
-    model: ModelSection = ModelSection.model_validate(LADDER["1M"])
-    training: TrainingSection = TrainingSection()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _larger(cls, data: Any) -> Any:
-        """A model of which only some keys are given keeps the other defaults of this section."""
-        model = data.get("model") if isinstance(data, dict) else None  # pyright: ignore[reportUnknownMemberType]
-        if isinstance(model, dict) and "size" not in model:
-            return {**data, "model": {**LADDER["1M"], **model}}
-        return data
 
 
 class Recipe(Section):

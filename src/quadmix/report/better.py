@@ -4,15 +4,14 @@ In: the loaded run. Out: HTML. Differences are paired, candidate or selector min
 (below 0 = better); an interval that is not known is never a win.
 """
 
-from collections.abc import Sequence
-
 from quadmix.report import trials
-from quadmix.report.html import Gallery, Html, details, join, not_run, note, section, show, table, tag
+from quadmix.report.html import Gallery, Html, join, not_run, note, section, show, table, tag
+from quadmix.report.ladder import ladder, losses_table, measured_table
 from quadmix.report.load import RunFiles
 from quadmix.report.plots import trim
-from quadmix.report.text import clean, count, esc, interval, label_name, num, short
+from quadmix.report.text import clean, count, esc, interval, num, short
 from quadmix.report.verdict import beats, plain_reason
-from quadmix.types import Comparison, Confirmation, Measured, Paired
+from quadmix.types import Comparison, Confirmation
 
 
 def baselines(files: RunFiles, gallery: Gallery) -> Html:
@@ -21,7 +20,7 @@ def baselines(files: RunFiles, gallery: Gallery) -> Html:
     if files.comparison is None:
         parts.append(not_run("the comparison with baselines"))
     else:
-        parts += _comparison(files.comparison, gallery)
+        parts += _comparison(files, files.comparison, gallery)
     parts.append(tag("h3", "Confirmation with fresh proxies"))
     if files.confirmation is None:
         parts.append(not_run("the confirmation"))
@@ -37,7 +36,9 @@ def _cost(comparison: Comparison) -> str:
     return f" (proxies trained: {', '.join(counts)})" if counts else ""
 
 
-def _comparison(comparison: Comparison, gallery: Gallery) -> list[Html]:
+def _comparison(files: RunFiles, comparison: Comparison, gallery: Gallery) -> list[Html]:
+    if comparison.rungs:
+        return ladder(comparison, gallery, files.recipe.evaluate.confidence if files.recipe else 0.95)
     seeds = max((len(m.values) for m in comparison.measured), default=0)
     intro = (
         f"Models of {short(comparison.model_parameters)} parameters, {short(comparison.train_tokens)} "
@@ -49,43 +50,12 @@ def _comparison(comparison: Comparison, gallery: Gallery) -> list[Html]:
     return [
         note(intro),
         show(gallery, trials.dots(comparison.measured, comparison.chosen, "comparison")),
-        _measured_table(comparison.measured, comparison.against, comparison.chosen, comparison.predicted),
-        _losses_table("Measured loss per target, bits per byte", comparison.measured, "losses"),
-        _losses_table("Held-out loss per domain, bits per byte", comparison.measured, "heldout"),
+        measured_table(
+            comparison.measured, comparison.against, comparison.chosen, predicted=comparison.predicted
+        ),
+        losses_table("Measured loss per target, bits per byte", comparison.measured, "losses"),
+        losses_table("Held-out loss per domain, bits per byte", comparison.measured, "heldout"),
     ]
-
-
-def _measured_table(
-    measured: Sequence[Measured], against: Sequence[Paired], chosen: str, predicted: dict[str, float]
-) -> Html:
-    pairs = {p.control: p for p in against if p.label == chosen}
-    rows: list[list[str]] = []
-    for m in sorted(measured, key=lambda m: m.mean):
-        pair = pairs.get(m.label)
-        rows.append(
-            [
-                label_name(m.label), count(m.selected_tokens), count(m.unique_tokens), num(m.epochs, 2),
-                num(predicted.get(m.label)), num(m.mean), interval(m.low, m.high),
-                num(pair.difference, sign=True) if pair else "–",
-                interval(pair.low, pair.high, sign=True) if pair else "–",
-                "–" if not pair else "beaten" if beats(pair) else "NOT beaten",
-            ]
-        )  # fmt: skip
-    name = label_name(chosen)
-    headers = ["selector", "selected tokens", "unique tokens", "epochs", "predicted", "measured",
-               "95 % interval", f"{name} − it", "95 % interval", f"by {name}"]  # fmt: skip
-    return table(headers, rows, caption="Selectors by measured loss (lower is better), paired differences")
-
-
-def _losses_table(caption: str, measured: Sequence[Measured], which: str) -> Html:
-    ordered = sorted(measured, key=lambda m: m.mean)
-    losses: list[dict[str, float]] = [m.losses if which == "losses" else m.heldout for m in ordered]
-    names = sorted({n for row in losses for n in row})
-    if not names:
-        return Html("")
-    rows = [[n, *(num(row.get(n)) for row in losses)] for n in names]
-    what = "target" if which == "losses" else "domain"
-    return details(caption, table([what, *(label_name(m.label) for m in ordered)], rows, caption=caption))
 
 
 def _confirmation(confirmation: Confirmation, gallery: Gallery) -> list[Html]:
@@ -100,7 +70,7 @@ def _confirmation(confirmation: Confirmation, gallery: Gallery) -> list[Html]:
         if confirmation.confirmed
         else note("The table of all that was tried stands under the verdict.", "absent")
     )
-    return [*parts, _losses_table("Fresh proxies: loss per target", confirmation.measured, "losses")]
+    return [*parts, losses_table("Fresh proxies: loss per target", confirmation.measured, "losses")]
 
 
 def refusal(files: RunFiles) -> Html:

@@ -108,6 +108,20 @@ def interval(low: float, high: float, digits: int = 4, *, sign: bool = False) ->
     return f"{num(low, digits, sign=sign)} to {num(high, digits, sign=sign)}"
 
 
+_NAMES = {
+    "quadmix": "θ*", "theta": "θ*", "criteria-mix": "criteria mix", "qurating": "QuRating",
+    "global-cut": "global cut", "upsampling": "quality upsampling", "dsir": "DSIR", "regmix": "RegMix",
+    "prior-mean": "prior mean", "random-mean": "mean of random θ",
+}  # fmt: skip
+
+
 def label_name(label: str) -> str:
     """Return a selector's label as the page says it: `quadmix`, the confirmed choice, is θ*."""
-    return "θ*" if label in ("quadmix", "theta") else label
+    kind, _, rest = label.partition(":")
+    if rest and kind == "top":
+        return f"top {rest}"
+    if rest and kind == "top-domain":
+        return f"top {rest} per domain"
+    if rest and kind == "theta":
+        return f"random θ {rest}"
+    return _NAMES.get(label, label)

@@ -13,7 +13,7 @@ from typing import Literal
 
 from quadmix.report.load import RunFiles, load_run
 from quadmix.report.text import clean, count, interval, label_name, num, percent, short
-from quadmix.types import Confirmation, DatasetManifest, Paired, SurrogateReport, Trial
+from quadmix.types import Comparison, Confirmation, DatasetManifest, Paired, SurrogateReport, Trial
 
 Tone = Literal["good", "bad", "warn", "plain", "absent"]
 MIN_SPEARMAN = 0.5
@@ -87,12 +87,32 @@ def _sentence(files: RunFiles) -> tuple[Literal["better", "mixed", "not better",
         pairs = [p for p in files.comparison.against if p.label == files.comparison.chosen]
         if pairs:
             outcome, text = _compared(_chosen_name(files), pairs)
-            return outcome, text + _unconfirmed_note(files.confirmation)
+            further, held = _other_rungs(files.comparison)
+            outcome = "mixed" if outcome == "better" and not held else outcome
+            return outcome, text + further + _unconfirmed_note(files.confirmation)
     if files.confirmation:
         return _only_confirmed(files.confirmation)
     if files.proposal:
         return "unknown", "Not decided: θ* has been proposed, but neither confirmed nor compared."
     return "unknown", "Not decided: this run has not yet searched for θ*."
+
+
+def _other_rungs(comparison: Comparison) -> tuple[str, bool]:
+    """Say what the rungs after the first showed, and whether every baseline was beaten there."""
+    said, held = "", True
+    for rung in comparison.rungs[1:]:
+        pairs = [p for p in rung.against if p.label == comparison.chosen]
+        lost = [p.control for p in pairs if not beats(p)]
+        held = held and bool(pairs) and not lost
+        if not pairs:
+            said += f" At {rung.name} nothing was compared."
+        else:
+            said += (
+                f" At {rung.name} it did NOT beat {', '.join(lost)}."
+                if lost
+                else (f" At {rung.name} it beat all {len(pairs)}.")
+            )
+    return said, held
 
 
 def _chosen_name(files: RunFiles) -> str:

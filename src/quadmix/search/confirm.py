@@ -69,6 +69,7 @@ def measure(trials: Sequence[Trial], objective: Objective) -> tuple[Measured, ..
                 selected_tokens=round(float(np.mean([trial.selected_tokens for trial in ordered]))),
                 unique_tokens=round(float(np.mean([trial.unique_tokens for trial in ordered]))),
                 epochs=float(np.mean([trial.epochs for trial in ordered])),
+                seeds=tuple(sorted(own)),
             )
         )
     return tuple(found)

@@ -23,7 +23,7 @@ from quadmix.engine.threads import one_thread
 from quadmix.errors import BudgetError, SearchError
 from quadmix.io.trials import is_dropped
 from quadmix.mixing.limits import Limits
-from quadmix.mixing.prior import Prior, draw_theta, mean_theta
+from quadmix.mixing.prior import Prior, random_mean
 from quadmix.mixing.quota import Method
 from quadmix.recipe import SearchSection
 from quadmix.rng import stream
@@ -39,7 +39,6 @@ LEAST_TRIALS = 8
 PRIOR_KIND, REPEAT_KIND = "prior", "repeat"
 CONTROL, RANDOM_MEAN, CURRENT = "prior-mean", "random-mean", "current"
 RECIPE, SEARCHED = "recipe:", "batch-"  # how labels of trials begin that were not drawn from the prior
-_RANDOM = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -163,8 +162,7 @@ def propose(
     ready = _prepare(trials, context, section, least=needed)
     named = anyway(context, ready.space)
     try:
-        drawn = draw_theta(stream(context.seed, "random-mean"), context.prior, _RANDOM)
-        named[RANDOM_MEAN] = context.fit(mean_theta(drawn, context.prior))
+        named[RANDOM_MEAN] = context.fit(random_mean(context.prior, context.seed))
     except BudgetError as error:
         ready.warnings.append(f"the mean of ten random θ cannot meet the budget and is no candidate: {error}")
     brief = Brief(

@@ -6,6 +6,7 @@ Scores, merged scores and ranks are **smaller = better** everywhere inside the t
 
 from quadmix.codec import from_json, to_json
 from quadmix.types.arrays import Copies, Floats, Ints
+from quadmix.types.comparing import Comparison, Rung, TaskDifference, TaskScore, Transfer
 from quadmix.types.corpus import (
     Annotations,
     ColumnMap,
@@ -20,7 +21,6 @@ from quadmix.types.mixture import Ranks, Selection, Theta
 from quadmix.types.results import (
     Batch,
     Candidate,
-    Comparison,
     Confirmation,
     Contrast,
     DatasetManifest,
@@ -71,13 +71,17 @@ __all__ = [
     "Parity",
     "Proposal",
     "Ranks",
+    "Rung",
     "Score",
     "Selection",
     "ShardInfo",
     "Split",
     "SplitCount",
     "SurrogateReport",
+    "TaskDifference",
+    "TaskScore",
     "Theta",
+    "Transfer",
     "Trial",
     "from_json",
     "to_json",

@@ -236,7 +236,10 @@ class Paired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """Objective of one label over its seeds: mean, 95 % interval, values per seed, losses per target."""
+    """Objective of one label over its seeds: mean, 95 % interval, values per seed, losses per target.
+
+    seeds: those of the values, in their order.
+    """
 
     label: str
     mean: float
@@ -248,6 +251,7 @@ class Measured:
     selected_tokens: int
     unique_tokens: int
     epochs: float
+    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,26 +289,6 @@ class Confirmation:
     rounds: tuple[Standing, ...] = ()
     needed: str = ""
     source: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """The final comparison at equal training tokens with a larger model.
-
-    pool_share: share of the pool's tokens on which every selector worked (repetition-matched parts are
-    smaller than the pool). proxies: how many proxies a searched selector had trained.
-    """
-
-    chosen: str
-    measured: tuple[Measured, ...]
-    against: tuple[Paired, ...]
-    predicted: dict[str, float]
-    model_parameters: int
-    train_tokens: int
-    target_weights: dict[str, float]
-    verdict: str
-    pool_share: float = 1.0
-    proxies: dict[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,384 @@
+"""The final comparison rung by rung: what was measured, on every task, and whether rankings hold above.
+
+In: `evaluate/comparison.json` with rungs. Out: HTML. Numbers are those of the file; a difference is marked
+only where it is beyond its interval and survives Holm's correction over tasks.
+"""
+
+import math
+from collections.abc import Sequence
+
+from quadmix.report import ladder_figures as figures
+from quadmix.report import trials
+from quadmix.report.html import Gallery, Html, details, items, join, note, show, table, tag
+from quadmix.report.ladder_figures import MEANS, Group, Task, beyond_chance, ranked, shown, survives, tasks_of
+from quadmix.report.text import count, interval, label_name, num, percent, short, sig
+from quadmix.types import Comparison, Measured, Paired, Rung, Transfer
+
+TRUSTED = 0.9  # share of decided pairs ordered alike from which the words call the small rung a good guide
+BETTER, WORSE, GUESS = "✓", "✗", "°"
+
+
+def ladder(comparison: Comparison, gallery: Gallery, level: float) -> list[Html]:
+    """Return the parts of the section for a comparison with rungs. level: of its intervals, such as 0.95."""
+    base, *others = comparison.rungs
+    parts = [note(verdicts(comparison)), note(_design(comparison, level)), *_overlaps(comparison)]
+    if others:
+        parts.append(_overview(comparison))
+    for place, rung in enumerate(comparison.rungs):
+        if others:
+            parts.append(tag("h3", f"At {rung.name}" + (", the first rung" if rung is base else "")))
+        parts += _rung(comparison, rung, gallery, level=level, place=place)
+    return [*parts, *_across(comparison, gallery, level)]
+
+
+def verdicts(comparison: Comparison) -> str:
+    """Return the verdict of the first rung, then those of the others; unknown intervals claim nothing."""
+    base, *others = comparison.rungs
+    first = _verdict(comparison, base)
+    if not others:
+        return first
+    return " ".join(
+        [f"At {base.name}: {first}", *(f"At {r.name}: {_verdict(comparison, r)}" for r in others)]
+    )
+
+
+def _verdict(comparison: Comparison, rung: Rung) -> str:
+    pairs = figures.pairs_of(rung, comparison.chosen)
+    if not any(figures.known(p) for p in pairs):
+        return (
+            "nothing is claimed, since no interval is known (it takes two seeds that both selectors share)."
+        )
+    text = rung.verdict.strip() or "no verdict was written."
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _design(comparison: Comparison, level: float) -> str:
+    names = {label: label_name(label) for label in comparison.proxies}
+    cost = ", ".join(f"{names[label]} {n}" for label, n in comparison.proxies.items())
+    return (
+        f"Selectors differ only in which documents they took, on {percent(comparison.pool_share, 0)} of "
+        "the pool; the target rows that judge here did not steer the search"
+        + (f" (proxies trained: {cost})" if cost else "")
+        + f". Intervals are {percent(level, 0)} intervals over seeds, and over items where "
+        "there are any; differences are paired."
+    )
+
+
+def _overlaps(comparison: Comparison) -> list[Html]:
+    if not comparison.overlaps:
+        return []
+    rows = [[name, count(n)] for name, n in sorted(comparison.overlaps.items(), key=lambda o: (-o[1], o[0]))]
+    found = [name for name, n in comparison.overlaps.items() if n]
+    if not found:
+        said = note("No document of the pool shares 13 words in a row with a target or benchmark.")
+        return [said]
+    text = (
+        f"The pool overlaps {len(found)} of {len(rows)} targets and benchmarks: {', '.join(found)}. "
+        "Documents that share 13 words in a row with them may have been learnt by heart."
+    )
+    caption = "Documents of the pool that share 13 words in a row with a target or benchmark"
+    return [_warning([text]), details(caption, table(["task", "documents"], rows, caption=caption))]
+
+
+def _warning(texts: Sequence[str]) -> Html:
+    head = tag("b", "Read with care")
+    return Html(f'<div class="refused" role="note">{head}{items(texts)}</div>')
+
+
+def _overview(comparison: Comparison) -> Html:
+    own = label_name(comparison.chosen)
+    varied = any(r.budget != 1 or r.match != "tokens" for r in comparison.rungs)
+    rows: list[list[str]] = []
+    for r in comparison.rungs:
+        pairs = figures.pairs_of(r, comparison.chosen)
+        last = pairs[-1:]  # the selector with the least gain over it
+        rows.append(
+            [
+                r.name, short(r.parameters), short(r.train_tokens), sig(r.learning_rate),
+                *([sig(r.budget) + "×", r.match] if varied else []), count(r.seeds),
+                f"{sum(p.high < 0 for p in pairs)} of {len(pairs)}", count(sum(p.low > 0 for p in pairs)),
+                *(label_name(p.control) for p in last), *(num(p.difference, sign=True) for p in last),
+                *(interval(p.low, p.high, sign=True) for p in last),
+            ]
+        )  # fmt: skip
+    headers = ["rung", "parameters", "tokens", "learning rate", *(["budget", "equal"] if varied else []),
+               "seeds", f"beaten by {own}", f"better than {own}", "hardest to beat", f"{own} − it",
+               "interval"]  # fmt: skip
+    caption = "The ladder; beaten and better count only what is beyond its interval"
+    return table(headers, rows, caption=caption)
+
+
+# --------------------------------------------------------------------------- one rung
+def _rung(comparison: Comparison, rung: Rung, gallery: Gallery, *, level: float, place: int) -> list[Html]:
+    end = f"-{place + 1}" if place else ""
+    chosen = comparison.chosen
+    parts = [note(_setting(rung))]
+    if rung.flags:
+        parts.append(_warning(rung.flags))
+    parts.append(show(gallery, figures.forest(rung, chosen, f"forest{end}", level)))
+    predicted = {} if place else comparison.predicted
+    parts += [
+        show(gallery, trials.dots(rung.measured, chosen, f"comparison{end}")),
+        measured_table(rung.measured, rung.against, chosen, predicted=predicted, level=level),
+        *_left_out(rung),
+    ]
+    if not rung.scores:
+        parts += [
+            losses_table("Measured loss per target, bits per byte", rung.measured, "losses"),
+            losses_table("Held-out loss per domain, bits per byte", rung.measured, "heldout"),
+        ]
+    for group in figures.GROUPS:
+        open_here = not place and group.key in ("targets", "accuracy")
+        parts.append(
+            _group(rung, chosen, group, gallery, name=f"{group.key}{end}", level=level, fold=not open_here)
+        )
+    return parts
+
+
+def _setting(rung: Rung) -> str:
+    equal = "tokens" if rung.match == "tokens" else "passes over the selected data"
+    budget = "" if rung.budget == 1 else f" The selections hold {sig(rung.budget)} times the budget's tokens."
+    detect = (
+        f" The smallest true difference that these seeds show four times in five is {num(rung.detectable)} "
+        "bits per byte"
+        if math.isfinite(rung.detectable)
+        else " What difference these seeds could show is not known"
+    )
+    said = f"; before training {num(rung.promised)} was said" if math.isfinite(rung.promised) else ""
+    return (
+        f"Models of {short(rung.parameters)} parameters, trained on {short(rung.train_tokens)} tokens each "
+        f"at learning rate {sig(rung.learning_rate)}, {count(rung.seeds)} seeds, equal {equal}."
+        f"{budget}{detect}{said}."
+    )
+
+
+def _left_out(rung: Rung) -> list[Html]:
+    if not rung.left_out:
+        return []
+    texts = [f"{label_name(label)}: {why}" for label, why in rung.left_out.items()]
+    return [note("Left out of this comparison:"), items(texts)]
+
+
+def measured_table(
+    measured: Sequence[Measured], against: Sequence[Paired], chosen: str, *,
+    predicted: dict[str, float], level: float = 0.95,
+) -> Html:  # fmt: skip
+    """Return the selectors by measured loss with their paired differences to the chosen one."""
+    pairs = {p.control: p for p in against if p.label == chosen}
+    rows: list[list[str]] = []
+    for m in sorted(measured, key=lambda m: m.mean):
+        pair = pairs.get(m.label)
+        rows.append(
+            [
+                label_name(m.label), count(m.selected_tokens), count(m.unique_tokens), num(m.epochs, 2),
+                num(predicted.get(m.label)), num(m.mean), interval(m.low, m.high),
+                num(pair.difference, sign=True) if pair else "–",
+                interval(pair.low, pair.high, sign=True) if pair else "–",
+                "–" if not pair else "beaten" if pair.high < 0 else "NOT beaten",
+            ]
+        )  # fmt: skip
+    name = label_name(chosen)
+    headers = ["selector", "selected tokens", "unique tokens", "epochs", "predicted", "measured",
+               f"{percent(level, 0)} interval", f"{name} − it",
+               f"{percent(level, 0)} interval", f"by {name}"]  # fmt: skip
+    return table(headers, rows, caption="Selectors by measured loss (lower is better), paired differences")
+
+
+def losses_table(caption: str, measured: Sequence[Measured], which: str) -> Html:
+    """Return a fold with the means per target (`losses`) or domain (`heldout`) of every selector."""
+    ordered = sorted(measured, key=lambda m: m.mean)
+    losses: list[dict[str, float]] = [m.losses if which == "losses" else m.heldout for m in ordered]
+    names = sorted({n for row in losses for n in row})
+    if not names:
+        return Html("")
+    rows = [[n, *(num(row.get(n)) for row in losses)] for n in names]
+    what = "target" if which == "losses" else "domain"
+    return details(caption, table([what, *(label_name(m.label) for m in ordered)], rows, caption=caption))
+
+
+# --------------------------------------------------------------------------- every task
+def _group(
+    rung: Rung, chosen: str, group: Group, gallery: Gallery, *, name: str, level: float, fold: bool
+) -> Html:
+    """Figure, what survives in words, and the tables of scores and differences of one group of tasks."""
+    tasks = tasks_of(rung, group)
+    if not tasks:
+        return Html("")
+    labels = shown(ranked(rung))
+    parts = [
+        note(" ".join(filter(None, (_surviving(tasks, chosen, level), _chance_words(tasks, labels))))),
+        show(gallery, figures.task_dots(rung, chosen, group, name, level)),
+        _scores_table(group, tasks, labels),
+        _differences_table(group, tasks, chosen, labels=labels, level=level),
+    ]
+    return details(group.title, *parts) if fold else join(tag("h4", group.title), *parts)
+
+
+def _surviving(tasks: Sequence[Task], chosen: str, level: float) -> str:
+    """Say on how many pairs of task and selector the chosen one is better or worse beyond the correction."""
+    own = label_name(chosen)
+    found = [(t, d) for t in tasks if t.name not in MEANS for d in t.differences.values()]
+    if not found:
+        return "No differences were computed."
+    kept = [(t, d) for t, d in found if survives(d, level)]
+    worse = [f"{t.title} against {label_name(d.control)}" for t, d in kept if d.worse]
+    single = f"Of {len(found)} differences on single tasks "
+    if not kept:
+        return f"{single}none survives Holm's correction over the tasks."
+    better = len(kept) - len(worse)
+    text = f"{single}{len(kept)} survive Holm's correction over the tasks: {own} is better in {better}"
+    return f"{text} and worse in {len(worse)}" + (f" ({_some(worse)})." if worse else ".")
+
+
+def _some(texts: Sequence[str], most: int = 8) -> str:
+    rest = len(texts) - most
+    return "; ".join(texts[:most]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def _chance_words(tasks: Sequence[Task], labels: Sequence[str]) -> str:
+    """Name the tasks on which selectors are not beyond chance: differences there say little."""
+    said: list[str] = []
+    for t in tasks:
+        scored = [label for label in labels if label in t.scores]
+        guess = [label_name(label) for label in scored if not beyond_chance(t.scores[label])]
+        if t.chance is None or not guess or t.name in MEANS:
+            continue
+        who = "every selector" if len(guess) == len(scored) else ", ".join(guess)
+        said.append(f"{t.title} ({who})" if len(guess) <= 3 or who == "every selector"
+                    else f"{t.title} ({len(guess)} of {len(scored)} selectors)")  # fmt: skip
+    return f"Not beyond chance: {'; '.join(said)}." if said else ""
+
+
+def _scores_table(group: Group, tasks: Sequence[Task], labels: Sequence[str]) -> Html:
+    rows: list[list[str]] = []
+    chance = any(t.chance is not None for t in tasks)
+    for t in tasks:
+        cells = [_score(t, label) for label in labels]
+        level = [percent(t.chance)] if chance else []
+        rows.append([t.title, *level, *cells])
+    headers = [_what(group), *(["chance"] if chance else []), *map(label_name, labels)]
+    caption = f"{group.title}: means over seeds; macro: mean of tasks, micro: mean of items"
+    caption += f"; {GUESS} not beyond chance" if chance else ""
+    return table(headers, rows, caption=caption)
+
+
+def _what(group: Group) -> str:
+    return "domain" if group.kind == "heldout" else group.kind
+
+
+def _score(task: Task, label: str) -> str:
+    score = task.scores.get(label)
+    if score is None:
+        return "–"
+    if task.metric == "bits_per_byte":
+        return num(score.mean)
+    guess = score.chance is not None and not beyond_chance(score)
+    return percent(score.mean) + (GUESS if guess else "")
+
+
+def _differences_table(
+    group: Group, tasks: Sequence[Task], chosen: str, *, labels: Sequence[str], level: float
+) -> Html:
+    controls = [label for label in labels if label != chosen]
+    if not any(t.differences for t in tasks):
+        return Html("")
+    rows = [[t.title, *(_difference(t, label, level) for label in controls)] for t in tasks]
+    own = label_name(chosen)
+    unit = "percentage points, above 0" if group.share else "bits per byte, below 0"
+    caption = (
+        f"{own} minus each selector ({unit}: {own} is better). {BETTER} {own} better, {WORSE} {own} worse, "
+        "after Holm's correction over the tasks; unmarked: not shown to differ"
+    )
+    return details(
+        f"{group.title}: differences, marked where they survive the correction",
+        table([_what(group), *map(label_name, controls)], rows, caption=caption),
+    )
+
+
+def _difference(task: Task, label: str, level: float) -> str:
+    found = task.differences.get(label)
+    if found is None:
+        return "–"
+    losses = task.metric == "bits_per_byte"
+    text = num(found.difference if losses else 100 * found.difference, 4 if losses else 1, sign=True)
+    if not survives(found, level):
+        return text
+    return f"{text}{BETTER if found.better else WORSE}"
+
+
+# --------------------------------------------------------------------------- across rungs
+def _across(comparison: Comparison, gallery: Gallery, level: float) -> list[Html]:
+    if len(comparison.rungs) < 2:
+        return []
+    parts = [tag("h3", "Does the ranking hold from rung to rung?")]
+    for place, found in enumerate(comparison.transfers):
+        parts.append(note(trust(found)))
+        parts.append(show(gallery, figures.transfer(found, comparison, f"transfer-{place + 1}", level)))
+    if comparison.transfers:
+        parts.append(_transfers(comparison.transfers))
+    return [*parts, _ranks(comparison)]
+
+
+def trust(found: Transfer) -> str:
+    """Say what a transfer tells about deciding in the small rung what is to be trained in the large one."""
+    pair = f"From {found.small} to {found.large}: "
+    if not (math.isfinite(found.spearman) and math.isfinite(found.low)):
+        return f"{pair}nothing can be said, since the rank correlation or its interval is not known."
+    text = (
+        f"{pair}Spearman {num(found.spearman, 2)} ({interval(found.low, found.high, 2)}) over "
+        f"{len(found.labels)} selectors. "
+    )
+    if math.isfinite(found.ceiling):
+        text += f"Seed noise alone would leave about {num(found.ceiling, 2)}. "
+    else:
+        text += "How much seed noise alone would leave is not known: too few seeds. "
+    if not math.isfinite(found.decision_accuracy) or not found.decided:
+        return (
+            f"{text}{found.large} decides no pair beyond its interval, so this is no test of {found.small}."
+        )
+    text += (
+        f"Of the {count(found.decided)} pairs whose order {found.large} decides, {found.small} orders "
+        f"{percent(found.decision_accuracy, 0)} alike ({percent(found.all_pairs, 0)} of all pairs). "
+    )
+    if found.low <= 0:
+        return f"{text}That is no evidence that a ranking at {found.small} holds at {found.large}."
+    if found.decision_accuracy >= TRUSTED:
+        return (
+            f"{text}{found.small} is a good guide to differences that {found.large} can see; closer calls "
+            "stay open."
+        )
+    return f"{text}{found.small} is a rough guide only: check at {found.large} what matters."
+
+
+def _transfers(transfers: Sequence[Transfer]) -> Html:
+    rows = [
+        [
+            f"{t.small} → {t.large}", count(len(t.labels)), num(t.spearman, 2), interval(t.low, t.high, 2),
+            num(t.ceiling, 2), percent(t.decision_accuracy, 0), count(t.decided), percent(t.all_pairs, 0),
+        ]
+        for t in transfers
+    ]  # fmt: skip
+    headers = ["rungs", "selectors", "Spearman", "interval", "ceiling by seed noise", "decided pairs alike",
+               "decided pairs", "all pairs alike"]  # fmt: skip
+    return table(headers, rows, caption="How well one rung orders the selectors as another does")
+
+
+def _ranks(comparison: Comparison) -> Html:
+    orders = [ranked(r) for r in comparison.rungs]
+    means = [{m.label: m.mean for m in r.measured} for r in comparison.rungs]
+    labels = list(dict.fromkeys(label for order in orders for label in order))
+    rows = [
+        [
+            label_name(label),
+            *(
+                f"{order.index(label) + 1} ({num(mean[label])})" if label in mean else "–"
+                for order, mean in zip(orders, means, strict=True)
+            ),
+        ]
+        for label in labels
+    ]
+    caption = (
+        "Rank of every selector (1 = lowest loss) with its mean loss, per rung; neighbours whose intervals "
+        "overlap may as well stand the other way round"
+    )
+    return table(["selector", *(r.name for r in comparison.rungs)], rows, caption=caption)
