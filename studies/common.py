@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
 from quadmix.codec import to_json
 from quadmix.corpus.benchmarks import BenchmarkItems
@@ -116,7 +117,7 @@ def train(
         checkpoint_seconds=study.recipe.run.checkpoint_seconds,
     )  # fmt: skip
     notes = StageNotes()
-    trials = train_jobs(study.job, name, jobs, setting, notes, folder=f"studies/{name}")
+    trials = train_jobs(study.job, name, jobs, setting, notes, folder=f"studies/{name}", save=False)
     for warning in notes.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return trials
@@ -135,6 +136,16 @@ def target_losses(trials: Sequence[Trial], target: str) -> dict[str, list[float]
         if trial.status == "done" and loss is not None:
             found.setdefault(trial.label, []).append(loss.bits_per_byte)
     return found
+
+
+def pair_interval(values: Sequence[float], control: Sequence[float]) -> dict[str, Any] | None:
+    """Return values minus control, seed by seed, with the 95 % t interval; None without two common seeds."""
+    if len(values) != len(control) or len(values) < 2:
+        return None
+    gaps = np.asarray(values) - np.asarray(control)
+    half = float(student.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps)))
+    mean = float(gaps.mean())
+    return {"difference": mean, "low": mean - half, "high": mean + half, "pairs": len(gaps)}
 
 
 def save(name: str, result: Mapping[str, Any], study: Study | None = None) -> Path:

@@ -5,19 +5,22 @@ The paper (Table 2) compares 30B, 90B and 180B selected tokens at 500B training 
 that many times the tokens, and 1M models are trained
 - `tokens`: on 1M tokens each, whatever the selection (x1 is seen four times: a quarter of the usual pool),
 - `epochs`: on one epoch of each selection (x1 is 0.5M tokens),
-and random documents in the same amounts beside them.
+and random documents in the same amounts beside them. At fixed tokens x0.5 is seen 8 times, x6 two thirds of
+once: fewer epochs than any of the paper's.
 """
 
 from dataclasses import replace
 
 import numpy as np
-from common import Choice, Study, by_theta, differences, opened, parser, save, target_losses, train
+from common import Choice, Study, by_theta, opened, pair_interval, parser, save, target_losses, train
+from shared import pool_part
 
 from quadmix.evaluate.sampling import random_copies
 from quadmix.pipeline.mix import Part
 from quadmix.recipe import LADDER, ModelSection
 from quadmix.rng import derived_seed
 
+Rows = list[dict[str, object]]
 FACTORS = (0.5, 1.0, 2.0, 3.0, 6.0)
 SEEDS = 5
 
@@ -29,14 +32,14 @@ def main() -> None:
         save("r5_tokens", {"seeds": SEEDS, "rows": rows}, study)
 
 
-def fixed_tokens(study: Study) -> list[dict[str, object]]:
-    base = study.part(250_000)
+def fixed_tokens(study: Study) -> Rows:
+    base = pool_part(study, 250_000)
     choices = {f"{kind} x{f:g}": _choice(study, base, f, kind) for f in FACTORS for kind in ("θ*", "random")}
     return _rows(study, "r5-tokens", "tokens", choices, 1_000_000)
 
 
-def fixed_epochs(study: Study) -> list[dict[str, object]]:
-    base, rows = study.part(500_000), list[dict[str, object]]()
+def fixed_epochs(study: Study) -> Rows:
+    base, rows = pool_part(study, 500_000), Rows()
     for f in FACTORS:
         choices = {f"{kind} x{f:g}": _choice(study, base, f, kind) for kind in ("θ*", "random")}
         rows += _rows(study, f"r5-epochs-{f:g}", "epochs", choices, round(500_000 * f))
@@ -54,25 +57,19 @@ def _choice(study: Study, base: Part, factor: float, kind: str) -> Choice:
     )
 
 
-def _rows(
-    study: Study, name: str, match: str, choices: dict[str, Choice], tokens: int
-) -> list[dict[str, object]]:
+def _rows(study: Study, name: str, match: str, choices: dict[str, Choice], tokens: int) -> Rows:
     training = study.recipe.evaluate.training.model_copy(update={"tokens": tokens})
     trials = train(study, name, choices, ModelSection.model_validate(LADDER["1M"]), training, seeds=SEEDS)
-    target = study.recipe.targets[0].name
-    against = {}
-    for label in choices:
-        kind = label.split()[0]
-        control = f"{kind} x1" if match == "tokens" else label
-        if label != control:
-            against[label] = next(
-                d for d in differences(trials, study.proposal.objective, control) if d["label"] == label
-            )
-    out: list[dict[str, object]] = []
+    target, out = study.recipe.targets[0].name, Rows()
+    losses = target_losses(trials, target)
     for label, choice in choices.items():
-        values = target_losses(trials, target).get(label, [])
+        kind, factor = label.split()
         own = [t for t in trials if t.label == label]
-        cutoffs = [] if choice.theta is None else choice.theta.cutoff.tolist()
+        controls = {"minus_x1": f"{kind} x1"} if match == "tokens" and factor != "x1" else {}
+        if kind == "θ*":
+            controls["minus_random"] = f"random {factor}"
+        values = losses.get(label, [])
+        cutoffs = np.asarray([]) if choice.theta is None else choice.theta.cutoff
         out.append(
             {
                 "match": match, "label": label, "mean": float(np.mean(values)) if values else None,
@@ -80,9 +77,9 @@ def _rows(
                 "selected_tokens": float(np.mean([t.selected_tokens for t in own])),
                 "unique_tokens": float(np.mean([t.unique_tokens for t in own])),
                 "epochs": float(np.mean([t.epochs for t in own])),
-                "cutoff_mean": float(np.mean(cutoffs)) if cutoffs else None,
-                "cutoffs_at_one": int(np.sum(np.asarray(cutoffs) >= 1)) if cutoffs else None,
-                "minus_x1": against.get(label),
+                "cutoff_mean": float(cutoffs.mean()) if len(cutoffs) else None,
+                "cutoffs_at_one": int((cutoffs >= 1).sum()),
+                **{key: pair_interval(values, losses.get(control, [])) for key, control in controls.items()},
             }
         )  # fmt: skip
     return out

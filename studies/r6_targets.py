@@ -8,8 +8,9 @@ without any retraining:
   answer scored, equal weights;
 - `answers`: Stack Exchange answers after their questions, the answers scored.
 The search then proposes a θ* for each family, and both are trained beside the run's θ*, the prior mean and
-random documents: 1M models, five seeds, judged on the validation splits and on answers to other questions.
-Intervals are over seeds, for these questions.
+random documents: 1M models, five seeds, judged on the validation splits and on answers to other questions,
+without the rows that share 13 words in a row, or all words, with a learning row (several BoolQ questions ask
+about one passage). Intervals are over seeds, for these questions.
 
 Circularity, as in the paper (DCLM's classifier was trained on OpenHermes): the run's criterion `answers`
 learned what is good from this very file, judging answers included. Three in four of these answers also stand
@@ -41,6 +42,7 @@ from quadmix.corpus.tokenizer import Tokenizer
 from quadmix.evaluate.sampling import random_copies
 from quadmix.io.atomic import read_json, read_value, value_digest, write_json
 from quadmix.io.rows import read_records
+from quadmix.pipeline.contamination import clean_judges
 from quadmix.pipeline.folder import library_versions
 from quadmix.pipeline.place import training_place
 from quadmix.pipeline.swarming import search_context
@@ -126,6 +128,7 @@ def _encode(study: Study, args: argparse.Namespace) -> dict[str, Any]:
     free = [r for r, known in zip(rows, seen[ANSWERS], strict=True) if not known]
     for targets, part in zip((learn, judge), split_answers(free, seed), strict=True):
         targets.append(answers_target(part, args.limit, seed))
+    judge, shared = clean_judges(learn, judge)
     folder, tokenizer = study.job.path("studies", "r6"), Tokenizer.load(str(study.job.path("tokenizer.json")))
     context = study.recipe.proxy.model.context
     for name, targets in (("learn", learn), ("judge", judge)):
@@ -135,6 +138,7 @@ def _encode(study: Study, args: argparse.Namespace) -> dict[str, Any]:
             "learn": {t.name: len(t.answers) for t in learn},
             "judge": {t.name: len(t.answers) for t in judge},
         },
+        "judging_rows_left_out": {t.name: shared.get(t.name, 0) for t in learn},
         "texts": {name: len(own) for name, own in texts.items()},
         "in_the_pool": {name: sum(own) for name, own in seen.items()},
         "answers_free": len(free), "questions_free": len({r["question"] for r in free}),

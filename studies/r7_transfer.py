@@ -1,12 +1,13 @@
 """R7, does a ranking at proxy size hold for larger models, and for another learning rate?
 
-Fourteen mixtures (θ*, the prior mean, random documents, the best criterion alone, ten random θ) are trained
+Twelve mixtures (θ*, the prior mean, random documents, the best criterion alone, eight random θ) are trained
 at 0.3M, 1M, 5M and 20M parameters on the same tokens, and at 1M with an eighth, half and twice the learning
 rate.
 Olmix reports 0.73 between 1M proxies and 1B models; DataDecide speaks of decision accuracy.
 """
 
 from common import Choice, Study, by_theta, opened, parser, save, train
+from shared import pool_part
 
 from quadmix.evaluate.cuts import top_copies
 from quadmix.evaluate.rungs import build_rung
@@ -18,10 +19,10 @@ from quadmix.recipe import LADDER, ModelSection
 from quadmix.rng import derived_seed, stream
 from quadmix.types import Rung
 
-TOKENS = 500_000
-SIZES = {"0.3M": 4, "1M": 4, "5M": 2, "20M": 2}  # seeds
+TOKENS = 400_000
+SIZES = {"0.3M": 4, "1M": 4, "5M": 3, "20M": 2}  # seeds
 RATES = (0.125, 0.5, 2.0)
-RANDOM = 10
+RANDOM = 8
 
 
 def main() -> None:
@@ -46,7 +47,7 @@ def main() -> None:
 
 
 def _choices(study: Study) -> dict[str, Choice]:
-    part, seed = study.part(TOKENS), study.recipe.seed
+    part, seed = pool_part(study, TOKENS), study.recipe.seed
     thetas = {"quadmix": study.confirmation.theta, "prior-mean": prior_mean(study.mix.prior)}
     for number in range(RANDOM):
         thetas[f"theta:{number:03}"] = draw_theta(stream(seed, "r7", number), study.mix.prior, 1)[0]

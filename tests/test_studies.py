@@ -4,8 +4,10 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import orjson
 import pytest
 import zstandard
 
@@ -23,6 +25,7 @@ from mixing_tables import make_table, random_table  # noqa: E402
 from search_world import make_trial, make_world  # noqa: E402
 
 from quadmix.corpus.scan import open_corpus  # noqa: E402
+from quadmix.corpus.tokenizer import train_tokenizer  # noqa: E402
 from quadmix.mixing.prior import Prior, draw_theta, prior_mean  # noqa: E402
 from quadmix.mixing.rank import rank_within_domain  # noqa: E402
 from quadmix.recipe import CorpusSection  # noqa: E402
@@ -239,6 +242,41 @@ def test_r6_benchmark_scores_question_and_right_answer(tmp_path):
     (tmp_path / "boolq.jsonl.zst").write_bytes(zstandard.compress(data))
     found = r6.benchmark(tmp_path, "boolq", "validation", 10, 0)
     assert (found.prompts, found.answers, found.score_prompt) == (("Is it?",), ("yes",), True)
+
+
+def test_r6_judges_share_no_passage_with_a_learning_row(tmp_path):
+    def write(name, rows):
+        (tmp_path / name).write_bytes(zstandard.compress(b"".join(orjson.dumps(r) + b"\n" for r in rows)))
+
+    def passage(name):
+        return " ".join(f"{name}x{i}" for i in range(14))
+
+    def question(text, split):
+        return {"query": text, "choices": ["no", "yes"], "gold": 1, "split": split}
+
+    for task in r6.TASKS:
+        rows = [question(passage(f"{task}{i}"), "validation" if i % 2 else "train") for i in range(40)]
+        write(f"{task}.jsonl.zst", rows)
+    asked = [question(f"{passage('boolq0')} is it {i}?", "validation") for i in range(3)]
+    own = [question(passage(f"boolq{i}"), "validation" if i % 2 else "train") for i in range(40)]
+    write("boolq.jsonl.zst", own + asked)
+    posts = [{"site": "s", "kind": "answer", "question_id": str(i), "title": None,
+              "text": f"{passage(f'answer{i}')} {passage(f'more{i}')}"} for i in range(60)]  # fmt: skip
+    write("posts.jsonl.zst", posts)
+    (tmp_path / "pool.jsonl").write_text('{"id": "a", "text": "nothing of all that"}\n')
+    (tmp_path / "tokenizer.json").write_text(train_tokenizer([passage("a")] * 10, 300))
+    corpus = open_corpus(CorpusSection(paths=[str(tmp_path / "pool.jsonl")]), str(tmp_path / "run"),
+                         mapper=lambda function, tasks: list(map(function, tasks)))  # fmt: skip
+    model = SimpleNamespace(model=SimpleNamespace(context=64))
+    study = SimpleNamespace(
+        recipe=SimpleNamespace(seed=0, proxy=model), corpus=corpus,
+        job=SimpleNamespace(path=lambda *parts: tmp_path.joinpath(*parts)),
+    )  # fmt: skip
+    args = argparse.Namespace(benchmarks=tmp_path, answers=tmp_path / "posts.jsonl.zst", limit=100)
+    facts = r6._encode(study, args)
+    assert facts["judging_rows_left_out"] == {**dict.fromkeys((*r6.TASKS, "answers"), 0), "boolq": 3}
+    assert {facts["rows"]["judge"][task] for task in r6.TASKS} == {20}
+    assert facts["rows"]["learn"]["boolq"] == 20
 
 
 def test_r6_verdicts_compare_signs_and_say_which_are_decided():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tiny_run import demo_rows, write_rows
 
-from quadmix.corpus.targets import halve_target, read_target
+from quadmix.corpus.targets import halve_target, read_all_rows, read_target
 from quadmix.corpus.tokenizer import Tokenizer, train_tokenizer
 from quadmix.errors import InputError
 from quadmix.recipe import TargetSection
@@ -138,3 +138,14 @@ def test_words_that_only_contain_test_are_no_test_split(tmp_path: Path) -> None:
     (tmp_path / "contest").mkdir()
     write_rows(tmp_path / "contest" / "latest.jsonl", [{"text": "some text"}])
     assert read_target(target(tmp_path / "contest" / "latest.jsonl", text="text"), seed=0).rows_in == 1
+
+
+def test_all_rows_are_read_beyond_the_limit_without_those_that_do_not_fit(tmp_path: Path) -> None:
+    write_rows(tmp_path / "q.jsonl", [*QUESTIONS, {"query": "no answer"}])
+    section = target(tmp_path / "q.jsonl", prompt="query", answer="answers", limit=7)
+    found = read_all_rows(section)
+    assert found.prompts == tuple(row["query"] for row in QUESTIONS)
+    assert found.rows_in == 31
+    write_rows(tmp_path / "q_test.jsonl", QUESTIONS)
+    with pytest.raises(InputError, match="looks like a test split"):
+        read_all_rows(target(tmp_path / "q_test.jsonl", prompt="query", answer="answers"))

@@ -26,9 +26,11 @@ from quadmix.engine.tasks import Place
 from quadmix.errors import InputError, IntegrityError, ProxyError, RecipeError
 from quadmix.evaluate.harness import task_rows, write_tasks
 from quadmix.io.atomic import read_table, write_json, write_text
+from quadmix.pipeline.ladder import RungPlan, rung_plans
 from quadmix.pipeline.models import export_model, list_models, write_benchmark_tasks
-from quadmix.proxy.checkpoint import write_weights
+from quadmix.proxy.checkpoint import read_weights, write_weights
 from quadmix.proxy.choices import encode_benchmarks, read_choices
+from quadmix.proxy.facts import model_facts, read_header
 from quadmix.proxy.head import head_loss
 from quadmix.proxy.model import hidden_states, initial_weights
 from quadmix.proxy.pool import PoolManifest
@@ -115,9 +117,10 @@ def some_trial(name: str, label: str) -> Trial:
     )  # fmt: skip
 
 
-def add_model(home: Path, name: str, label: str, tensors: dict[str, torch.Tensor]) -> None:
-    write_weights(str(home / "trials" / "weights" / f"{name}.safetensors"), tensors)
-    write_json(home / "trials" / f"{name}.json", some_trial(name, label))
+def add_model(run: Path, plan: RungPlan, name: str, label: str, tensors: dict[str, torch.Tensor]) -> None:
+    trials, facts = run / plan.folder / "trials", model_facts(plan.model, plan.training)
+    write_weights(str(trials / "weights" / f"{name}.safetensors"), tensors, facts)
+    write_json(trials / f"{name}.json", some_trial(name, label))
 
 
 @pytest.fixture(scope="module")
@@ -134,14 +137,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         documents=1, tokens=9, vocab_size=tokenizer.vocab_size, source="t", tokenizer=tokenizer.digest
     )
     write_json(home / "pool" / "manifest.json", manifest)
-    add_model(
-        home / "evaluate", "compare-0000", "theta", trained(recipe.evaluate.model, tokenizer, steps=120)
-    )
-    other = recipe.evaluate.ladder[0].model
-    assert other is not None
-    add_model(
-        home / "evaluate" / "rungs" / "other", "compare-0000", "random", trained(other, tokenizer, steps=0)
-    )
+    base, other = rung_plans(recipe.evaluate)
+    add_model(home, base, "compare-quadmix-0", "quadmix", trained(base.model, tokenizer, steps=120))
+    add_model(home, other, "compare-random-0", "random", trained(other.model, tokenizer, steps=0))
     torch.set_num_threads(threads)
     return home
 
@@ -185,14 +183,14 @@ def our_scores(run: Path, folder: Path) -> dict[str, Ours]:
     setting = ScoringSetting(model=model, vocab_size=model.padded(tokenizer.vocab_size), device="cpu")
     weights = run / "evaluate" / "trials" / "weights"
     assert not score_models(
-        ["compare-0000"],
+        ["compare-quadmix-0"],
         weights,
         setting,
         [str(folder / "sets")],
         folder / "rows",
         place=Place(executor="serial"),
     )
-    table = read_table(folder / "rows" / "compare-0000.parquet")
+    table = read_table(folder / "rows" / "compare-quadmix-0.parquet")
     task = np.asarray(table["task"].to_pylist())
     nll, greedy = np.asarray(table["nll"]), np.asarray(table["greedy"].to_pylist())
     out: dict[str, Ours] = {}
@@ -209,7 +207,7 @@ def our_scores(run: Path, folder: Path) -> dict[str, Ours]:
 
 @pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="lm_eval is not installed")
 def test_the_harness_gives_our_likelihoods_and_predictions(run: Path, tmp_path: Path) -> None:
-    export_model(run, "compare-0000", tmp_path / "model")
+    export_model(run, "compare-quadmix-0", tmp_path / "model")
     assert [t.items for t in write_benchmark_tasks(run, tmp_path / "tasks")] == [ITEMS] * 3
     theirs, ours = run_harness(tmp_path, tmp_path / "model", tmp_path / "tasks"), our_scores(run, tmp_path)
     assert set(theirs) == set(ours) == set(FORMS)
@@ -235,29 +233,31 @@ def test_the_harness_gives_our_likelihoods_and_predictions(run: Path, tmp_path: 
 
 def test_models_are_listed_by_rung_and_exported_by_name(run: Path, tmp_path: Path) -> None:
     assert [(m.name, m.rung, m.label, m.seed) for m in list_models(run)] == [
-        ("compare-0000", "base", "theta", 4), ("other/compare-0000", "other", "random", 4),
+        ("compare-quadmix-0", "base", "quadmix", 4), ("other/compare-random-0", "other", "random", 4),
     ]  # fmt: skip
-    done = export_model(run, "other/compare-0000", tmp_path / "other", precision="bfloat16")
+    done = export_model(run, "other/compare-random-0", tmp_path / "other", precision="bfloat16")
     assert (done.architecture, done.precision, done.entries) == ("tinyllama", "bfloat16", 704)
     config = orjson.loads((tmp_path / "other" / "config.json").read_bytes())
     assert (config["num_hidden_layers"], config["tie_word_embeddings"]) == (1, False)
-    with pytest.raises(InputError, match=r"no model 'other/compare-0001'; nearest: other/compare-0000"):
-        export_model(run, "other/compare-0001", tmp_path / "none")
+    with pytest.raises(
+        InputError, match=r"no model 'other/compare-random-7'; nearest: other/compare-random-0"
+    ):
+        export_model(run, "other/compare-random-7", tmp_path / "none")
     with pytest.raises(InputError, match=r"no recipe.resolved.yaml, so it is no run folder"):
         list_models(tmp_path)
 
 
 def test_force_replaces_an_earlier_export_and_nothing_else(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "model"
-    export_model(run, "compare-0000", out)
+    export_model(run, "compare-quadmix-0", out)
     before = (out / "model.safetensors").stat().st_size
     with pytest.raises(InputError, match="exists and is not empty"):
-        export_model(run, "compare-0000", out)
-    export_model(run, "compare-0000", out, force=True, precision="bfloat16")
+        export_model(run, "compare-quadmix-0", out)
+    export_model(run, "compare-quadmix-0", out, force=True, precision="bfloat16")
     assert (out / "model.safetensors").stat().st_size < before
     (out / "quadmix.json").unlink()
     with pytest.raises(InputError, match="was not written by `quadmix models export`"):
-        export_model(run, "compare-0000", out, force=True)
+        export_model(run, "compare-quadmix-0", out, force=True)
     assert (out / "model.safetensors").exists()
 
 
@@ -265,19 +265,20 @@ def test_a_changed_tokenizer_or_unsound_weights_stop_the_export(run: Path, tmp_p
     text = (run / "tokenizer.json").read_text(encoding="utf-8")
     write_text(run / "tokenizer.json", text + " ")
     with pytest.raises(IntegrityError, match="expected the tokenizer of the run"):
-        export_model(run, "compare-0000", tmp_path / "model")
+        export_model(run, "compare-quadmix-0", tmp_path / "model")
     write_text(run / "tokenizer.json", text)
     weights = run / "evaluate" / "trials" / "weights"
-    (weights / "cut.safetensors").write_bytes((weights / "compare-0000.safetensors").read_bytes()[:99])
+    (weights / "cut.safetensors").write_bytes((weights / "compare-quadmix-0.safetensors").read_bytes()[:99])
     write_json(run / "evaluate" / "trials" / "cut.json", some_trial("cut", "theta"))
     with pytest.raises(ProxyError, match="cannot be read"):
-        export_model(run, "cut", tmp_path / "model")
+        export_model(run, "cut", tmp_path / "model", stale=True)
     assert not (tmp_path / "model").exists()
-    export_model(run, "compare-0000", tmp_path / "model")
-    other = run / "evaluate" / "rungs" / "other" / "trials" / "weights" / "compare-0000.safetensors"
-    (weights / "cut.safetensors").write_bytes(other.read_bytes())
+    export_model(run, "compare-quadmix-0", tmp_path / "model")
+    sound = weights / "compare-quadmix-0.safetensors"
+    other = run / "evaluate" / "rungs" / "other" / "trials" / "weights" / "compare-random-0.safetensors"
+    write_weights(str(weights / "cut.safetensors"), read_weights(other), read_header(sound).facts)
     with pytest.raises(ProxyError, match="expected weights of the same model"):
-        export_model(run, "cut", tmp_path / "model", force=True)
+        export_model(run, "cut", tmp_path / "model", force=True, stale=True)
     assert (tmp_path / "model" / "config.json").exists()
     (weights / "cut.safetensors").unlink()
 
@@ -289,12 +290,12 @@ def test_the_commands_print_what_they_did(run: Path, tmp_path: Path) -> None:
         return result.stdout
 
     listed = orjson.loads(call("list", run, "--json"))["models"]
-    assert [m["name"] for m in listed] == ["compare-0000", "other/compare-0000"]
-    assert "other/compare-0000" in call("list", run)
-    told = call("export", run, "compare-0000", "--out", tmp_path / "model")
+    assert [m["name"] for m in listed] == ["compare-quadmix-0", "other/compare-random-0"]
+    assert "other/compare-random-0" in call("list", run)
+    told = call("export", run, "compare-quadmix-0", "--out", tmp_path / "model")
     assert "2 layers of width 64, context 48, 704 entries, float32" in told
     about = (tmp_path / "model" / "quadmix.json").read_bytes()
-    assert orjson.loads(about)["model"]["label"] == "theta"
+    assert orjson.loads(about)["model"]["label"] == "quadmix"
     assert str(run).encode() not in about  # it may be published
     told = call("tasks", run, "--out", tmp_path / "tasks")
     assert "quadmix_options  40 items, chance 0.321, choices of up to" in told

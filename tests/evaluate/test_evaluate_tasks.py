@@ -3,9 +3,15 @@
 import numpy as np
 import pytest
 
-from quadmix.errors import ScoreError
+from quadmix.errors import RecipeError, ScoreError
 from quadmix.evaluate.stats import holm
-from quadmix.evaluate.tasks import TaskValues, task_differences, task_scores
+from quadmix.evaluate.tasks import (
+    TaskValues,
+    check_task_names,
+    task_differences,
+    task_scores,
+    with_accuracy,
+)
 
 SEEDS = (1000, 1001, 1002)
 
@@ -225,3 +231,52 @@ def test_a_model_with_some_items_missing_is_refused_with_its_name():
 def test_a_task_given_twice_is_refused():
     with pytest.raises(ScoreError, match="task 'arc' of kind benchmark is there twice with acc"):
         task_scores([task(values=answers(1, 0.6, 0.5))] * 2, seed=0)
+
+
+def test_a_task_of_one_item_is_scored_and_in_no_average():
+    tasks = [
+        lossy(n, losses(i, 1.0, 1.1, items=k)) for i, (n, k) in enumerate([("a", 50), ("b", 1), ("c", 9)])
+    ]
+    found = task_scores(tasks, seed=0)
+    alone = pick(found, task="b", label="random")
+    assert np.isfinite(alone.mean)
+    assert np.isnan([alone.low, alone.high]).all()
+    for name in ("macro", "micro"):
+        average = pick(found, task=name, label="quadmix")
+        assert average.low < average.mean < average.high
+        assert average.items == 59
+    macro = pick(found, task="macro", label="quadmix").mean
+    assert macro == pytest.approx(np.mean([pick(found, task=t, label="quadmix").mean for t in "ac"]))
+
+
+def test_every_benchmark_has_one_accuracy_acc_norm_else_acc_else_greedy():
+    values = [answers(n, 0.6, 0.5) for n in range(4)]
+    tasks = [
+        task("arc", values[0]), task("arc", values[1], metric="acc_norm"),
+        task("winogrande", values[2], chance=0.5), task("lambada", values[3], metric="greedy", chance=None),
+        lossy("arc", losses(0, 1.0, 1.1), kind="benchmark"), lossy("web", losses(1, 1.0, 1.1)),
+    ]  # fmt: skip
+    found = with_accuracy(tasks)
+    assert found[:6] == tasks
+    assert [(t.task, t.metric) for t in found[6:]] == [
+        (n, "accuracy") for n in ("arc", "winogrande", "lambada")
+    ]
+    for own, expected in zip(found[6:], values[1:], strict=True):
+        np.testing.assert_array_equal(own.values, expected)
+
+
+def test_the_mean_accuracy_is_over_all_benchmarks_and_words_are_guessed_never():
+    first, second = answers(1, 0.9, 0.5), answers(2, 0.3, 0.2)
+    tasks = [task("arc", first, metric="acc_norm"), task("lambada", second, metric="greedy", chance=None)]
+    found = task_scores(with_accuracy(tasks), seed=0)
+    macro = pick(found, task="macro", metric="accuracy", label="quadmix")
+    assert macro.mean == pytest.approx((first[0].mean() + second[0].mean()) / 2)
+    assert (macro.chance, macro.items) == (0.125, 400)
+    assert pick(found, task="lambada", metric="accuracy", label="quadmix").chance is None
+    assert pick(found, task="macro", metric="greedy", label="quadmix").chance is None
+
+
+def test_names_of_averages_are_refused_before_training():
+    check_task_names(["arc", "web"])
+    with pytest.raises(RecipeError, match=r"is named 'micro', but macro and micro are kept .* rename it"):
+        check_task_names(["arc", "micro"])

@@ -1,5 +1,6 @@
 """Does a ranking carry over: Spearman, its interval and ceiling, decision accuracy."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -7,31 +8,26 @@ import pytest
 from scipy.stats import spearmanr
 
 from quadmix.errors import SearchError
-from quadmix.evaluate.transfer import transfer, transfers
-from quadmix.types import Measured, Paired, Rung
+from quadmix.evaluate.transfer import _quantile, transfer, transfers
+from quadmix.types import Measured, Rung
 
 NAMES = ("quadmix", "random", "top", "dsir")
 
 
-def rung(name, values, *, half=0.05, left=()):
-    """A rung of label -> objective per seed, whose differences have intervals of +- half."""
+def rung(name, values, *, confidence=0.95):
+    """A rung of label -> objective per seed (None: it did not finish)."""
+    done = {label: {s: v for s, v in enumerate(own) if v is not None} for label, own in values.items()}
     measured = tuple(
         Measured(
-            label=label, mean=float(np.mean(own)), low=0.0, high=9.0, values=tuple(own), losses={},
-            heldout={}, selected_tokens=10, unique_tokens=10, epochs=1.0,
+            label=label, mean=float(np.mean(list(own.values()))), low=0.0, high=9.0,
+            values=tuple(own.values()), losses={}, heldout={}, selected_tokens=10, unique_tokens=10,
+            epochs=1.0, seeds=tuple(own),
         )
-        for label, own in values.items()
-        if label not in left
+        for label, own in done.items()
     )  # fmt: skip
-    against = tuple(
-        Paired(
-            label="quadmix", control=m.label, difference=0.0, low=-half, high=half, stderr=half / 2, pairs=3
-        )
-        for m in measured[1:]
-    )
     return Rung(
         name=name, parameters=1, train_tokens=1, learning_rate=0.1, budget=1.0, match="tokens", seeds=3,
-        measured=measured, against=against, verdict="", detectable=0.1,
+        measured=measured, against=(), verdict="", detectable=0.1, confidence=confidence,
     )  # fmt: skip
 
 
@@ -46,11 +42,13 @@ def noisy(rng, means, seeds, sd):
 
 def test_a_hand_made_ranking():
     """Large order: quadmix < random < top < dsir; the small rung swaps the first two."""
-    found = transfer(rung("1M", flat(1.1, 1.0, 1.2, 1.3)), rung("5M", flat(2.0, 2.02, 2.2, 2.4)))
+    large = flat(2.0, 2.02, 2.2, 2.4)
+    large["random"] = [2.01, 2.33, 2.62]  # its mean is as before, its differences vary by 0.01
+    found = transfer(rung("1M", flat(1.1, 1.0, 1.2, 1.3)), rung("5M", large))
     assert found.labels == NAMES
     assert found.spearman == pytest.approx(0.8)  # 1 - 6 (1 + 1) / (4 (16 - 1))
     assert found.all_pairs == pytest.approx(5 / 6)
-    # only quadmix - random (0.02) is inside the interval of 0.05
+    # only quadmix - random (0.02) is inside its interval, t(2) 0.01 / √3 = 0.025
     assert (found.decided, found.decision_accuracy) == (5, 1.0)
     assert found.small_means == pytest.approx((1.4, 1.3, 1.5, 1.6))
     assert found.large_means == pytest.approx((2.3, 2.32, 2.5, 2.7))
@@ -73,11 +71,31 @@ def test_a_reversed_ranking_is_minus_one():
     assert (found.spearman, found.decision_accuracy, found.all_pairs) == (-1.0, 0.0, 0.0)
 
 
-def test_no_pair_is_decided_inside_the_interval_or_without_one():
-    for half in (0.5, np.nan):
-        found = transfer(rung("1M", flat(1.0, 1.1, 1.2)), rung("5M", flat(2.0, 2.1, 2.2), half=half))
-        assert (found.decided, found.all_pairs) == (0, 1.0)
+def test_no_pair_is_decided_inside_its_interval_or_without_one():
+    wide = {"quadmix": [2.0, 2.6, 2.3], "random": [2.4, 2.1, 2.4], "top": [2.6, 2.3, 2.2]}
+    one = flat(2.0, 2.1, 2.2, seeds=1)
+    for large in (wide, one):
+        found = transfer(rung("1M", flat(1.0, 1.1, 1.2)), rung("5M", large))
+        assert found.decided == 0
+        assert np.isfinite(found.all_pairs)
         assert np.isnan(found.decision_accuracy)
+
+
+def test_a_noisy_label_leaves_the_pairs_of_others_decided():
+    large = flat(2.0, 2.1, 2.2, 2.3)
+    large["dsir"] = [3.0, 1.0, 4.0]
+    found = transfer(rung("1M", flat(1.0, 1.1, 1.2, 1.3)), rung("5M", large))
+    assert (found.decided, found.decision_accuracy) == (3, 1.0)
+
+
+def test_a_higher_confidence_decides_fewer_pairs():
+    noise = np.random.default_rng(0).normal(size=(4, 4))
+    large = {n: list(0.4 * i + 0.3 * noise[i]) for i, n in enumerate(NAMES)}
+    few, many = (
+        transfer(rung("1M", flat(1.0, 1.1, 1.2, 1.3)), rung("5M", large, confidence=c)).decided
+        for c in (0.999, 0.9)
+    )
+    assert few < many
 
 
 def test_spearman_agrees_with_scipy_and_lies_inside_its_interval():
@@ -133,13 +151,47 @@ def test_one_seed_has_neither_interval_nor_ceiling():
     assert np.isnan([found.low, found.high, found.ceiling]).all()
 
 
-def test_only_labels_with_all_seeds_of_both_rungs_take_part():
+def test_a_label_that_lacks_a_seed_is_used_over_common_seeds():
     large = flat(2.0, 2.2, 2.4, 2.6)
-    large["top"] = large["top"][
-        1:
-    ]  # its first seed failed: the mean of the others is off by the seeds' shift
+    large["top"][0] = None  # the mean of its other seeds is off by the seeds' shift
     small = {"extra": [0.9, 1.0, 1.1], **flat(1.0, 1.1, 1.2, 1.3)}
-    assert transfer(rung("1M", small), rung("5M", large)).labels == ("quadmix", "random", "dsir")
+    found = transfer(rung("1M", small), rung("5M", large))
+    assert found.labels == NAMES
+    assert found.large_means == pytest.approx((2.45, 2.65, 2.85, 3.05))
+    assert found.small_means == pytest.approx((1.3, 1.4, 1.5, 1.6))
+    assert (found.spearman, found.decided, found.all_pairs) == (1.0, 6, 1.0)
+
+
+def test_a_label_with_fewer_than_half_of_the_seeds_takes_no_part():
+    large = flat(2.0, 2.2, 2.4, 2.6)
+    large["top"][:2] = [None, None]
+    found = transfer(rung("1M", flat(1.0, 1.1, 1.2, 1.3)), rung("5M", large))
+    assert found.labels == ("quadmix", "random", "dsir")
+    assert found.large_means == pytest.approx((2.3, 2.5, 2.9))
+
+
+def test_labels_without_two_common_seeds_are_not_all_lost():
+    large = flat(2.0, 2.2, 2.4, 2.6)
+    large["top"][0] = large["dsir"][1] = None
+    found = transfer(rung("1M", flat(1.0, 1.1, 1.2, 1.3)), rung("5M", large))
+    assert found.labels == ("quadmix", "random", "top")
+
+
+def test_files_that_do_not_name_seeds_are_read_by_complete_labels():
+    large = rung("5M", {**flat(2.0, 2.2, 2.4), "dsir": [2.6, 2.9, None]})
+    old = replace(large, measured=tuple(replace(m, seeds=()) for m in large.measured))
+    assert transfer(rung("1M", flat(1.0, 1.1, 1.2, 1.3)), old).labels == ("quadmix", "random", "top")
+
+
+def test_some_tied_resamples_are_left_out_and_many_leave_no_interval():
+    drawn = np.append(np.linspace(0, 1, 101), np.full(50, np.nan))
+    assert _quantile(drawn, 0.25) == pytest.approx(0.25)
+    assert np.isnan(_quantile(np.append(drawn, np.full(60, np.nan)), 0.25))
+
+
+def test_labels_that_all_tie_have_no_rank_correlation():
+    same = transfer(rung("1M", flat(1.0, 1.0, 1.0)), rung("5M", flat(2.0, 2.2, 2.4)))
+    assert np.isnan([same.spearman, same.low, same.high]).all()
 
 
 def test_fewer_than_three_common_labels_are_refused_and_skipped():

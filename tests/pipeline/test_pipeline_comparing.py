@@ -8,6 +8,7 @@ import pytest
 from tiny_run import demo_rows, tiny_recipe, write_rows
 
 from quadmix.cli.table import result_lines
+from quadmix.errors import BudgetError
 from quadmix.io.atomic import read_json, read_value
 from quadmix.pipeline.models import list_models
 from quadmix.pipeline.plan import model_counts, plan
@@ -84,7 +85,7 @@ def test_scores_are_those_of_targets_heldout_text_and_benchmarks(done: tuple[Rec
         kinds = {(s.kind, s.metric) for s in rung.scores}
         assert kinds == {
             ("target", "bits_per_byte"), ("heldout", "bits_per_byte"), ("benchmark", "bits_per_byte"),
-            ("benchmark", "acc"), ("benchmark", "acc_norm"),
+            ("benchmark", "acc"), ("benchmark", "acc_norm"), ("benchmark", "accuracy"),
         }  # fmt: skip
         chance = {s.chance for s in rung.scores if s.metric == "acc" and s.task == "arc"}
         assert chance == {0.25}
@@ -138,6 +139,55 @@ def test_a_comparison_may_grow_without_another_search(done: tuple[Recipe, RunRes
     assert {f: f.stat().st_mtime_ns for f in (result.folder / "trials").glob("prior-*.json")} == trials
     assert (result.folder / "search" / "confirm.json").stat().st_mtime_ns >= confirmed
     run(recipe, until="evaluate", progress=Progress(quiet=True))
+
+
+def test_a_baseline_that_is_added_trains_its_own_models_only(tmp_path: Path) -> None:
+    plain = {"evaluate__ladder": [], "evaluate__benchmarks": [], "evaluate__random_thetas": 0}
+    recipe = recipe_of(tmp_path, **plain, evaluate__baselines=["random"])
+    result = run(recipe, until="evaluate", progress=Progress(quiet=True))
+    trials = result.folder / "evaluate" / "trials"
+    before = {f.name: f.stat().st_mtime_ns for f in trials.glob("compare-*.json")}
+    more = recipe.evaluate.model_copy(update={"baselines": ["random", "global-cut"]})
+    run(recipe.model_copy(update={"evaluate": more}), until="evaluate", progress=Progress(quiet=True))
+    after = {f.name: f.stat().st_mtime_ns for f in trials.glob("compare-*.json")}
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {"compare-global-cut-0.json", "compare-global-cut-1.json"}
+
+
+def test_without_kept_weights_a_finished_comparison_stays_finished(tmp_path: Path) -> None:
+    plain = {"evaluate__benchmarks": [], "evaluate__random_thetas": 0, "evaluate__save_weights": False}
+    wide = {"name": "wide", "model": {"width": 32}, "baselines": ["random"]}
+    recipe = recipe_of(tmp_path, **plain, evaluate__baselines=["random"], evaluate__ladder=[wide])
+    result = run(recipe, until="evaluate", progress=Progress(quiet=True))
+    folder = result.folder / "evaluate"
+    assert not list(folder.rglob("*.safetensors"))
+    text = (folder / "comparison.json").read_bytes()
+    before = {f: f.stat().st_mtime_ns for f in folder.rglob("compare-*")}
+    run(recipe, until="evaluate", progress=Progress(quiet=True))
+    assert {f: f.stat().st_mtime_ns for f in folder.rglob("compare-*")} == before
+    assert (folder / "comparison.json").read_bytes() == text
+
+
+def test_a_rung_whose_models_all_diverge_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
+    plain = {"evaluate__benchmarks": [], "evaluate__random_thetas": 0, "evaluate__baselines": ["random"]}
+    wild = {"name": "wild", "training": {"peak_lr": 1e30, "optimizer": "adamw", "clip": 1e30}}
+    wide = {"name": "wide", "model": {"width": 32}}
+    recipe = recipe_of(tmp_path, **plain, evaluate__ladder=[wild, wide])
+    result = run(recipe, until="report", progress=Progress(quiet=True))
+    base, failed, last = comparison_of(result).rungs
+    assert base.measured
+    assert last.measured
+    assert failed.measured == ()
+    assert "no model finished" in failed.flags[0]
+    assert [t.large for t in comparison_of(result).transfers if t.large == "wild"] == []
+
+
+def test_a_rung_that_asks_for_more_than_the_pool_holds_is_refused_before_training(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, evaluate__ladder=[{"name": "x9", "budget": 9.0}])
+    with pytest.raises(BudgetError, match="rung 'x9'"):
+        run(recipe, until="evaluate", progress=Progress(quiet=True))
+    run_folder = tmp_path / "runs" / "tiny"
+    assert not list((run_folder / "evaluate").rglob("compare-*.json"))
 
 
 def test_a_lost_model_is_trained_again_with_the_same_result(done: tuple[Recipe, RunResult]) -> None:

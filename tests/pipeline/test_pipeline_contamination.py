@@ -1,15 +1,17 @@
 """Contamination: planted passages and shared items are counted, excluded on request, or refused."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from tiny_run import demo_rows, tiny_recipe, tiny_settings, write_rows
 
 from quadmix.annotate.run import AnnotationManifest, manifest_path
 from quadmix.corpus.benchmarks import BenchmarkItems
-from quadmix.corpus.targets import TargetText
+from quadmix.corpus.targets import TargetText, halve_target, read_target
 from quadmix.errors import InputError
 from quadmix.io.atomic import read_json, read_value, write_json
 from quadmix.materialise.explain import explain
@@ -22,19 +24,24 @@ from quadmix.pipeline import stages
 from quadmix.pipeline.contamination import (
     Shared,
     benchmark_target_overlap,
+    clean_judges,
     contamination_warnings,
+    judge_warnings,
     overlap_texts,
     overlap_warnings,
     refuse_contained,
+    refuse_same_rows,
     shared_warnings,
     short_counts,
     short_warnings,
+    steering_text,
 )
 from quadmix.pipeline.folder import identity_facts, open_run
 from quadmix.pipeline.mix import draw_seed
 from quadmix.pipeline.progress import Progress
 from quadmix.pipeline.run import run
-from quadmix.recipe import check_recipe
+from quadmix.proxy.targets import open_targets
+from quadmix.recipe import BenchmarkSection, TargetSection, check_recipe
 from quadmix.types import Corpus
 
 LONG = [" ".join(f"s{k}w{i}" for i in range(40)) for k in range(6)]
@@ -150,6 +157,126 @@ def test_excluding_with_nothing_to_hold_the_pool_against_is_said() -> None:
     assert contamination_warnings({}, {}, 10, excluded=False) == []
 
 
+def fresh(name: str, count: int) -> list[str]:
+    """Rows of 20 words that stand nowhere else."""
+    return [" ".join(f"{name}{k}x{i}" for i in range(20)) for k in range(count)]
+
+
+def test_judging_rows_that_share_a_passage_with_a_steering_row_of_any_target_are_left_out() -> None:
+    steering = [target("a", LONG[0], "Question: Who? Answer: Me."), target("b", LONG[1])]
+    shared = [f"Is it so? {words(LONG[1], 5, 18)}", words(LONG[0], 0, 13), "who, me"]
+    apart = [words(LONG[0], 0, 12), "Who? You."]
+    judging = [target("a", *shared, *apart, *fresh("j", 6)), target("b", *fresh("k", 8))]
+    judges, counts = clean_judges(steering, judging)
+    assert judges[0].answers == (*apart, *fresh("j", 6))
+    assert (judges[0].prompts, judges[0].rows_in) == (("",) * 8, 11)
+    assert judges[1] == judging[1]
+    assert counts == {"a": 3}
+    (warning,) = judge_warnings(judging, counts)
+    assert warning.startswith("target 'a': 3 of 11 judging rows share 13 words in a row, or all words, with")
+    assert warning.endswith("they are left out, 8 judge")
+
+
+def test_too_few_rows_left_to_judge_are_refused_with_the_numbers() -> None:
+    judging = [target("a", LONG[0], *fresh("j", 7))]
+    with pytest.raises(
+        InputError, match=r"'a': 1 of the 8 rows that would judge.*7 are left.*expected 8.*limit"
+    ):
+        clean_judges([target("a", LONG[0])], judging)
+
+
+def test_a_target_of_few_rows_keeps_them_with_a_warning() -> None:
+    judging = [target("a", LONG[0], *fresh("j", 6))]
+    judges, counts = clean_judges([target("a", LONG[0])], judging)
+    assert judges == judging
+    (warning,) = judge_warnings(judging, counts)
+    assert "'a': 1 of 7 judging rows" in warning
+    assert "they are kept, since the target has so few" in warning
+
+
+def test_rows_without_words_are_shared_only_as_they_stand() -> None:
+    judging = [target("a", "!?", "...", *fresh("j", 8))]
+    judges, counts = clean_judges([target("a", "!?")], judging)
+    assert judges[0].answers[0] == "..."
+    assert counts == {"a": 1}
+
+
+def passages(folder: Path, *, limit: int) -> TargetSection:
+    """40 questions on 20 passages, two on each."""
+    rows = [{"text": f"{passage} ask {k}"} for passage in fresh("p", 20) for k in range(2)]
+    write_rows(folder / "passages.jsonl", rows)
+    return TargetSection(name="asked", path=str(folder / "passages.jsonl"), text="text", limit=limit)
+
+
+def test_halves_share_no_passage_and_the_steering_half_is_as_it_was(tmp_path: Path) -> None:
+    whole = read_target(passages(tmp_path, limit=40), seed=0)
+    halves = stages.target_halves([whole], True, 0)
+    first, second = halve_target(whole, 0)
+    assert halves["targets"] == [first]
+    steered = {text.rpartition(" ask")[0] for text in first.answers}
+    (judges,) = halves["judges"]
+    assert judges.answers == tuple(t for t in second.answers if t.rpartition(" ask")[0] not in steered)
+    assert 8 <= len(judges.answers) < len(second.answers)
+    assert stages.target_halves([whole], False, 0) == {"targets": [whole]}
+
+
+def test_steering_text_is_every_row_that_neither_judges_nor_shares_a_passage_with_a_judge(
+    tmp_path: Path,
+) -> None:
+    section = passages(tmp_path, limit=30)
+    halves = stages.target_halves([read_target(section, seed=0)], True, 0)
+    judged = {text.rpartition(" ask")[0] for text in halves["judges"][0].answers}
+    (found,) = steering_text([section], halves)
+    every = [row["text"] for row in map(orjson.loads, Path(section.path).read_bytes().splitlines())]
+    assert list(found.answers) == [text for text in every if text.rpartition(" ask")[0] not in judged]
+    assert set(halves["targets"][0].answers) < set(found.answers)
+
+
+def test_steering_text_of_a_target_with_one_row_is_that_row(tmp_path: Path) -> None:
+    write_rows(tmp_path / "one.jsonl", [{"text": LONG[0]}])
+    section = TargetSection(name="one", path=str(tmp_path / "one.jsonl"), text="text")
+    halves = stages.target_halves([read_target(section, seed=0)], True, 0)
+    assert halves["judges"] == halves["targets"]
+    assert steering_text([section], halves)[0].answers == (LONG[0],)
+
+
+@pytest.mark.parametrize(
+    ("splits", "path", "refused"),
+    [
+        (("train", "train"), "q.jsonl", True),
+        (("train", "validation"), "q.jsonl", False),
+        ((None, "validation"), "q.jsonl", True),
+        (("train", None), "q.jsonl", True),
+        (("train", "train"), "here/../q.jsonl", True),
+        (("train", "train"), "s3://bucket/q.jsonl", False),
+    ],
+)
+def test_a_benchmark_of_the_file_and_split_of_a_target_is_refused(
+    splits: tuple[str | None, str | None], path: str, refused: bool
+) -> None:
+    steer = TargetSection(name="t", path="q.jsonl", text="text", split=splits[0])
+    asked = BenchmarkSection(name="b", path=path, answer="text", split=splits[1])
+    if not refused:
+        refuse_same_rows([steer], [asked])
+        return
+    with pytest.raises(
+        InputError, match=r"'b' reads .*q\.jsonl.*the target 't' the same file.*`split: \.\.\.`"
+    ):
+        refuse_same_rows([steer], [asked])
+
+
+def test_both_refusals_come_before_anything_is_annotated(tmp_path: Path) -> None:
+    settings = planted(tmp_path)
+    settings["evaluate"]["benchmarks"][0] |= {"path": str(tmp_path / "target.jsonl"), "limit": 1}
+    with pytest.raises(InputError, match="the target 'arc' the same file"):
+        run(check_recipe(settings), until="annotate", progress=Progress(quiet=True))
+    settings = tiny_settings(tmp_path, name="repeated")
+    write_rows(tmp_path / "target.jsonl", demo_rows("target_arc_easy.jsonl.zst", 1) * 40)
+    with pytest.raises(InputError, match="'arc': 20 of the 20 rows that would judge"):
+        run(check_recipe(settings), until="annotate", progress=Progress(quiet=True))
+    assert not list((tmp_path / "runs").glob("*/annotations"))
+
+
 def planted(folder: Path, **changes: Any) -> dict[str, Any]:
     """A tiny run whose target holds passages of pool documents 2 and 7, and a benchmark one of 5."""
     settings = tiny_settings(folder, **changes)
@@ -189,6 +316,10 @@ def cleaned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dataset of the prior's mean θ, without a search."""
     folder = tmp_path_factory.mktemp("cleaned")
     recipe = check_recipe(planted(folder, annotate__exclude_overlap=True))
+    first = demo_rows("target_arc_easy.jsonl.zst", 1)[0]
+    with (folder / "target.jsonl").open("ab") as file:  # six questions on one passage: both halves have some
+        for k in range(6):
+            file.write(orjson.dumps({**first, "query": f"{LONG[0]} question {k}"}) + b"\n")
     with open_run(recipe, Progress(quiet=True)) as job:
         targets = stages.read_targets(job)
         benchmarks = stages.read_benchmarks(job, targets)
@@ -227,9 +358,21 @@ def test_excluded_documents_are_in_no_selection_proxy_or_dataset_and_still_count
     assert pool["documents"] <= table.selectable.sum() < 360 - len(kept_out)
 
 
+def test_the_stage_pool_says_how_many_judging_rows_are_left_out_and_encodes_the_others(cleaned: Path) -> None:
+    (warning,) = [w for w in read_json(cleaned / "stages" / "pool.json")["warnings"] if "judging rows" in w]
+    found = re.search(r"'arc': (\d) of 24 judging rows share .* left out, (\d+) judge", warning)
+    assert found is not None
+    left_out, judge = int(found[1]), int(found[2])
+    assert 0 < left_out < 6
+    assert judge == 24 - left_out
+    assert len(open_targets(cleaned / "judges")[0].bytes) == judge
+    assert len(open_targets(cleaned / "targets")[0].bytes) == 24
+
+
 def test_a_benchmark_that_is_the_target_is_refused_before_anything_is_annotated(tmp_path: Path) -> None:
     settings = planted(tmp_path)
-    settings["evaluate"]["benchmarks"][0]["path"] = str(tmp_path / "target.jsonl")
+    (tmp_path / "copy.jsonl").write_bytes((tmp_path / "target.jsonl").read_bytes())
+    settings["evaluate"]["benchmarks"][0]["path"] = str(tmp_path / "copy.jsonl")
     with pytest.raises(InputError, match=r"benchmark 'arc': 4\d of 42 items stand in the target 'arc'"):
         run(check_recipe(settings), until="annotate", progress=Progress(quiet=True))
     assert not (tmp_path / "runs" / "tiny" / "annotations").exists()

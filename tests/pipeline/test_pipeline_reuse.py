@@ -93,7 +93,7 @@ def test_a_new_criterion_and_a_new_target_keep_every_trial(
     folder, before = old
     settings = tiny_settings(tmp_path, name="new", proxy__reuse=[str(folder)], proxy__trials=8)
     settings["annotate"]["criteria"].append(WORDS)
-    settings["targets"].append({**settings["targets"][0], "name": "late", "limit": 20})
+    settings["targets"].append({**settings["targets"][0], "name": "late", "limit": 14})
     with opened(check_recipe(settings)) as world:
         kept, notes = world.reused()
         first = priors(folder)

@@ -18,7 +18,16 @@ from quadmix.proxy.checkpoint import read_weights, write_weights
 from quadmix.proxy.losses import measure, ratio, row_scores
 from quadmix.proxy.model import Weights, hidden_states, initial_weights
 from quadmix.proxy.rescore import weights_path
-from quadmix.proxy.scoring import ScoringSetting, refused_path, rows_path, score_models
+from quadmix.proxy.scoring import (
+    Refused,
+    ScoringSetting,
+    refused_path,
+    rows_key,
+    rows_path,
+    score_models,
+    scored,
+    sound_weights,
+)
 from quadmix.proxy.targets import IGNORE, TargetManifest, TargetSet, open_targets
 from quadmix.recipe import ModelSection
 
@@ -176,7 +185,8 @@ def test_models_that_cannot_be_scored_are_named_and_the_others_are_scored(tmp_pa
     write_weights(str(weights_path(weights, "nan")), broken)
     refused = score_models(names, weights, SETTING, sets, out, place=SERIAL)
     assert list(refused) == ["absent", "shape", "nan"]
-    assert "absent.safetensors' cannot be read" in refused["absent"]
+    assert "absent.safetensors' are gone, and" in refused["absent"]
+    assert "run the same command again: it is then trained anew" in refused["absent"]
     assert "embedding of shape (49, 16), the model of this run has (48, 16)" in refused["shape"]
     assert refused["nan"] == "its loss on target 'up' is not finite"
     assert [rows_path(out, n).exists() for n in names] == [True, False, False, False]
@@ -203,3 +213,108 @@ def test_sets_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     manifest = Path(sets[1]) / "manifest.json"
     write_json(manifest, replace(read_value(manifest, TargetManifest), tokenizer="other"))
     refuses(ProxyError, "was tokenised by other, .* by an unnamed one", sets, SETTING)
+
+
+def test_rows_outlive_their_weights_and_other_sets_ask_for_another_training(tmp_path: Path) -> None:
+    names, out = ["a", "b"], tmp_path / "rows"
+    weights, sets = world(tmp_path, names)
+    jobs = {"a": "job a", "b": "job b"}
+    assert score_models(names, weights, SETTING, sets, out, jobs=jobs, place=SERIAL) == {}
+    before = {n: rows_path(out, n).read_bytes() for n in names}
+    weights_path(weights, "a").unlink()
+    key = rows_key(sets, SETTING)
+    assert scored(out, "a", key, "job a")
+    assert not scored(out, "a", key, "job of today")  # trained from other copies: another model
+    assert not scored(out, "c", key, "")
+    heard: list[int] = []
+    assert not score_models(names, weights, SETTING, sets, out, jobs=jobs, place=SERIAL, on_done=heard.append)
+    assert heard == [1, 1]
+    assert {n: rows_path(out, n).read_bytes() for n in names} == before
+
+    newer = {**jobs, "a": "job of today"}
+    assert list(score_models(names, weights, SETTING, sets, out, jobs=newer, place=SERIAL)) == ["a"]
+    make_targets(Path(sets[1]), kind="heldout", windows=4)
+    assert not scored(out, "a", rows_key(sets, SETTING), "job a")
+    refused = score_models(names, weights, SETTING, sets, out, jobs=jobs, place=SERIAL)
+    assert list(refused) == ["a"]
+    assert rows_path(out, "a").read_bytes() == before["a"]  # never removed: nothing could bring them back
+    assert read_value(refused_path(out, "a"), Refused).reason == refused["a"]
+    make_targets(Path(sets[1]), kind="heldout")
+    assert score_models(names, weights, SETTING, sets, out, jobs=jobs, place=SERIAL) == {}
+    assert not refused_path(out, "a").exists()
+
+
+def test_rows_of_the_same_weights_take_the_mark_of_a_new_job(tmp_path: Path) -> None:
+    weights, sets = world(tmp_path, ["a"])
+    out, key = tmp_path / "rows", rows_key(sets, SETTING)
+    for given, expected in ((None, ""), ({"a": "new"}, "new"), (None, "new")):
+        assert not score_models(["a"], weights, SETTING, sets, out, jobs=given, place=SERIAL)
+        assert [scored(out, "a", key, job) for job in ("", "new")] == [expected == "", expected == "new"]
+
+
+def test_matching_rows_win_over_a_refusal_that_a_kill_left(tmp_path: Path) -> None:
+    weights, sets = world(tmp_path, ["a"])
+    out = tmp_path / "rows"
+    score_models(["a"], weights, SETTING, sets, out, place=SERIAL)
+    write_json(refused_path(out, "a"), Refused(reason="old", key="old"))
+    assert score_models(["a"], weights, SETTING, sets, out, place=SERIAL) == {}
+    assert not refused_path(out, "a").exists()
+
+
+def test_losses_that_are_not_finite_are_remembered_without_the_weights(tmp_path: Path) -> None:
+    weights, sets = world(tmp_path, ["a"])
+    file, out = weights_path(weights, "a"), tmp_path / "rows"
+    write_weights(str(file), {n: torch.full_like(t, torch.nan) for n, t in read_weights(file).items()})
+    refused = score_models(["a"], weights, SETTING, sets, out, jobs={"a": "j"}, place=SERIAL)
+    file.unlink()
+    assert scored(out, "a", rows_key(sets, SETTING), "j")  # else it would be trained again in every run
+    assert score_models(["a"], weights, SETTING, sets, out, jobs={"a": "j"}, place=SERIAL) == refused
+
+
+def test_unsound_weights_are_told_apart_without_reading_them(tmp_path: Path) -> None:
+    file = weights_path(saved(tmp_path, ["a"]), "a")
+    assert sound_weights(file, SETTING)
+    assert not sound_weights(file, replace(SETTING, vocab_size=VOCAB + 1))
+    whole = file.read_bytes()
+    for cut in (whole[:-1], whole[:20], b"", b"not a tensor file"):
+        file.write_bytes(cut)
+        assert not sound_weights(file, SETTING)
+    assert not sound_weights(tmp_path / "none.safetensors", SETTING)
+
+
+def test_old_weights_without_facts_are_scored(tmp_path: Path) -> None:
+    weights, sets = world(tmp_path, ["old", "new"])
+    tensors = {name: t.bfloat16() for name, t in read_weights(weights_path(weights, "old")).items()}
+    save_file(tensors, weights_path(weights, "old"))
+    write_weights(str(weights_path(weights, "new")), tensors, {"model": "{}", "training": "{}"})
+    assert score_models(["old", "new"], weights, SETTING, sets, tmp_path / "rows", place=SERIAL) == {}
+    old, new = (read_table(rows_path(tmp_path / "rows", name)) for name in ("old", "new"))
+    assert old.equals(new)
+
+
+def test_a_group_that_does_not_fit_is_halved_and_rows_are_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"m{i}" for i in range(5)]
+    weights, sets = world(tmp_path, names)
+    assert score_models(names, weights, SETTING, sets, tmp_path / "whole", place=SERIAL) == {}
+    tried: list[int] = []
+
+    def small(stacked: Weights, *args: object, **named: object) -> object:
+        tried.append(len(stacked.embedding))
+        if len(stacked.embedding) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return row_scores(stacked, *args, **named)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr("quadmix.proxy.losses.row_scores", small)
+    room = 1
+    assert score_models(names, weights, SETTING, sets, tmp_path / "halved", place=SERIAL) == {}
+    assert [n for n in tried if n > 1] == [5, 2, 3, 2]
+    for name in names:
+        one, other = (rows_path(tmp_path / f, name).read_bytes() for f in ("whole", "halved"))
+        assert one == other
+    room = 0
+    with pytest.raises(
+        ProxyError, match=r"memory does not suffice to score model 'm0' alone .*fewer run\.work"
+    ):
+        score_models(names, weights, SETTING, sets, tmp_path / "none", place=SERIAL)

@@ -78,9 +78,11 @@ def tasks(place: int, choices: dict[str, float]):
     for i, (name, chance) in enumerate((*choices.items(), ("macro", 0.3), ("micro", 0.28))):
         hard = name in ("mmlu", "arc-challenge", "winogrande")
         lift = 0.0 if hard else 0.03 + 0.01 * i
+        metrics = ("accuracy", "acc") if name == "winogrande" else ("accuracy", "acc_norm", "acc")
         out += [("benchmark", metric, name, chance + lift + 0.02 * place * (not hard), -1.0, 0.008, chance)
-                for metric in ("acc_norm", "acc")]  # fmt: skip
-    out.append(("benchmark", "greedy", "lambada", 0.02 + 0.03 * place, -0.2, 0.006, None))
+                for metric in metrics]  # fmt: skip
+    out += [("benchmark", metric, "lambada", 0.02 + 0.03 * place, -0.2, 0.006, None)
+            for metric in ("accuracy", "greedy")]  # fmt: skip
     out += [("benchmark", "bits_per_byte", name, 1.3 + 0.02 * i, 1.2, 0.004, None) for i, name in
             enumerate((*choices, "lambada", "macro", "micro"))]  # fmt: skip
     out += [("heldout", "bits_per_byte", d, 1.7 + 0.05 * i, -0.4, 0.003, None) for i, d in

@@ -13,7 +13,9 @@ import pytest
 from ladder_fixture import make_comparison
 from report_fixture import ATTACK, make_run
 
+from quadmix.cli.ladder import ladder_lines
 from quadmix.io.atomic import read_value, write_json
+from quadmix.report import ladder as ladder_module
 from quadmix.report import write_report
 from quadmix.report.ladder import trust, verdicts
 from quadmix.report.ladder_figures import GROUPS, beyond_chance, spread, survives, tasks_of
@@ -93,7 +95,7 @@ def test_the_data_of_a_task_figure_has_every_score_with_its_corrected_difference
     assert len(rows) == 5 * (4 + 2 + 1)
     row = next(r for r in rows if (r["task"], r["selector"]) == ("piqa", "random"))
     found = next(d for d in comparison.rungs[0].differences
-                 if (d.task, d.metric, d.control) == ("piqa", "acc_norm", "random"))  # fmt: skip
+                 if (d.task, d.metric, d.control) == ("piqa", "accuracy", "random"))  # fmt: skip
     assert float(row["p_holm"]) == found.p_holm
     assert row["survives"] == ("better" if found.better and found.p_holm <= 0.05 else "")
 
@@ -125,6 +127,48 @@ def test_accuracy_at_the_level_of_guessing_is_said_in_words(page):
     text = words_of(page)
     assert re.search(r"Not beyond chance: .*arc-challenge \(every selector\).*winogrande", text)
     assert re.search(r"mmlu 25.0 % 2\d\.\d %°", text)
+
+
+def test_a_benchmark_has_one_main_accuracy_which_says_how_it_was_reckoned(page, comparison):
+    text = words_of(page)
+    main = text[text.index("Accuracy per benchmark: means over seeds") :]
+    main = main[: main.index("Accuracy per benchmark: differences")]
+    for name in (
+        "arc-challenge 25.0 %",
+        "lambada, greedy –",
+        "winogrande, by likelihood 50.0 %",
+        "macro mean",
+    ):
+        assert name in main
+    rung = comparison.rungs[0]
+    assert [t.title for t in tasks_of(rung, GROUPS[2])][3] == "winogrande"
+    without = tuple(s for s in rung.scores if s.metric != "acc_norm")
+    assert tasks_of(dataclasses.replace(rung, scores=without), GROUPS[2]) == []
+
+
+def test_levels_are_those_of_the_rung_and_not_of_the_recipe(tmp_path, comparison):
+    one = change(lone(comparison), 0, scores=targets_of(comparison), confidence=0.995)
+    page = html.unescape(put(tmp_path / "r", one))
+    text = words_of(page)
+    assert "Intervals are 99.5 % intervals over seeds" in text
+    assert "99.5 % interval θ* − it 99.5 % interval" in text
+    assert "objective with their 99.5 % intervals" in text
+    both = change(comparison, 1, confidence=0.9)
+    assert "Intervals are 95 % and 90 % intervals over seeds" in ladder_module._design(both)
+
+
+def test_the_reach_of_the_correction_is_said(page, comparison):
+    said = "correction is over the tasks of one selector and metric, not over all selectors together"
+    assert said in words_of(page)
+    assert said not in ladder_module._design(change(lone(comparison), 0, differences=()))
+
+
+def test_the_text_of_the_ladder_shows_the_accuracy_over_all_benchmarks(comparison):
+    found = ladder_lines(change(comparison, 1, confidence=0.99))
+    (line, _) = (x for x in found if x.startswith("accuracy"))
+    names = "arc-challenge, lambada, mmlu, piqa, winogrande"
+    assert line.startswith(f"accuracy, mean of 5 benchmarks ({names}); chance 0.300; best: ")
+    assert any("99 % interval" in x for x in found)
 
 
 def test_flags_overlaps_and_left_out_selectors_are_shown(page):

@@ -2,6 +2,8 @@
 
 from quadmix.types import Comparison, Paired, Rung, TaskScore, Transfer
 
+_BEST = 4  # selections whose accuracy is shown
+
 
 def ladder_lines(comparison: Comparison) -> list[str]:
     """Return what the comparison says beyond the table of its first rung; nothing for old files."""
@@ -33,9 +35,10 @@ def _rung_table(rung: Rung, chosen: str) -> list[str]:
     what += f"{rung.seeds} seeds, learning rate {rung.learning_rate:g}"
     if rung.budget != 1:
         what += f", {rung.budget:g} times the budget at equal {rung.match}"
+    level = f"{100 * rung.confidence:.6g} % interval"
     lines = [
         what,
-        f"{'selection':18} {'selected':>11} {'measured':>9} {'95 % interval':>17} {'θ* minus it':>28}",
+        f"{'selection':18} {'selected':>11} {'measured':>9} {level:>17} {'θ* minus it':>28}",
     ]
     for m in sorted(rung.measured, key=lambda m: m.mean):
         lines.append(
@@ -46,18 +49,15 @@ def _rung_table(rung: Rung, chosen: str) -> list[str]:
 
 
 def _accuracy(rung: Rung) -> list[str]:
-    """Return the mean accuracy over the benchmarks per selector, best first."""
-    scores = [s for s in rung.scores if s.kind == "benchmark" and s.task == "macro"]
-    lines: list[str] = []
-    for metric in ("acc_norm", "acc", "greedy"):
-        own = sorted((s for s in scores if s.metric == metric), key=lambda s: -s.mean)
-        if own:
-            tasks = len({s.task for s in rung.scores if s.metric == metric} - {"macro", "micro"})
-            chance = f", chance {own[0].chance:.3f}" if own[0].chance is not None else ""
-            shown = "  ".join(f"{s.label} {_share(s)}" for s in own[:4])
-            lines.append(f"{metric} over {tasks} benchmarks{chance}; best: {shown}")
-            break
-    return lines
+    """Return the mean accuracy over all benchmarks per selector, best first."""
+    found = [s for s in rung.scores if s.kind == "benchmark" and s.metric == "accuracy"]
+    own = sorted((s for s in found if s.task == "macro"), key=lambda s: -s.mean)
+    if not own:
+        return []
+    tasks = sorted({s.task for s in found} - {"macro", "micro"})
+    chance = f"; chance {own[0].chance:.3f}" if own[0].chance is not None else ""
+    best = "  ".join(f"{s.label} {_share(s)}" for s in own[:_BEST])
+    return [f"accuracy, mean of {len(tasks)} benchmarks ({', '.join(tasks)}){chance}; best: {best}"]
 
 
 def _share(score: TaskScore) -> str:

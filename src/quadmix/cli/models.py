@@ -12,14 +12,17 @@ app = typer.Typer(no_args_is_help=True, help="The comparison models of a run: li
 
 @app.command("list")
 def list_(folder: RunFolder, json_: AsJson = False) -> None:
-    """Every comparison model whose weights are kept: name, selector, seed, training tokens, size."""
+    """Every comparison model whose weights are kept: name, selector, seed, training tokens, size.
+
+    A stale one is no model of the present comparison: the recipe changed, or its training failed.
+    """
     from quadmix.codec import to_json
-    from quadmix.pipeline.models import list_models
+    from quadmix.pipeline.models import list_models, why_none
 
     models = list_models(folder)
-    lines = [*(m.render() for m in models), f"{len(models)} models"]
-    if not models:
-        lines = ["no comparison models are kept (evaluate.save_weights keeps them)"]
+    old = sum(bool(m.stale) for m in models)
+    total = f"{len(models)} models" + (f", {old} of them stale" if old else "")
+    lines = [*(m.render() for m in models), total] if models else [why_none(folder)]
     print_result(to_json({"models": models}), lines, json_)
 
 
@@ -32,6 +35,9 @@ def export(
         Literal["float32", "bfloat16"], typer.Option("--dtype", help="of the numbers on disk")
     ] = "float32",
     force: Annotated[bool, typer.Option("--force", help="replace an earlier export")] = False,
+    stale: Annotated[
+        bool, typer.Option("--stale", help="also a model that is none of the present comparison")
+    ] = False,
     json_: AsJson = False,
 ) -> None:
     """Write a model as a Hugging Face LlamaForCausalLM folder with its tokenizer.
@@ -41,7 +47,7 @@ def export(
     from quadmix.codec import to_json
     from quadmix.pipeline.models import export_model
 
-    done = export_model(folder, name, out, force=force, precision=dtype)
+    done = export_model(folder, name, out, force=force, stale=stale, precision=dtype)
     lines = [
         str(out),
         f"  {done.model.name}: {done.model.label}, seed {done.model.seed}, "

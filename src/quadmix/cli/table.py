@@ -68,7 +68,8 @@ def candidate_table(proposal: Proposal, confirmation: Confirmation) -> list[str]
 def comparison_table(comparison: Comparison, confirmation: Confirmation | None) -> list[str]:
     """Return the table of measured losses (bits per byte, lower is better) at equal training tokens."""
     head = f"{'selection':16} {'selected':>11} {'unique':>11} {'epochs':>6} {'predicted':>9} {'proxy':>8} "
-    head += f"{'larger model':>12} {'95 % interval':>17} {'θ* minus it':>24}"
+    level = 100 * (comparison.rungs[0].confidence if comparison.rungs else 0.95)
+    head += f"{'larger model':>12} {f'{level:.6g} % interval':>17} {'θ* minus it':>24}"
     against = {p.control: p for p in comparison.against}
     proxies = {m.label: m.mean for m in confirmation.measured} if confirmation else {}
     if confirmation:

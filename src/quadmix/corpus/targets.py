@@ -4,6 +4,7 @@ In: a `TargetSection` of the recipe. Out: a `TargetText`. Test splits are refuse
 mixture tuned on them says nothing about them any more.
 """
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,14 @@ class TargetText:
     weight: float
     rows_in: int
 
+    def take(self, rows: Sequence[int]) -> "TargetText":
+        """Return the target with these rows alone."""
+        return replace(
+            self,
+            prompts=tuple(self.prompts[i] for i in rows),
+            answers=tuple(self.answers[i] for i in rows),
+        )
+
     def texts(self) -> list[str]:
         """Return prompt and answer of every row as one text (for the overlap check)."""
         return [f"{p} {a}".strip() for p, a in zip(self.prompts, self.answers, strict=True)]
@@ -45,6 +54,31 @@ def read_target(section: TargetSection, *, seed: int, accept_test: bool = False)
     Raises InputError for a missing column, an answer that is not text, a gold index outside the
     choices, a target with no text, or a test split that was not forced.
     """
+    rows = _read_rows(section, accept_test)
+    chosen = _thin(len(rows), section.limit, seed, section.name)
+    pairs = [_pair(section, rows[i], i) for i in chosen]
+    if not any(answer.strip() for _, answer in pairs):
+        raise InputError(
+            f"target {section.name!r}: no row of {section.path} has text to score; check the columns"
+        )
+    return _target(section, pairs, len(rows))
+
+
+def read_all_rows(section: TargetSection, *, accept_test: bool = False) -> TargetText:
+    """Read every row of a target's file and split, whatever its `limit`.
+
+    Rows that the columns do not fit are left out (nothing is scored on them, and `read_target` may never
+    have met them); `rows_in` counts them. Raises InputError for no rows, or a test split that was not forced.
+    """
+    rows = _read_rows(section, accept_test)
+    pairs: list[tuple[str, str]] = []
+    for index, row in enumerate(rows):
+        with contextlib.suppress(InputError):
+            pairs.append(_pair(section, row, index))
+    return _target(section, pairs, len(rows))
+
+
+def _read_rows(section: TargetSection, accept_test: bool) -> list[dict[str, Any]]:
     rows = read_records(section.path)
     if section.split is not None:
         rows = [r for r in rows if r.get("split") == section.split]
@@ -55,19 +89,17 @@ def read_target(section: TargetSection, *, seed: int, accept_test: bool = False)
         )
     if not accept_test:
         _refuse_test_split(section, rows)
-    chosen = _thin(len(rows), section.limit, seed, section.name)
-    pairs = [_pair(section, rows[i], i) for i in chosen]
-    if not any(answer.strip() for _, answer in pairs):
-        raise InputError(
-            f"target {section.name!r}: no row of {section.path} has text to score; check the columns"
-        )
+    return rows
+
+
+def _target(section: TargetSection, pairs: Sequence[tuple[str, str]], rows_in: int) -> TargetText:
     return TargetText(
         name=section.name,
         prompts=tuple(p for p, _ in pairs),
         answers=tuple(a for _, a in pairs),
         score_prompt=section.loss == "all",
         weight=section.weight,
-        rows_in=len(rows),
+        rows_in=rows_in,
     )
 
 
@@ -80,15 +112,7 @@ def halve_target(target: TargetText, seed: int) -> tuple[TargetText, TargetText]
         keyed_uniform(seed, [f"{target.name}:{i}" for i in range(size)], "half"), kind="stable"
     )
     first, second = (sorted(part.tolist()) for part in np.array_split(order, 2))
-    return _rows(target, first), _rows(target, second)
-
-
-def _rows(target: TargetText, rows: Sequence[int]) -> TargetText:
-    return replace(
-        target,
-        prompts=tuple(target.prompts[i] for i in rows),
-        answers=tuple(target.answers[i] for i in rows),
-    )
+    return target.take(first), target.take(second)
 
 
 def _thin(rows: int, limit: int, seed: int, name: str) -> list[int]:

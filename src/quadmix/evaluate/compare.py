@@ -1,6 +1,6 @@
 """The final comparison at equal training tokens, and the RegMix-style search for a domain mixture.
 
-In: the rungs of the ladder. Out: a `Comparison`, and the verdict sentence that says what was not beaten.
+In: the rungs of the ladder. Out: a `Comparison`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,6 @@ from quadmix.types import (
     Confirmation,
     Floats,
     Objective,
-    Paired,
     Proposal,
     Rung,
     Transfer,
@@ -66,23 +65,6 @@ def compare(
         transfers=tuple(transfers),
         overlaps=dict(overlaps or {}),
     )
-
-
-def verdict(against: Sequence[Paired]) -> str:
-    """Return one sentence: which baselines θ* beats beyond the 95 % interval, ties with, or loses to."""
-    wins = [p.control for p in against if p.high < 0]
-    losses = [p.control for p in against if p.low > 0]
-    ties = [p.control for p in against if p.low <= 0 <= p.high]
-    unknown = [p.control for p in against if p.control not in (*wins, *losses, *ties)]
-    if len(wins) == len(against) and wins:
-        return f"θ* beats every baseline ({', '.join(wins)}) beyond its 95 % interval"
-    parts = [
-        f"is worse than {', '.join(losses)}" if losses else "",
-        f"cannot be told from {', '.join(ties)}" if ties else "",
-        f"beats {', '.join(wins)}" if wins else "",
-        f"cannot be judged against {', '.join(unknown)} (too few common seeds)" if unknown else "",
-    ]
-    return "θ* did NOT beat every baseline: it " + "; it ".join(p for p in parts if p)
 
 
 def regmix_mixture(

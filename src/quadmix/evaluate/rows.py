@@ -152,7 +152,7 @@ def _file(trial: Trial, folder: Path) -> Path | None:
     if not path.exists():
         raise InputError(
             f"trial {trial.trial_id!r} is done but has no {path.name} in {str(folder)!r}; run the evaluate "
-            "stage again to score it (its weights must have been saved)"
+            "stage again: it is scored then, and trained anew where its weights are gone"
         )
     return path
 

@@ -22,8 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import stdtr, stdtrit
+from scipy.special import gammaln, ndtri, stdtr, stdtrit
 from scipy.stats import t
 
 from quadmix.rng import stream
@@ -31,12 +30,16 @@ from quadmix.types import Floats
 
 DRAWS = 2000
 _CHUNK = 4_000_000  # item draws held at a time
+_EXACT = 1e-12  # below it a spread is none
+_TINY = 1e-300
+_MOST_STEPS = 60  # of a quantile; four or five are usual
 _NAN = float("nan")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A statistic with its interval. p: two-sided, of the hypothesis 0, at least 1 / (draws + 1).
+    """A statistic with its interval. p: two-sided, of the hypothesis 0; at least 1 / (draws + 1) where seeds
+    do not differ, so that only draws can speak.
 
     Interval, stderr and p are NaN with fewer than two seeds or items.
     """
@@ -162,16 +165,27 @@ def detectable_difference(
 def promised_difference(
     noise_sd: float, seeds: int, labels: int, *, confidence: float = 0.95, power: float = 0.8
 ) -> float:
-    """Return the detectable difference of a comparison that is not yet trained; NaN with fewer than 2 seeds.
+    """Return the detectable difference of a comparison that is not yet trained; NaN with fewer than 2 seeds
+    or labels.
 
     noise_sd: standard deviation of one model's objective about its label and its seed (the residual of the
-    block labels x seeds), so a paired difference of means has the standard error √(2 / S) noise_sd with
-    (L - 1)(S - 1) degrees of freedom.
+    block labels x seeds), so a paired difference of means has the standard error √(2 / S) noise_sd. A rung
+    reckons it from the S differences of each pair alone, hence S - 1 degrees of freedom.
     """
     if seeds < 2 or labels < 2:
         return _NAN
     stderr = float(np.sqrt(2 / seeds) * noise_sd)
-    return detectable_difference(stderr, (labels - 1) * (seeds - 1), confidence=confidence, power=power)
+    return detectable_difference(stderr, seeds - 1, confidence=confidence, power=power)
+
+
+def detectable_beyond(half_width: float, stderr: float, freedom: float, *, power: float = 0.8) -> float:
+    """Return the smallest true difference that lies beyond an interval of that half width with probability
+    `power`: half_width + t_power · stderr.
+
+    Where seeds are the only noise this is `detectable_difference`; where items are most of it, the interval
+    is narrower than Student's t with the few degrees of freedom of the seeds. NaN where one of them is.
+    """
+    return half_width + float(stdtrit(freedom, power)) * stderr if freedom >= 1 else _NAN
 
 
 def _ratios(numerators: Floats, denominators: Floats) -> Floats:
@@ -199,22 +213,37 @@ def _below(x: float, centres: Floats, error: float, freedom: int) -> float:
 
 
 def _quantile(q: float, centres: Floats, error: float, freedom: int) -> float:
+    """Return x with P(centre + error T <= x) = q, by Newton's steps inside a bracket."""
     first, last = float(centres.min()), float(centres.max())
-    if error < 1e-12:
+    if error < _EXACT:
         return float(np.quantile(centres, q))
     shift = error * float(stdtrit(freedom, q))
-    if last - first < 1e-12:
+    if last - first < _EXACT:
         return float(centres.mean()) + shift
     # first + shift is at or below the q-quantile about every centre, last + shift at or above it
-    low, high = first + shift - 1e-6 * (last - first), last + shift + 1e-6 * (last - first)
-    found = brentq(lambda x: _below(x, centres, error, freedom) - q, low, high)
-    return float(found)  # pyright: ignore[reportArgumentType]
+    low, high = first + shift, last + shift
+    width = float(np.hypot(shift, ndtri(q) * centres.std()))
+    x = min(max(float(centres.mean()) + np.copysign(width, q - 0.5), low), high)
+    for _ in range(_MOST_STEPS):
+        over = _below(x, centres, error, freedom) - q
+        low, high = (low, x) if over > 0 else (x, high)
+        step = over / max(_density(x, centres, error, freedom), _TINY)
+        if abs(step) < 1e-9 * width:
+            return x - step
+        x = x - step if low < x - step < high else (low + high) / 2
+    return x
+
+
+def _density(x: float, centres: Floats, error: float, freedom: int) -> float:
+    scale = gammaln((freedom + 1) / 2) - gammaln(freedom / 2) - np.log(freedom * np.pi) / 2
+    square = ((x - centres) / error) ** 2
+    return float(np.exp(scale - (freedom + 1) / 2 * np.log1p(square / freedom)).mean()) / error
 
 
 def _two_sided(centres: Floats, error: float, freedom: int) -> float:
-    if error < 1e-12:
+    if error < _EXACT:
         below, above = float((centres <= 0).mean()), float((centres >= 0).mean())
-    else:
-        below = _below(0.0, centres, error, freedom)
-        above = 1 - below
-    return float(np.clip(2 * min(below, above), 1 / (len(centres) + 1), 1.0))
+        return float(np.clip(2 * min(below, above), 1 / (len(centres) + 1), 1.0))
+    # the smaller tail by itself: one minus the larger has no digits left where it is small
+    tail = _below(0.0, centres if centres.mean() > 0 else -centres, error, freedom)
+    return 2 * min(tail, 1 - tail)

@@ -3,6 +3,8 @@
 In: `TaskValues`, one number per selector, seed and item. Out: `TaskScore`s and `TaskDifference`s, also for
 "macro" (mean of the tasks of one kind and metric) and "micro" (over all their items). All statistics of a
 task come from the same resamples of its items (`stats.item_sums`), so differences are paired.
+
+A task with one item has no interval; it is in no average, which would have none either.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,13 +13,14 @@ from typing import Literal
 
 import numpy as np
 
-from quadmix.errors import ScoreError
-from quadmix.evaluate.stats import Sums, estimate, holm, item_sums, macro, micro
+from quadmix.errors import RecipeError, ScoreError
+from quadmix.evaluate.stats import DRAWS, Sums, estimate, holm, item_sums, macro, micro
 from quadmix.types import Floats, TaskDifference, TaskScore
 from quadmix.types.comparing import Metric
 
 Kind = Literal["target", "benchmark", "heldout"]
 AVERAGES = ("macro", "micro")
+FORMS: tuple[Metric, ...] = ("acc_norm", "acc", "greedy")  # the first that a benchmark has is its accuracy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -73,8 +76,9 @@ class TaskValues:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Table:
-    """One task or average. ratios: (1 + draws, R), row 0 the items as they are; columns: where a model is."""
+class Table:
+    """One task or average. ratios: (1 + draws, R), row 0 the items as they are; columns: where a model
+    (label, seed) is among the R."""
 
     task: str
     kind: Kind
@@ -99,14 +103,37 @@ class _Table:
         return self.ratios[:, [self.columns[label, seed] for seed in seeds]]
 
 
+def check_task_names(names: Iterable[str]) -> None:
+    """Raise RecipeError where a target, benchmark or domain has the name of an average; before training."""
+    if kept := [name for name in names if name in AVERAGES]:
+        raise RecipeError(
+            f"a target, benchmark or domain is named {kept[0]!r}, but {' and '.join(AVERAGES)} are kept for "
+            "averages over tasks; rename it"
+        )
+
+
+def with_accuracy(tasks: Sequence[TaskValues]) -> list[TaskValues]:
+    """Return the tasks, then one "accuracy" of every benchmark: acc_norm, else acc, else greedy."""
+    found: dict[str, TaskValues] = {}
+    for metric in reversed(FORMS):
+        found |= {t.task: t for t in tasks if t.kind == "benchmark" and t.metric == metric}
+    names = dict.fromkeys(t.task for t in tasks if t.task in found and t.kind == "benchmark")
+    return [*tasks, *(replace(found[name], metric="accuracy") for name in names)]
+
+
 def task_scores(tasks: Sequence[TaskValues], *, confidence: float = 0.95, seed: int) -> tuple[TaskScore, ...]:
     """Return the score of every label on every task, then on the averages; over the seeds it finished.
 
     An average holds the seeds that a label finished on all its tasks. `items` of an average: of all its tasks
-    together. With one seed the interval is NaN; a label without a finished seed is left out.
+    together. With one seed or one item the interval is NaN; a label without a finished seed is left out.
     """
+    return table_scores(resampled(tasks, seed=seed), confidence=confidence)
+
+
+def table_scores(tables: Sequence[Table], *, confidence: float = 0.95) -> tuple[TaskScore, ...]:
+    """Return the scores of resampled tasks; see `task_scores`."""
     found: list[TaskScore] = []
-    for table in _tables(tasks, seed):
+    for table in tables:
         for label in table.labels:
             ratios = table.of(label, table.seeds(label))
             own = estimate(ratios, confidence=confidence)
@@ -133,12 +160,19 @@ def task_differences(
     """Return `chosen` minus every other label on every task and average, paired over items and common seeds.
 
     p_holm is corrected over the tasks of one control, metric and kind; the averages are no tasks of that
-    family (they sum it up), their p_holm is their p. With fewer than two common seeds interval and p are NaN,
-    and such a task does not count in the correction.
+    family (they sum it up), their p_holm is their p. With fewer than two common seeds, or one item, interval
+    and p are NaN, and such a task does not count in the correction.
     """
+    return table_differences(resampled(tasks, seed=seed), chosen, confidence=confidence)
+
+
+def table_differences(
+    tables: Sequence[Table], chosen: str, *, confidence: float = 0.95
+) -> tuple[TaskDifference, ...]:
+    """Return the differences on resampled tasks; see `task_differences`."""
     found = [
         _difference(table, chosen, control, confidence)
-        for table in _tables(tasks, seed)
+        for table in tables
         if chosen in table.labels
         for control in table.labels
         if control != chosen and table.seeds(chosen, control)
@@ -146,7 +180,7 @@ def task_differences(
     return tuple(_corrected(found))
 
 
-def _difference(table: _Table, chosen: str, control: str, confidence: float) -> TaskDifference:
+def _difference(table: Table, chosen: str, control: str, confidence: float) -> TaskDifference:
     seeds = table.seeds(chosen, control)
     own = estimate(table.of(chosen, seeds) - table.of(control, seeds), confidence=confidence)
     below, above = own.high < 0, own.low > 0
@@ -182,26 +216,27 @@ def _corrected(differences: Sequence[TaskDifference]) -> list[TaskDifference]:
     return found
 
 
-def _tables(tasks: Sequence[TaskValues], seed: int) -> list[_Table]:
+def resampled(tasks: Sequence[TaskValues], *, seed: int, draws: int = DRAWS) -> list[Table]:
     """Return a table per task in their order, then the macro and micro average of each kind and metric."""
     _refuse_repeated(tasks)
     groups: dict[tuple[Kind, Metric], list[tuple[TaskValues, Sums]]] = {}
-    tables: list[_Table] = []
+    tables: list[Table] = []
     for task in tasks:
         columns = _columns(task.finished)
         rows = [task.values[task.labels.index(label), task.seeds.index(s)] for label, s in columns]
         if not rows:
             continue
         # the metric is no part of the stream: two metrics of one task see the same resamples of its items
-        sums = item_sums(np.array(rows), task.weights, seed=seed, names=[task.kind, task.task])
-        groups.setdefault((task.kind, task.metric), []).append((task, sums))
+        sums = item_sums(np.array(rows), task.weights, seed=seed, names=[task.kind, task.task], draws=draws)
+        if len(task.weights) > 1:
+            groups.setdefault((task.kind, task.metric), []).append((task, sums))
         tables.append(_table(task.task, [task], sums.ratios, columns, task.chance))
     for group in groups.values():
         tables += _averages(group)
     return tables
 
 
-def _averages(group: Sequence[tuple[TaskValues, Sums]]) -> list[_Table]:
+def _averages(group: Sequence[tuple[TaskValues, Sums]]) -> list[Table]:
     """Return the macro and the micro average over the models that finished every task of the group."""
     tasks = [task for task, _ in group]
     own = [_columns(task.finished) for task in tasks]
@@ -213,14 +248,16 @@ def _averages(group: Sequence[tuple[TaskValues, Sums]]) -> list[_Table]:
         for (_, sums), columns in zip(group, own, strict=True)
     ]
     columns = {key: place for place, key in enumerate(common)}
-    chances = [task.chance for task in tasks if task.chance is not None]
-    known = len(chances) == len(tasks)
+    # words that are to be found, not chosen, are guessed never
+    guess = 0.0 if tasks[0].metric == "accuracy" else None
+    chances = [guess if task.chance is None else task.chance for task in tasks]
+    known = [chance for chance in chances if chance is not None]
     items = [len(task.weights) for task in tasks]
+    whole = len(known) == len(tasks)
+    plain, weighed = (float(np.average(known, weights=w)) if whole else None for w in (None, items))
     return [
-        _table("macro", tasks, macro(cut), columns, float(np.mean(chances)) if known else None),
-        _table(
-            "micro", tasks, micro(cut), columns, float(np.average(chances, weights=items)) if known else None
-        ),
+        _table("macro", tasks, macro(cut), columns, plain),
+        _table("micro", tasks, micro(cut), columns, weighed),
     ]
 
 
@@ -230,8 +267,8 @@ def _table(
     ratios: Floats,
     columns: dict[tuple[str, int], int],
     chance: float | None,
-) -> _Table:
-    return _Table(
+) -> Table:
+    return Table(
         task=name,
         kind=tasks[0].kind,
         metric=tasks[0].metric,

@@ -18,9 +18,10 @@ from quadmix.corpus.tokenizer import Tokenizer
 from quadmix.evaluate.compare import CHOSEN, compare
 from quadmix.evaluate.rows import read_tasks, with_losses
 from quadmix.evaluate.rungs import build_rung
+from quadmix.evaluate.tasks import check_task_names
 from quadmix.evaluate.transfer import transfers
-from quadmix.io.atomic import read_json, write_json
-from quadmix.pipeline.contestants import contestants, prepare, rung_part
+from quadmix.io.atomic import read_json, read_value, write_json
+from quadmix.pipeline.contestants import Contestants, contestants, find_shares, prepare, rung_part
 from quadmix.pipeline.folder import Job, StageNotes, stage
 from quadmix.pipeline.ladder import RungPlan, promised, rung_plans
 from quadmix.pipeline.mix import Mix, Part
@@ -30,12 +31,13 @@ from quadmix.pipeline.stages import mapper, target_halves
 from quadmix.pipeline.training import train_jobs
 from quadmix.proxy.choices import encode_benchmarks
 from quadmix.proxy.pool import TokenPool, build_pool
-from quadmix.proxy.scoring import ScoringSetting, score_models
+from quadmix.proxy.rescore import weights_path
+from quadmix.proxy.scoring import ScoringSetting, rows_key, score_models, scored, sound_weights
 from quadmix.proxy.setting import ProxySetting
 from quadmix.proxy.targets import encode_heldout, encode_targets
 from quadmix.types import Comparison, Confirmation, Corpus, Proposal, Rung, Trial
 
-_TOGETHER = 8  # models that are scored as one batch
+_TOGETHER = 4  # models that are scored as one batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,6 +62,11 @@ class _Sets:
     heldout: Path
     benchmarks: Path | None
 
+    @property
+    def folders(self) -> list[str]:
+        """Return the folders that there are, in the order in which they are scored."""
+        return [str(f) for f in (self.judges, self.heldout, self.benchmarks) if f is not None]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _OpenPool:
@@ -67,57 +74,97 @@ class _OpenPool:
     pool: TokenPool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Ready:
+    """A rung with everything that it needs, before any of its models is trained."""
+
+    plan: RungPlan
+    found: Contestants
+    sets: _Sets
+    setting: ProxySetting
+
+
 def evaluate(job: Job, judged: Judged) -> Comparison:
-    """Train and score every rung; what is on disk already is loaded."""
+    """Train and score every rung; what is on disk already is loaded.
+
+    What all rungs select and are judged by is settled before the first model is trained, so that a rung that
+    cannot be is refused at once. A rung of which no model finishes is recorded as such, but for the first.
+    """
     plans = rung_plans(job.recipe.evaluate)
     with stage(job, "evaluate") as notes:
-        halves = target_halves(judged.targets, True, job.recipe.seed)
-        prepared = prepare(
-            job, judged.corpus, judged.mix, judged.pool, halves["targets"], judged.proposal, plans, notes,
-            mapper(job, "dsir", "pieces"),
-        )  # fmt: skip
-        opened = _pool(job, judged, plans)
+        check_task_names(judged.mix.full.domains)
+        ready = _prepare(job, judged, plans, notes)
         rungs: list[Rung] = []
-        comparison: Comparison | None = None
-        for plan in plans:
-            found = contestants(job, judged.mix, opened.pool, plan, judged.confirmation, prepared)
-            for label, why in found.left_out.items():
-                notes.warnings.append(f"{plan.stage}: {label} is left out: {why}")
-            sets = _encode(job, judged, plan.model.context, halves["judges"])
-            setting = _setting(job, judged.mix, opened, plan, sets)
-            promise = _promise(job, judged.confirmation, plan, len({j.label for j in found.jobs}), notes)
-            trials = train_jobs(
-                job, plan.stage, found.jobs, setting, notes,
-                folder=str(plan.folder / "trials"), whole=lambda name, plan=plan: _kept(job, plan, name),
-            )  # fmt: skip
-            rung = _judge(job, judged, plan, setting, sets, trials, promise, found.left_out)
-            rungs.append(rung)
-            comparison = compare(
-                rungs, judged.proposal, judged.confirmation, proxies=_proxies(job), overlaps=_overlaps(job),
-                pool_share=_token_share(rung_part(job.recipe, judged.mix, plans[0]), judged.mix),
-                transfers=transfers(rungs, seed=job.recipe.seed),
-            )  # fmt: skip
-            write_json(job.path("evaluate", "comparison.json"), comparison)
-            notes.warnings += [f"{plan.stage}: {flag}" for flag in rung.flags]
-        assert comparison is not None  # there is always a base rung
-    return comparison
+        for one in ready:
+            rungs.append(_rung(job, judged, one, notes, first=not rungs))
+            notes.warnings += [f"{one.plan.stage}: {flag}" for flag in rungs[-1].flags]
+            write_json(job.path("evaluate", "comparison.json"), _comparison(job, judged, plans[0], rungs))
+    return _comparison(job, judged, plans[0], rungs)
+
+
+def _comparison(job: Job, judged: Judged, base: RungPlan, rungs: Sequence[Rung]) -> Comparison:
+    return compare(
+        rungs, judged.proposal, judged.confirmation, proxies=_proxies(job), overlaps=_overlaps(job),
+        pool_share=_token_share(rung_part(job.recipe, judged.mix, base), judged.mix),
+        transfers=transfers(rungs, seed=job.recipe.seed),
+    )  # fmt: skip
+
+
+def _prepare(job: Job, judged: Judged, plans: Sequence[RungPlan], notes: StageNotes) -> list[_Ready]:
+    halves = target_halves(judged.targets, True, job.recipe.seed)
+    shares = find_shares(job, judged.mix, judged.pool, judged.proposal, notes)
+    ready: list[_Ready] = []
+    for plan in plans:
+        prepared = prepare(
+            job, judged.corpus, judged.mix, plan, shares, halves, mapper(job, "dsir", "pieces")
+        )
+        opened = _pool(job, judged, plan)
+        found = contestants(job, judged.mix, opened.pool, plan, judged.confirmation, prepared)
+        for label, why in found.left_out.items():
+            notes.warnings.append(f"{plan.stage}: {label} is left out: {why}")
+        sets = _encode(job, judged, plan.model.context, halves["judges"])
+        setting = _setting(job, judged.mix, opened, plan, sets)
+        ready.append(_Ready(plan=plan, found=found, sets=sets, setting=setting))
+    return ready
+
+
+def _rung(job: Job, judged: Judged, ready: _Ready, notes: StageNotes, *, first: bool) -> Rung:
+    """Train and judge one rung; where none of its models finishes, say so and go on."""
+    plan, found = ready.plan, ready.found
+    promise = _promise(job, judged.confirmation, plan, len({j.label for j in found.jobs}), notes)
+    made_of = rows_key(ready.sets.folders, _scoring(ready.setting))
+    trials = train_jobs(
+        job, plan.stage, found.jobs, ready.setting, notes, folder=str(plan.folder / "trials"),
+        whole=lambda name: _kept(job, ready, made_of, name), multiple=plan.seeds,
+    )  # fmt: skip
+    if first or any(t.status == "done" for t in trials):
+        return _judge(job, judged, ready, trials, promise)
+    why = "; ".join(sorted({t.reason for t in trials})) or "no reason given"
+    return Rung(
+        name=plan.name, parameters=_parameters(ready), train_tokens=ready.setting.tokens,
+        learning_rate=plan.training.peak_lr, budget=plan.budget, match=plan.match, seeds=0, measured=(),
+        against=(), verdict="nothing was compared: no model finished", detectable=float("nan"),
+        promised=promise, left_out=found.left_out, flags=(f"no model finished: {why}",),
+    )  # fmt: skip
+
+
+def _parameters(ready: _Ready) -> int:
+    from quadmix.proxy.model import parameter_count
+
+    return parameter_count(ready.plan.model, ready.setting.vocab_size)
 
 
 def _judge(
-    job: Job, judged: Judged, plan: RungPlan, setting: ProxySetting, sets: _Sets, trials: Sequence[Trial],
-    promise: float, left_out: dict[str, str],
+    job: Job, judged: Judged, ready: _Ready, trials: Sequence[Trial], promise: float
 ) -> Rung:  # fmt: skip
     """Score a rung's models, as they were saved, on everything."""
-    from quadmix.proxy.model import parameter_count
-
+    plan, sets, setting = ready.plan, ready.sets, ready.setting
     rows, weights = job.path(str(plan.folder), "rows"), job.path(str(plan.folder), "trials", "weights")
-    scoring = ScoringSetting(model=setting.model, vocab_size=setting.vocab_size, device=setting.device)
     done = [t.trial_id for t in trials if t.status == "done"]
-    folders = [str(f) for f in (sets.judges, sets.heldout, sets.benchmarks) if f is not None]
     with job.progress.stage(f"score {plan.name}", len(done), "models") as step:
         refused = score_models(
-            done, weights, scoring, folders, rows, group=_TOGETHER, place=training_place(job.recipe.run),
-            on_done=step.advance,
+            done, weights, _scoring(setting), sets.folders, rows, jobs={t.trial_id: t.job for t in trials},
+            group=_TOGETHER, place=training_place(job.recipe.run), on_done=step.advance,
         )  # fmt: skip
     trials = [
         replace(t, status="failed", reason=f"cannot be scored: {refused[t.trial_id]}")
@@ -126,23 +173,29 @@ def _judge(
         for t in trials
     ]
     tasks = read_tasks(trials, rows, sets.benchmarks)
-    scored = with_losses(trials, tasks)
     if not job.recipe.evaluate.save_weights:
-        for name in done:
-            (weights / f"{name}.safetensors").unlink(missing_ok=True)
+        for trial in trials:  # those that diverged were saved too
+            weights_path(weights, trial.trial_id).unlink(missing_ok=True)
     return build_rung(
-        scored, tasks, judged.proposal.objective, name=plan.name,
-        parameters=parameter_count(plan.model, setting.vocab_size), train_tokens=setting.tokens,
-        learning_rate=plan.training.peak_lr, budget=plan.budget, match=plan.match, promised=promise,
-        left_out=left_out, chosen=CHOSEN, confidence=job.recipe.evaluate.confidence, seed=job.recipe.seed,
+        with_losses(trials, tasks), tasks, judged.proposal.objective, name=plan.name,
+        parameters=_parameters(ready), train_tokens=setting.tokens, learning_rate=plan.training.peak_lr,
+        budget=plan.budget, match=plan.match, promised=promise, left_out=ready.found.left_out, chosen=CHOSEN,
+        confidence=job.recipe.evaluate.confidence, seed=job.recipe.seed,
     )  # fmt: skip
 
 
-def _kept(job: Job, plan: RungPlan, trial_id: str) -> bool:
-    """Are a trained model's weights there, or what it scored?"""
-    home = job.path(str(plan.folder))
-    weights, rows = home / "trials" / "weights", home / "rows"
-    return (weights / f"{trial_id}.safetensors").exists() or (rows / f"{trial_id}.parquet").exists()
+def _kept(job: Job, ready: _Ready, made_of: str, trial_id: str) -> bool:
+    """Are a trained model's weights there and sound, or what it scored on these very sets?"""
+    home = job.path(str(ready.plan.folder))
+    weights = weights_path(home / "trials" / "weights", trial_id)
+    if weights.exists():
+        return sound_weights(weights, _scoring(ready.setting))
+    trained_from = read_value(home / "trials" / f"{trial_id}.json", Trial).job
+    return scored(home / "rows", trial_id, made_of, trained_from)
+
+
+def _scoring(setting: ProxySetting) -> ScoringSetting:
+    return ScoringSetting(model=setting.model, vocab_size=setting.vocab_size, device=setting.device)
 
 
 def _setting(job: Job, mix: Mix, opened: _OpenPool, plan: RungPlan, sets: _Sets) -> ProxySetting:
@@ -156,15 +209,13 @@ def _setting(job: Job, mix: Mix, opened: _OpenPool, plan: RungPlan, sets: _Sets)
     )  # fmt: skip
 
 
-def _pool(job: Job, judged: Judged, plans: Sequence[RungPlan]) -> _OpenPool:
-    """Return the proxies' token pool, or a larger one where a rung works on more documents."""
+def _pool(job: Job, judged: Judged, plan: RungPlan) -> _OpenPool:
+    """Return the proxies' token pool, or one of the rung's own where it works on more documents."""
     mix = judged.mix
-    parts = [rung_part(job.recipe, mix, plan) for plan in plans]
-    largest = max(parts, key=lambda part: len(part.rows))
-    rows = np.flatnonzero(mix.excluded == 0)[largest.rows]
+    rows = np.flatnonzero(mix.excluded == 0)[rung_part(job.recipe, mix, plan).rows]
     if np.isin(rows, judged.pool.rows).all():
         return _OpenPool(folder=job.path("pool"), pool=judged.pool)
-    folder, tokenizer = job.path("evaluate", "pool"), str(job.path("tokenizer.json"))
+    folder, tokenizer = job.path("evaluate", f"pool-{plan.pool_tokens}"), str(job.path("tokenizer.json"))
     run = mapper(job, "evaluate pool", "pieces")
     pool = build_pool(judged.corpus, mix.full, tokenizer, str(folder), rows=rows, mapper=run)
     return _OpenPool(folder=folder, pool=pool)
@@ -204,8 +255,10 @@ def _promise(job: Job, confirmation: Confirmation, plan: RungPlan, labels: int, 
 
 
 def _overlaps(job: Job) -> dict[str, int]:
-    facts = read_json(job.path("stages", "annotate.json"))["facts"]
-    return {str(name): int(count) for name, count in facts.get("overlap", {}).items() if count}
+    """Return target or benchmark -> documents of the pool that overlap with it and were not excluded."""
+    found = read_json(job.path("stages", "annotate.json"))["facts"].get("overlap", {})
+    excluded = job.recipe.annotate.exclude_overlap
+    return {str(name): 0 if excluded else int(count) for name, count in found.items()}
 
 
 def _proxies(job: Job) -> dict[str, int]:

@@ -1,6 +1,8 @@
 """Contamination guards: what the pool, the targets and the benchmarks share, as numbers and warnings.
 
-In: targets and benchmarks as texts, the counts of the annotations. Out: counts and warnings, or a refusal.
+In: targets and benchmarks as texts, the counts of the annotations. Out: counts and warnings, or a refusal;
+and the rows of the targets that may judge, since a row that shares a passage with rows that steered the
+search is no fresh row (several questions may ask about one passage).
 The pool is held against both by runs of 13 words (`annotate.overlap`). A benchmark is held against the
 targets by the same runs and by whole items, since a short question never reaches 13 words. An item counts as
 standing in a target when its words are those of a row, or when most of its 13-word runs are in the target's:
@@ -8,16 +10,27 @@ one shared run alone may be a phrase or a passage that several questions ask abo
 2023, arXiv 2307.09288, appendix A.6, where the share of contaminated tokens tells such cases apart).
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from quadmix.annotate.overlap import BITS, NGRAM, count_shared, count_short, ngram_hashes, plain_words
+from quadmix.annotate.overlap import (
+    BITS,
+    NGRAM,
+    Hashes,
+    count_shared,
+    count_short,
+    ngram_hashes,
+    plain_words,
+)
 from quadmix.annotate.run import REST
 from quadmix.annotate.survey import EXCLUDED_REASONS, OVERLAP
 from quadmix.corpus.benchmarks import BenchmarkItems
-from quadmix.corpus.targets import TargetText
+from quadmix.corpus.targets import TargetText, read_all_rows
 from quadmix.errors import InputError
+from quadmix.recipe import BenchmarkSection, TargetSection
 
+LEAST_JUDGES = 8  # rows of a target that must be left to judge
 BENCHMARK = "benchmark:"  # before the name of a benchmark; the name of a target has no colon
 _LABELS = frozenset({"question", "answer"})  # prompts are often dressed with them, on one side only
 
@@ -38,6 +51,111 @@ def overlap_texts(
     """Return name -> texts of all that the pool is held against: targets first, so that they have the bits of
     their own where there are more than 31 sets; benchmarks as `benchmark:<name>`."""
     return {t.name: t.texts() for t in targets} | {f"{BENCHMARK}{b.name}": b.texts() for b in benchmarks}
+
+
+def _seen(targets: Sequence[TargetText]) -> tuple[set[tuple[str, ...]], Hashes]:
+    """Return what a row can share with these targets: rows as a whole, and 13-word runs."""
+    texts = [text for target in targets for text in target.texts()]
+    return {_whole(text) for text in texts}, ngram_hashes(texts)
+
+
+def _shared(target: TargetText, wholes: set[tuple[str, ...]], runs: Hashes) -> list[bool]:
+    return [_whole(text) in wholes or count_shared(ngram_hashes([text]), runs) > 0 for text in target.texts()]
+
+
+def _whole(text: str) -> tuple[str, ...]:
+    """Return the words of a row; one without words stands for itself."""
+    return _key(text) or (text,)
+
+
+def clean_judges(
+    steering: Sequence[TargetText], judging: Sequence[TargetText]
+) -> tuple[list[TargetText], dict[str, int]]:
+    """Return the judging targets without the rows that share a passage with a steering row of any target,
+    and target -> how many such rows it had (targets without any are left out).
+
+    A passage is a run of 13 words, or all words of the row. A target of fewer than `LEAST_JUDGES` judging
+    rows keeps them all. InputError where fewer than `LEAST_JUDGES` of a larger one would be left.
+    """
+    wholes, runs = _seen(steering)
+    judges: list[TargetText] = []
+    counts: dict[str, int] = {}
+    for target in judging:
+        shared = _shared(target, wholes, runs)
+        size, found = len(shared), sum(shared)
+        if found:
+            counts[target.name] = found
+        if size < LEAST_JUDGES or not found:
+            judges.append(target)
+            continue
+        if size - found < LEAST_JUDGES:
+            raise InputError(
+                f"target {target.name!r}: {found:,} of the {size:,} rows that would judge share {NGRAM} "
+                f"words in a row, or all words, with rows that steer the search; {size - found} are left to "
+                f"judge, expected {LEAST_JUDGES} or more. Give it more rows (`limit`, `path`), take out "
+                "repeated rows and headers that all rows share, or compare nothing (evaluate.enabled: false)"
+            )
+        judges.append(target.take([i for i, known in enumerate(shared) if not known]))
+    return judges, counts
+
+
+def judge_warnings(judging: Sequence[TargetText], shared: Mapping[str, int]) -> list[str]:
+    """Return one warning for every target with rows that share a passage with those that steer.
+
+    judging: the targets before `clean_judges`. shared: its counts.
+    """
+    out: list[str] = []
+    for target in judging:
+        size, found = len(target.answers), shared.get(target.name, 0)
+        if found:
+            kept = "they are kept, since the target has so few: its loss partly says what steered the search"
+            dropped = f"they are left out, {size - found:,} judge"
+            out.append(
+                f"target {target.name!r}: {found:,} of {size:,} judging rows share {NGRAM} words in a row, "
+                f"or all words, with rows that steer the search; {kept if size < LEAST_JUDGES else dropped}"
+            )
+    return out
+
+
+def steering_text(
+    sections: Sequence[TargetSection],
+    halves: Mapping[str, Sequence[TargetText]],
+    *,
+    accept_test: bool = False,
+) -> list[TargetText]:
+    """Return all that may be known of the targets when the other rows judge: the rows that steered the
+    search, and every row of the targets' files, beyond `limit`, that shares no passage with a judging row.
+
+    halves: of `stages.target_halves`. Without judges every row of the files is returned.
+    """
+    steered = {target.name: set(target.texts()) for target in halves["targets"]}
+    wholes, runs = _seen(halves.get("judges", ()))
+    out: list[TargetText] = []
+    for section in sections:
+        target = read_all_rows(section, accept_test=accept_test)
+        own, shared = steered[section.name], _shared(target, wholes, runs)
+        rows = [i for i, text in enumerate(target.texts()) if text in own or not shared[i]]
+        out.append(target.take(rows))
+    return out
+
+
+def refuse_same_rows(targets: Sequence[TargetSection], benchmarks: Sequence[BenchmarkSection]) -> None:
+    """Raise InputError for a benchmark that is read from the file and split of a target; one without a
+    `split` reads every row. `limit` may keep single rows apart, but not what they ask about."""
+    for benchmark in benchmarks:
+        for target in targets:
+            same = benchmark.split == target.split or None in (benchmark.split, target.split)
+            if same and _address(benchmark.path) == _address(target.path):
+                raise InputError(
+                    f"benchmark {benchmark.name!r} reads {benchmark.path} with split {benchmark.split!r}, "
+                    f"the target {target.name!r} the same file with split {target.split!r}, expected "
+                    "different rows: the mixture is searched on them, so accuracy there proves nothing. "
+                    "Give the two different splits (`split: ...`), or remove one of them"
+                )
+
+
+def _address(path: str) -> str:
+    return path if "://" in path else os.path.realpath(path)
 
 
 def benchmark_target_overlap(

@@ -1,24 +1,23 @@
 """Who takes part in a rung of the comparison: θ* and the baselines, each with its copies per document.
 
-What a baseline needs beyond the table is prepared once for all rungs: RegMix's mixture (its own swarm of
-proxies) and DSIR's importance weights (two passes over the text of the largest part).
+What a baseline needs beyond the table is prepared before anything is trained: RegMix's mixture (its own
+swarm of proxies, once for all rungs) and DSIR's importance weights (two passes over a rung's documents).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from quadmix.corpus.targets import TargetText
-from quadmix.errors import BudgetError
+from quadmix.errors import BudgetError, InputError, SearchError
 from quadmix.evaluate.compare import CHOSEN, regmix_mixture
 from quadmix.evaluate.mixtures import draw_mixtures, mixture_copies
-from quadmix.evaluate.selectors import Chosen, Pool, baseline_labels, choose, from_theta
+from quadmix.evaluate.selectors import Chosen, Pool, choose, from_theta
 from quadmix.io.trials import apply_dropped
 from quadmix.pipeline.confirming import file_names
+from quadmix.pipeline.contamination import steering_text
 from quadmix.pipeline.folder import Job, StageNotes
 from quadmix.pipeline.importance import importance_weights
-from quadmix.pipeline.ladder import RungPlan, any_baseline
+from quadmix.pipeline.ladder import RungPlan, any_baseline, contestant_labels
 from quadmix.pipeline.mix import Mix, Part
 from quadmix.pipeline.stages import Mapped
 from quadmix.pipeline.training import copies_job, proxy_setting, train_jobs
@@ -26,19 +25,19 @@ from quadmix.proxy.pool import TokenPool
 from quadmix.proxy.setting import ProxyJob
 from quadmix.recipe import Recipe
 from quadmix.rng import derived_seed, stream
-from quadmix.types import Confirmation, Corpus, Floats, Ints, Proposal, Theta
+from quadmix.types import Confirmation, Corpus, Floats, Proposal, Theta
 
 _FIRST_SEED = 1000  # the swarm's repeats use the seeds below 100, the confirmation those from 100 on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prepared:
-    """What baselines need beyond the table. shares: (M,) RegMix's mixture. rows: (R,) of the selectable
-    table, ascending; importance: (R,) DSIR's log weights of those documents."""
+    """What baselines need beyond the table. shares: (M,) RegMix's mixture. importance: (D',) DSIR's log
+    weights of the rung's documents. unable: label -> why it cannot take part."""
 
     shares: Floats | None = None
-    rows: Ints | None = None
     importance: Floats | None = None
+    unable: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,12 +54,6 @@ def rung_part(recipe: Recipe, mix: Mix, plan: RungPlan) -> Part:
     return replace(part, budget=part.budget * plan.budget)
 
 
-def contestant_labels(recipe: Recipe, plan: RungPlan) -> tuple[str, ...]:
-    """Return θ* and the baselines of a rung, in the order of their models."""
-    criteria = [c.name for c in recipe.annotate.criteria]
-    return (CHOSEN, *baseline_labels(plan.baselines, criteria, plan.random_thetas))
-
-
 def contestants(
     job: Job, mix: Mix, pool: TokenPool, plan: RungPlan, confirmation: Confirmation, prepared: Prepared
 ) -> Contestants:
@@ -71,21 +64,24 @@ def contestants(
     labels = contestant_labels(job.recipe, plan)
     names = file_names(labels)
     jobs, left_out = list[ProxyJob](), dict[str, str]()
-    for seed in range(plan.seeds):
-        for label in labels:
-            if label in left_out:
-                continue
-            try:
+    for label in labels:  # label by label: one that is added later changes no group of those before it
+        if label in prepared.unable:
+            left_out[label] = prepared.unable[label]
+            continue
+        own: list[ProxyJob] = []
+        try:
+            for seed in range(plan.seeds):
                 chosen = _choose(job.recipe, part, given, label, confirmation.theta, seed)
-            except BudgetError as error:
-                if label == CHOSEN or seed:
-                    raise
-                left_out[label] = str(error)
-                continue
-            jobs.append(
-                copies_job(pool, mix, part, f"compare-{names[label]}-{seed}", "compare", label,
-                           chosen.theta, chosen.copies, _FIRST_SEED + seed)
-            )  # fmt: skip
+                own.append(
+                    copies_job(pool, mix, part, f"compare-{names[label]}-{seed}", "compare", label,
+                               chosen.theta, chosen.copies, _FIRST_SEED + seed)
+                )  # fmt: skip
+        except BudgetError as error:
+            if label == CHOSEN:
+                raise BudgetError(f"rung {plan.name!r}: {error}") from error
+            left_out[label] = str(error)
+        else:
+            jobs += own
     return Contestants(jobs=tuple(jobs), left_out=left_out)
 
 
@@ -100,28 +96,55 @@ def _choose(recipe: Recipe, part: Part, given: Pool, label: str, best: Theta, se
 
 
 def _pool(recipe: Recipe, mix: Mix, part: Part, prepared: Prepared) -> Pool:
-    importance = None
-    if prepared.importance is not None and prepared.rows is not None:
-        importance = prepared.importance[np.searchsorted(prepared.rows, part.rows)]
     return Pool(
         table=part.table, normalised=part.normalised, grouped=part.grouped, prior=mix.prior,
         limits=part.limits, rank_mode=part.rank_mode, method=part.method, seed=recipe.seed,
-        importance=importance, shares=prepared.shares, temperature=recipe.evaluate.temperature,
+        importance=prepared.importance, shares=prepared.shares, temperature=recipe.evaluate.temperature,
     )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Shares:
+    """RegMix's mixture (M,), or why there is none ("" where no rung asks for it)."""
+
+    shares: Floats | None
+    reason: str = ""
+
+
+def find_shares(job: Job, mix: Mix, pool: TokenPool, proposal: Proposal, notes: StageNotes) -> Shares:
+    """Search RegMix's mixture where any rung compares with it; a search that fails costs that baseline."""
+    if not any_baseline(job.recipe, "regmix"):
+        return Shares(shares=None)
+    domains, trials = len(mix.full.domains), job.recipe.evaluate.regmix_trials
+    if trials < 2 * domains:
+        notes.warnings.append(
+            f"evaluate.regmix_trials is {trials} for {domains} domains: with fewer than {2 * domains} RegMix "
+            "has too little to learn from; its place in the comparison says little about the method"
+        )
+    try:
+        return Shares(shares=_regmix(job, mix, pool, notes, proposal))
+    except SearchError as error:
+        return Shares(shares=None, reason=str(error))
+
+
 def prepare(
-    job: Job, corpus: Corpus, mix: Mix, pool: TokenPool, targets: Sequence[TargetText], proposal: Proposal,
-    plans: Sequence[RungPlan], notes: StageNotes, mapper: Mapped,
+    job: Job, corpus: Corpus, mix: Mix, plan: RungPlan, shares: Shares,
+    halves: Mapping[str, Sequence[TargetText]], mapper: Mapped,
 ) -> Prepared:  # fmt: skip
-    """Find RegMix's mixture and DSIR's weights where any rung asks for them. targets: the rows that steered
-    the search; the others judge."""
-    shares = _regmix(job, mix, pool, notes, proposal) if any_baseline(job.recipe, "regmix") else None
-    if not any_baseline(job.recipe, "dsir"):
-        return Prepared(shares=shares)
-    largest = max((rung_part(job.recipe, mix, plan) for plan in plans), key=lambda part: len(part.rows))
-    weights = importance_weights(corpus, largest.table, targets, job.path("evaluate", "dsir"), mapper=mapper)
-    return Prepared(shares=shares, rows=largest.rows, importance=weights)
+    """Return what the rung's baselines need: RegMix's mixture and DSIR's weights, for the rung's documents.
+
+    DSIR learns from every row of the targets' files that neither judges nor shares a passage with a judge.
+    """
+    unable = {"regmix": shares.reason} if shares.reason else {}
+    if "dsir" not in plan.baselines:
+        return Prepared(shares=shares.shares, unable=unable)
+    part, folder = rung_part(job.recipe, mix, plan), job.path("evaluate", f"dsir-{plan.pool_tokens}")
+    try:
+        known = steering_text(job.recipe.targets, halves, accept_test=job.recipe.run.accept_test_targets)
+        weights = importance_weights(corpus, part.table, known, folder, mapper=mapper)
+    except InputError as error:
+        return Prepared(shares=shares.shares, unable={**unable, "dsir": str(error)})
+    return Prepared(shares=shares.shares, importance=weights, unable=unable)
 
 
 def _regmix(job: Job, mix: Mix, pool: TokenPool, notes: StageNotes, proposal: Proposal) -> Floats:

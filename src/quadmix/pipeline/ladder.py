@@ -1,10 +1,11 @@
 """The settings in which the final comparison is made: the base rung of a recipe and those of its ladder."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from quadmix.evaluate.compare import CHOSEN
+from quadmix.evaluate.selectors import baseline_labels
 from quadmix.evaluate.stats import promised_difference
 from quadmix.recipe import Baseline, EvaluateSection, ModelSection, Recipe, TrainingSection
 from quadmix.types import Confirmation
@@ -70,16 +71,15 @@ def rung_plans(section: EvaluateSection) -> tuple[RungPlan, ...]:
     return tuple(plans)
 
 
-def contestants(plan: RungPlan, criteria: int) -> int:
-    """Return how many selections a rung compares, θ* among them."""
-    many = {"criteria", "criteria-domain"}
-    return 1 + plan.random_thetas + sum(criteria if b in many else 1 for b in plan.baselines)
+def contestant_labels(recipe: Recipe, plan: RungPlan) -> tuple[str, ...]:
+    """Return θ* and the baselines of a rung, in the order of their models."""
+    criteria = [c.name for c in recipe.annotate.criteria]
+    return (CHOSEN, *baseline_labels(plan.baselines, criteria, plan.random_thetas))
 
 
-def rung_models(recipe: Recipe, plans: Sequence[RungPlan] | None = None) -> dict[str, int]:
+def rung_models(recipe: Recipe) -> dict[str, int]:
     """Return how many models each rung trains, by its stage."""
-    plans = plans if plans is not None else rung_plans(recipe.evaluate)
-    return {p.stage: contestants(p, len(recipe.annotate.criteria)) * p.seeds for p in plans}
+    return {p.stage: len(contestant_labels(recipe, p)) * p.seeds for p in rung_plans(recipe.evaluate)}
 
 
 def any_baseline(recipe: Recipe, name: Baseline) -> bool:

@@ -23,7 +23,7 @@ from quadmix.pipeline.ladder import (
     BASE,
     RungPlan,
     any_baseline,
-    contestants,
+    contestant_labels,
     promised,
     rung_models,
     rung_plans,
@@ -157,9 +157,11 @@ def _detectable(folder: Path, recipe: Recipe) -> dict[str, float]:
     file = folder / "search" / "confirm.json"
     if not recipe.evaluate.enabled or not file.exists():
         return {}
-    confirmation, criteria = read_value(file, Confirmation), len(recipe.annotate.criteria)
-    rungs = rung_plans(recipe.evaluate)
-    found = {r.stage: promised(confirmation, r.seeds, contestants(r, criteria)) for r in rungs}
+    confirmation = read_value(file, Confirmation)
+    found = {
+        r.stage: promised(confirmation, r.seeds, len(contestant_labels(recipe, r)))
+        for r in rung_plans(recipe.evaluate)
+    }
     return {stage: least for stage, least in found.items() if least == least}
 
 

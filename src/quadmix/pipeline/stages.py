@@ -30,10 +30,13 @@ from quadmix.mixing.prior import prior_from
 from quadmix.pipeline.circular import kept_warnings
 from quadmix.pipeline.contamination import (
     benchmark_target_overlap,
+    clean_judges,
     contamination_warnings,
+    judge_warnings,
     overlap_facts,
     overlap_texts,
     refuse_contained,
+    refuse_same_rows,
     shared_warnings,
 )
 from quadmix.pipeline.folder import Job, stage
@@ -123,15 +126,20 @@ def open_pool(job: Job) -> Corpus:
 
 
 def read_targets(job: Job) -> list[TargetText]:
-    """Read and check the targets first of all: a wrong target must not cost an annotation pass."""
-    return [
-        read_target(t, seed=job.recipe.seed, accept_test=job.recipe.run.accept_test_targets)
-        for t in job.recipe.targets
+    """Read and check the targets first of all: a wrong target must not cost an annotation pass, nor one of
+    which too few rows could judge."""
+    recipe = job.recipe
+    targets = [
+        read_target(t, seed=recipe.seed, accept_test=recipe.run.accept_test_targets) for t in recipe.targets
     ]
+    target_halves(targets, recipe.evaluate.enabled and recipe.mixing.theta_from is None, recipe.seed)
+    return targets
 
 
 def read_benchmarks(job: Job, targets: Sequence[TargetText] = ()) -> list[BenchmarkItems]:
-    """Read and check the benchmarks as early as the targets; InputError if one stands in a target."""
+    """Read and check the benchmarks as early as the targets; InputError if one stands in a target, or reads
+    the same file and split."""
+    refuse_same_rows(job.recipe.targets, job.recipe.evaluate.benchmarks)
     out: list[BenchmarkItems] = []
     for section in job.recipe.evaluate.benchmarks:
         try:
@@ -294,7 +302,8 @@ def tokenise(job: Job, corpus: Corpus, mix: Mix, targets: Sequence[TargetText]) 
         contexts = {"targets": recipe.proxy.model.context, "judges": larger}
         tokenizer, run = Tokenizer.load(file), mapper(job, "pool", "pieces")
         pool = build_pool(corpus, mix.full, file, str(job.path("pool")), rows=rows, mapper=run)
-        for name, part in target_halves(targets, recipe.evaluate.enabled, recipe.seed).items():
+        halves, warnings = _halves(targets, recipe.evaluate.enabled, recipe.seed)
+        for name, part in halves.items():
             encode_targets(part, tokenizer, contexts[name], str(job.path(name)))
         encode_heldout(
             corpus, mix.full, tokenizer, str(job.path("heldout")),
@@ -302,6 +311,7 @@ def tokenise(job: Job, corpus: Corpus, mix: Mix, targets: Sequence[TargetText]) 
         )  # fmt: skip
         notes.facts = {"documents": len(rows), "tokens": int(pool.offsets[-1]), "share": share}
         notes.warnings += read_value(job.path("targets", "manifest.json"), TargetManifest).warnings
+        notes.warnings += warnings
         notes.warnings += _pool_warnings(job, mix, tokenizer.vocab_size)
     return pool
 
@@ -332,10 +342,20 @@ def _pool_warnings(job: Job, mix: Mix, vocab: int) -> list[str]:
 def target_halves(targets: Sequence[TargetText], evaluated: bool, seed: int) -> dict[str, list[TargetText]]:
     """Return the rows that steer the search (`targets`) and those that judge its outcome (`judges`).
 
-    A mixture is searched on one half of every target, drawn by a hash, and compared on the other, so
-    that it is not judged by the rows that chose it. Without a comparison all rows steer.
+    A mixture is searched on one half of every target, drawn by a hash, and compared on the other, without the
+    rows that share a passage with the first (see `clean_judges`), so that it is not judged by what chose it.
+    Without a comparison all rows steer. InputError where too few rows could judge.
     """
+    return _halves(targets, evaluated, seed)[0]
+
+
+def _halves(
+    targets: Sequence[TargetText], evaluated: bool, seed: int
+) -> tuple[dict[str, list[TargetText]], list[str]]:
+    """Return the halves, and what is to be said about rows that both would share."""
     if not evaluated:
-        return {"targets": list(targets)}
+        return {"targets": list(targets)}, []
     halves = [halve_target(t, seed) for t in targets]
-    return {"targets": [h[0] for h in halves], "judges": [h[1] for h in halves]}
+    steering, judging = [h[0] for h in halves], [h[1] for h in halves]
+    judges, shared = clean_judges(steering, judging)
+    return {"targets": steering, "judges": judges}, judge_warnings(judging, shared)

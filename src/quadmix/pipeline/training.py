@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from quadmix.io.atomic import read_json, write_json
+from quadmix.errors import BudgetError
+from quadmix.io.atomic import read_json, value_digest, write_json
 from quadmix.pipeline.folder import Job, StageNotes
 from quadmix.pipeline.mix import Mix, Part, scatter
 from quadmix.pipeline.place import even_group, fitting, training_place, wanted_group
@@ -74,11 +75,14 @@ def train_jobs(
     *,
     folder: str = "trials",
     whole: Callable[[str], bool] | None = None,
+    multiple: int = 0,
+    save: bool | None = None,
 ) -> list[Trial]:
     """Train all jobs of one stage and note what failed.
 
     whole: keeps the models' weights, and says of a finished trial whether all that is kept of it is there; if
-    not, it is trained again.
+    not, it is trained again. multiple: groups hold this many models or multiples of it, so that jobs added
+    at the end change no group before them. save: keep weights (left out: as the recipe says of proxies).
     """
     run = job.recipe.run
     wanted = wanted_group(job.recipe.proxy.group, run)
@@ -88,11 +92,14 @@ def train_jobs(
             f"{group} models are trained together, not {wanted}: more do not fit into memory beside "
             "the other workers; last digits of the losses depend on it"
         )
-    group = even_group(len(jobs), group)
+    group = (
+        max(group // multiple * multiple, min(group, multiple)) if multiple else even_group(len(jobs), group)
+    )
     with job.progress.stage(name, len(jobs), "models") as step:
         trials = run_swarm(
             jobs, setting, folder=str(job.path(folder)), group=group,
-            save_weights=job.recipe.proxy.save_weights or whole is not None, whole=whole,
+            save_weights=whole is not None or (job.recipe.proxy.save_weights if save is None else save),
+            whole=whole,
             place=training_place(run), on_trial=lambda _trial: step.advance(), on_partial=step.partly,
         )  # fmt: skip
     for trial in trials:
@@ -109,6 +116,7 @@ def _chosen_group(job: Job, name: str, setting: ProxySetting, wanted: int) -> in
     """Return the group size of a stage, the same after a kill whatever memory is free then."""
     file = job.path("trials", ".groups.json")
     chosen: dict[str, int] = read_json(file) if file.exists() else {}
+    name = f"{name} {value_digest([setting.model.model_dump(), setting.training.model_dump()])[:12]}"
     if name not in chosen:
         chosen[name] = fitting(setting, wanted, job.recipe.run)
         write_json(file, chosen)
@@ -130,6 +138,11 @@ def copies_job(
     selectable = np.flatnonzero(mix.excluded == 0)
     over_full = np.zeros(len(mix.full), dtype=np.int32)
     over_full[selectable] = scatter(part, copies, len(selectable))
+    if lost := int(over_full.sum() - over_full[pool.rows].sum()):
+        raise BudgetError(
+            f"{label}: {lost:,} of {int(over_full.sum()):,} selected copies are not in the token pool of "
+            f"{len(pool):,} documents; expected a part of the documents that the pool holds"
+        )
     return ProxyJob(
         trial_id=trial_id, kind=kind, label=label, theta=theta,
         seed=derived_seed(mix.seed, "model", seed), order_seed=derived_seed(mix.seed, "model", seed),

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from quadmix.errors import ProxyError
 from quadmix.io.atomic import replacing
+from quadmix.proxy.facts import facts_metadata
 
 Points = list[tuple[int, list[float]]]
 
@@ -52,10 +53,14 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)  # JSON has no NaN, the curve of a dead model does
 
 
-def write_weights(path: str, tensors: Mapping[str, Tensor]) -> None:
-    """Write one model's weights in bfloat16, for losses on other targets later."""
+def write_weights(path: str, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> None:
+    """Write one model's weights in bfloat16, for losses on other targets later.
+
+    facts: kept in the file's header; see `facts.model_facts`.
+    """
+    named = {name: t.detach().cpu().bfloat16().contiguous() for name, t in tensors.items()}
     with replacing(path) as temporary:
-        save_file({name: t.detach().cpu().bfloat16().contiguous() for name, t in tensors.items()}, temporary)
+        save_file(named, temporary, metadata=facts_metadata(facts) if facts else None)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ import numpy as np
 from quadmix.errors import ProxyError
 from quadmix.proxy.checkpoint import write_weights
 from quadmix.proxy.device import choose_dtype
+from quadmix.proxy.facts import model_facts
 from quadmix.proxy.losses import measure
 from quadmix.proxy.model import Weights
 from quadmix.proxy.order import TokenStream
@@ -56,9 +57,10 @@ def train_group(
         )  # fmt: skip
         done = _trials(trained, streams, pool, setting, weights, progress)
         if save_to:
+            facts = model_facts(setting.model, setting.training)
             for k, trial in enumerate(done):
                 named = {name: tensor[k] for name, tensor in weights.named().items()}
-                write_weights(f"{save_to}/{trial.trial_id}.safetensors", named)
+                write_weights(f"{save_to}/{trial.trial_id}.safetensors", named, facts)
     rest = iter(done)
     trials = [
         failed_trial(job, refused[index], pool, setting) if index in refused else next(rest)

@@ -16,6 +16,9 @@ CONTROLS: tuple[Baseline, ...] = (
 )  # fmt: skip
 
 
+_SHAPE = ("size", "layers", "width", "heads", "mlp")
+
+
 class BenchmarkSection(Section):
     """A set of questions on which comparison models are scored: which answer is likeliest."""
 
@@ -52,7 +55,7 @@ class RungSection(Section):
 
     name: Name
     model: ModelSection | None = Field(
-        default=None, description="such as {size: 5M}; left out, evaluate.model"
+        default=None, description="such as {size: 5M}: only the keys that differ from evaluate.model"
     )
     training: TrainingSection | None = Field(
         default=None, description="only the keys that differ from evaluate.training"
@@ -105,7 +108,7 @@ class EvaluateSection(Section):
     @classmethod
     def _larger(cls, data: Any) -> Any:
         """A model of which only some keys are given keeps the other defaults of this section; a rung keeps
-        the training of the section but for the keys that it names."""
+        model and training of the section but for the keys that it names."""
         if not isinstance(data, dict):
             return data
         out: dict[str, Any] = {**data}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
@@ -115,7 +118,9 @@ class EvaluateSection(Section):
         training = out.get("training", {})
         if isinstance(training, dict):
             out["training"] = training = {"schedule": "wsd", **training}
-            out["ladder"] = [_inherits(rung, training, out.get("model")) for rung in out.get("ladder") or []]
+            base = out.get("model", LADDER["1M"])
+            base = base if isinstance(base, dict) else {}
+            out["ladder"] = [_inherits(rung, training, base) for rung in out.get("ladder") or []]
         return out
 
     @model_validator(mode="after")
@@ -124,19 +129,21 @@ class EvaluateSection(Section):
             ("rung", ["base", *(r.name for r in self.ladder)]),
             ("benchmark", [b.name for b in self.benchmarks]),
         ):
+            if average := set(names) & {"macro", "micro"}:
+                raise ValueError(f"{what} name {average.pop()!r} is kept for averages; choose another one")
             if twice := sorted({n for n in names if names.count(n) > 1}):
                 raise ValueError(f"{what} name {twice[0]!r} is used twice; names must be distinct")
         return self
 
 
-def _inherits(rung: Any, training: dict[str, Any], model: Any) -> Any:
+def _inherits(rung: Any, training: dict[str, Any], base: dict[str, Any]) -> Any:
     if not isinstance(rung, dict):
         return rung
     out: dict[str, Any] = {**rung}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     if isinstance(out.get("training"), dict):
         out["training"] = {**training, **out["training"]}
     own = out.get("model")
-    context = model.get("context") if isinstance(model, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    if isinstance(own, dict) and context is not None:
-        out["model"] = {"context": context, **own}
+    if isinstance(own, dict):
+        sized = "size" in own
+        out["model"] = {**{k: v for k, v in base.items() if not (sized and k in _SHAPE)}, **own}
     return out

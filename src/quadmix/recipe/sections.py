@@ -238,6 +238,8 @@ class Recipe(Section):
                 "it to 3 or more, or give the loss as a number"
             )
         names = [t.name for t in self.targets]
+        if average := set(names) & {"macro", "micro"}:
+            raise ValueError(f"target name {average.pop()!r} is kept for averages; choose another one")
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"target name {twice[0]!r} is used twice; names must be distinct")
         return self

@@ -38,7 +38,7 @@ def _cost(comparison: Comparison) -> str:
 
 def _comparison(files: RunFiles, comparison: Comparison, gallery: Gallery) -> list[Html]:
     if comparison.rungs:
-        return ladder(comparison, gallery, files.recipe.evaluate.confidence if files.recipe else 0.95)
+        return ladder(comparison, gallery)
     seeds = max((len(m.values) for m in comparison.measured), default=0)
     intro = (
         f"Models of {short(comparison.model_parameters)} parameters, {short(comparison.train_tokens)} "

@@ -15,20 +15,24 @@ from quadmix.report.text import count, interval, label_name, num, percent, short
 from quadmix.types import Comparison, Measured, Paired, Rung, Transfer
 
 TRUSTED = 0.9  # share of decided pairs ordered alike from which the words call the small rung a good guide
+_CORRECTION = (
+    " Holm's correction is over the tasks of one selector and metric, not over all selectors together: with "
+    "many selectors a few marks may still be luck."
+)
 BETTER, WORSE, GUESS = "✓", "✗", "°"
 
 
-def ladder(comparison: Comparison, gallery: Gallery, level: float) -> list[Html]:
-    """Return the parts of the section for a comparison with rungs. level: of its intervals, such as 0.95."""
+def ladder(comparison: Comparison, gallery: Gallery) -> list[Html]:
+    """Return the parts of the section for a comparison with rungs."""
     base, *others = comparison.rungs
-    parts = [note(verdicts(comparison)), note(_design(comparison, level)), *_overlaps(comparison)]
+    parts = [note(verdicts(comparison)), note(_design(comparison)), *_overlaps(comparison)]
     if others:
         parts.append(_overview(comparison))
     for place, rung in enumerate(comparison.rungs):
         if others:
             parts.append(tag("h3", f"At {rung.name}" + (", the first rung" if rung is base else "")))
-        parts += _rung(comparison, rung, gallery, level=level, place=place)
-    return [*parts, *_across(comparison, gallery, level)]
+        parts += _rung(comparison, rung, gallery, place=place)
+    return [*parts, *_across(comparison, gallery)]
 
 
 def verdicts(comparison: Comparison) -> str:
@@ -52,16 +56,22 @@ def _verdict(comparison: Comparison, rung: Rung) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
-def _design(comparison: Comparison, level: float) -> str:
+def _design(comparison: Comparison) -> str:
     names = {label: label_name(label) for label in comparison.proxies}
     cost = ", ".join(f"{names[label]} {n}" for label, n in comparison.proxies.items())
     return (
         f"Selectors differ only in which documents they took, on {percent(comparison.pool_share, 0)} of "
         "the pool; the target rows that judge here did not steer the search"
         + (f" (proxies trained: {cost})" if cost else "")
-        + f". Intervals are {percent(level, 0)} intervals over seeds, and over items where "
-        "there are any; differences are paired."
+        + f". Intervals are {_levels(comparison.rungs)} intervals over seeds, and over items where "
+        "there are any; differences are paired, each over the seeds that both selectors finished."
+        + (_CORRECTION if any(r.differences for r in comparison.rungs) else "")
     )
+
+
+def _levels(rungs: Sequence[Rung]) -> str:
+    """Return the level of the rungs' intervals, "95 %"; all of them where they differ."""
+    return " and ".join(dict.fromkeys(figures.level_name(r.confidence) for r in rungs))
 
 
 def _overlaps(comparison: Comparison) -> list[Html]:
@@ -70,7 +80,10 @@ def _overlaps(comparison: Comparison) -> list[Html]:
     rows = [[name, count(n)] for name, n in sorted(comparison.overlaps.items(), key=lambda o: (-o[1], o[0]))]
     found = [name for name, n in comparison.overlaps.items() if n]
     if not found:
-        said = note("No document of the pool shares 13 words in a row with a target or benchmark.")
+        said = note(
+            "No document that could be selected shares 13 words in a row with a target or benchmark; what "
+            "was found in the pool and excluded, if anything, is in the warnings of annotate, under Run."
+        )
         return [said]
     text = (
         f"The pool overlaps {len(found)} of {len(rows)} targets and benchmarks: {', '.join(found)}. "
@@ -109,16 +122,19 @@ def _overview(comparison: Comparison) -> Html:
 
 
 # --------------------------------------------------------------------------- one rung
-def _rung(comparison: Comparison, rung: Rung, gallery: Gallery, *, level: float, place: int) -> list[Html]:
+def _rung(comparison: Comparison, rung: Rung, gallery: Gallery, *, place: int) -> list[Html]:
+    level = rung.confidence
     end = f"-{place + 1}" if place else ""
-    chosen = comparison.chosen
+    chosen, bars = comparison.chosen, f"{figures.level_name(level)} interval over seeds and items"
     parts = [note(_setting(rung))]
     if rung.flags:
         parts.append(_warning(rung.flags))
+    if not rung.measured:
+        return [*parts, *_left_out(rung)]
     parts.append(show(gallery, figures.forest(rung, chosen, f"forest{end}", level)))
     predicted = {} if place else comparison.predicted
     parts += [
-        show(gallery, trials.dots(rung.measured, chosen, f"comparison{end}")),
+        show(gallery, trials.dots(rung.measured, chosen, f"comparison{end}", bars=bars)),
         measured_table(rung.measured, rung.against, chosen, predicted=predicted, level=level),
         *_left_out(rung),
     ]
@@ -139,8 +155,8 @@ def _setting(rung: Rung) -> str:
     equal = "tokens" if rung.match == "tokens" else "passes over the selected data"
     budget = "" if rung.budget == 1 else f" The selections hold {sig(rung.budget)} times the budget's tokens."
     detect = (
-        f" The smallest true difference that these seeds show four times in five is {num(rung.detectable)} "
-        "bits per byte"
+        " The smallest true difference that these seeds show four times in five (median selector) is "
+        f"{num(rung.detectable)} bits per byte"
         if math.isfinite(rung.detectable)
         else " What difference these seeds could show is not known"
     )
@@ -179,8 +195,8 @@ def measured_table(
         )  # fmt: skip
     name = label_name(chosen)
     headers = ["selector", "selected tokens", "unique tokens", "epochs", "predicted", "measured",
-               f"{percent(level, 0)} interval", f"{name} − it",
-               f"{percent(level, 0)} interval", f"by {name}"]  # fmt: skip
+               f"{figures.level_name(level)} interval", f"{name} − it",
+               f"{figures.level_name(level)} interval", f"by {name}"]  # fmt: skip
     return table(headers, rows, caption="Selectors by measured loss (lower is better), paired differences")
 
 
@@ -307,13 +323,13 @@ def _difference(task: Task, label: str, level: float) -> str:
 
 
 # --------------------------------------------------------------------------- across rungs
-def _across(comparison: Comparison, gallery: Gallery, level: float) -> list[Html]:
+def _across(comparison: Comparison, gallery: Gallery) -> list[Html]:
     if len(comparison.rungs) < 2:
         return []
     parts = [tag("h3", "Does the ranking hold from rung to rung?")]
     for place, found in enumerate(comparison.transfers):
         parts.append(note(trust(found)))
-        parts.append(show(gallery, figures.transfer(found, comparison, f"transfer-{place + 1}", level)))
+        parts.append(show(gallery, figures.transfer(found, comparison, f"transfer-{place + 1}")))
     if comparison.transfers:
         parts.append(_transfers(comparison.transfers))
     return [*parts, _ranks(comparison)]

@@ -17,7 +17,7 @@ from quadmix.types import Comparison, Floats, Measured, Paired, Rung, TaskDiffer
 
 SHOWN_TASKS = 12
 MEANS = {"macro": "macro mean", "micro": "micro mean"}  # of tasks, of items
-_FORMS = {"acc_norm": "", "acc": "", "greedy": ", greedy", "bits_per_byte": ""}
+_FORMS = {"acc_norm": "", "acc": ", by likelihood", "greedy": ", greedy"}  # of an accuracy, best first
 _RANDOM = "theta:"  # random θ: many, and there for the ranks between rungs alone
 
 
@@ -40,9 +40,9 @@ class Group:
 GROUPS = (
     Group(key="targets", title="Loss per target", kind="target", metrics=("bits_per_byte",),
           note="bits per byte, lower is better"),
-    Group(key="accuracy", title="Accuracy per benchmark", kind="benchmark", metrics=("acc_norm", "greedy"),
-          note="right answers, %, higher is better: the answer likeliest per character; greedy: the answer "
-          "that decoding gives"),
+    Group(key="accuracy", title="Accuracy per benchmark", kind="benchmark", metrics=("accuracy",),
+          note="right answers, %, higher is better: the answer likeliest per character; by likelihood: where "
+          "a blank is filled, the likeliest; greedy: the answer that decoding gives"),
     Group(key="acc", title="Accuracy without the length correction", kind="benchmark", metrics=("acc",),
           note="right answers, %, higher is better: the likeliest answer, whatever its length"),
     Group(key="answers", title="Loss on the right answers of the benchmarks", kind="benchmark",
@@ -54,17 +54,19 @@ GROUPS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One row of a group: every selector's score on it, and what the chosen one minus each was."""
+    """One row of a group: every selector's score on it, and what the chosen one minus each was. form: how an
+    accuracy was reckoned where it is not the usual way."""
 
     name: str
     metric: str
     scores: dict[str, TaskScore]
     differences: dict[str, TaskDifference]
+    form: str = ""
 
     @property
     def title(self) -> str:
-        """How the page calls the task; the metric only where a group has two."""
-        return MEANS.get(self.name, self.name) + _FORMS[self.metric]
+        """How the page calls the task."""
+        return MEANS.get(self.name, self.name) + self.form
 
     @property
     def any(self) -> TaskScore:
@@ -77,8 +79,20 @@ class Task:
         return self.any.chance
 
 
+def level_name(level: float) -> str:
+    """Return a level of intervals for captions: 0.95 as "95 %", 0.995 as "99.5 %"."""
+    return f"{100 * level:.6g} %"
+
+
 def tasks_of(rung: Rung, group: Group) -> list[Task]:
-    """Return the group's tasks by name, means last; a mean over a single task says nothing new."""
+    """Return the group's tasks by name, means last; a mean over a single task says nothing new.
+
+    Accuracies without length correction are none where no benchmark has the correction: they are in the group
+    of accuracies then.
+    """
+    forms = {m: {s.task for s in rung.scores if s.metric == m} - MEANS.keys() for m in _FORMS}
+    if group.metrics == ("acc",) and not forms["acc_norm"]:
+        return []
     found: list[Task] = []
     for metric in group.metrics:
         scores = [s for s in rung.scores if s.kind == group.kind and s.metric == metric]
@@ -86,10 +100,11 @@ def tasks_of(rung: Rung, group: Group) -> list[Task]:
         means = [m for m in MEANS if len(names) > 1 and any(s.task == m for s in scores)]
         for name in [*names, *means]:
             own = [d for d in rung.differences if (d.kind, d.metric, d.task) == (group.kind, metric, name)]
+            form = next((f for f in _FORMS if metric == "accuracy" and name in forms[f]), "acc_norm")
             found.append(
                 Task(
                     name=name, metric=metric, scores={s.label: s for s in scores if s.task == name},
-                    differences={d.control: d for d in own},
+                    differences={d.control: d for d in own}, form=_FORMS[form],
                 )
             )  # fmt: skip
     return sorted(found, key=lambda t: t.name in MEANS)
@@ -161,7 +176,7 @@ def forest(rung: Rung, chosen: str, name: str, level: float) -> Picture | None:
 
     words = Words(
         name=name,
-        caption=f"Paired differences of the objective with their {percent(level, 0)} intervals; filled: "
+        caption=f"Paired differences of the objective with their {level_name(level)} intervals; filled: "
         "beyond the interval, hollow: not shown to differ. Grey band: smaller true differences than this "
         "are missed by these seeds more than one time in five; dashed: the same, said before training.",
         alt=f"{len(pairs)} differences; {own} is better than {sum(p.high < 0 for p in pairs)} selectors "
@@ -205,7 +220,7 @@ def task_dots(rung: Rung, chosen: str, group: Group, name: str, level: float) ->
     own = label_name(chosen)
     words = Words(
         name=name,
-        caption=f"{group.title} ({group.note}). Dots: means; bars: {percent(level, 0)} intervals over "
+        caption=f"{group.title} ({group.note}). Dots: means; bars: {level_name(level)} intervals over "
         f"seeds and items; small dots: single seeds. Filled: {own}, and what differs from it after Holm's "
         f"correction over the tasks; hollow: not shown to differ.{chance}{rest}",
         alt=f"{len(panels)} panels of {len(labels)} selectors. " + "; ".join(_best(t) for t in panels) + ".",
@@ -275,7 +290,7 @@ def _panel(axis: Any, task: Task, labels: Sequence[str], *, group: Group, chosen
 
 
 # --------------------------------------------------------------------------- rung against rung
-def transfer(found: Transfer, comparison: Comparison, name: str, level: float) -> Picture | None:
+def transfer(found: Transfer, comparison: Comparison, name: str) -> Picture | None:
     """Objective in the small rung against the large one, with intervals; names in a column beside it."""
     if not found.labels:
         return None
@@ -284,6 +299,8 @@ def transfer(found: Transfer, comparison: Comparison, name: str, level: float) -
     measured = {r.name: {m.label: m for m in r.measured} for r in comparison.rungs}
     small, large = measured.get(found.small, {}), measured.get(found.large, {})
     chosen = comparison.chosen
+    both = [r.confidence for r in comparison.rungs if r.name in (found.small, found.large)] or [0.95]
+    levels = " and ".join(dict.fromkeys(map(level_name, both)))
     height = max(3.8, 0.9 + 0.2 * len(named))
 
     def draw(figure: Any) -> None:
@@ -305,8 +322,8 @@ def transfer(found: Transfer, comparison: Comparison, name: str, level: float) -
 
     words = Words(
         name=name,
-        caption=f"Every selector's loss at {found.small} and at {found.large}; bars: {percent(level, 0)} "
-        "intervals over seeds. From the lower left to the upper right: both rungs rank alike."
+        caption=f"Every selector's loss at {found.small} and at {found.large}; bars: {levels} "
+        "intervals. From the lower left to the upper right: both rungs rank alike."
         + (" Small dots: random θ." if len(named) < len(points) else ""),
         alt=f"{len(points)} selectors; rank correlation {num(found.spearman, 2)} between "
         f"{clean(found.small)} and {clean(found.large)}.",

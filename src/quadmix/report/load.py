@@ -82,6 +82,7 @@ def load_run(run_folder: str | Path) -> RunFiles:
     proposed = proposal.candidates[0].theta if proposal and proposal.candidates else None
     domains = tuple(d.domain for d in dataset.domains) if dataset else ()
     table = load_table(folder)
+    comparison = _value(folder / "evaluate/comparison.json", Comparison)
     return RunFiles(
         folder=folder,
         identity=_mapping(folder / "identity.json"),
@@ -92,8 +93,8 @@ def load_run(run_folder: str | Path) -> RunFiles:
         planned=_planned(folder / "search/batches.json"),
         proposal=proposal,
         confirmation=confirmation,
-        comparison=_value(folder / "evaluate/comparison.json", Comparison),
-        comparison_trials=_trials(folder / "evaluate/trials"),
+        comparison=comparison,
+        comparison_trials=_comparison_trials(folder, comparison),
         dataset=dataset,
         table=table,
         samples=_samples(folder / "samples.parquet"),
@@ -144,6 +145,36 @@ def _recipe(path: Path) -> tuple[Recipe | None, tuple[str, ...]]:
         return load_recipe(str(path)), ()
     except RecipeError as error:
         return None, (f"the resolved recipe is of another version and is shown as text only: {error}",)
+
+
+def _comparison_trials(folder: Path, comparison: Comparison | None) -> tuple[Trial, ...]:
+    """Return the trials of all rungs that the comparison is made of (without one: of all that lie there).
+
+    Models that an earlier recipe compared stay on disk: those of other labels, rungs and seeds are left out.
+    """
+    rungs = sorted(p.name for p in folder.glob("evaluate/rungs/*")) if comparison is None else []
+    if comparison is None:
+        return tuple(t for rung in ("", *rungs) for t in _trials(_rung_folder(folder, rung)))
+    if not comparison.rungs:
+        labels = {m.label for m in comparison.measured}
+        return tuple(t for t in _trials(_rung_folder(folder, "")) if t.label in labels)
+    found: list[Trial] = []
+    for place, rung in enumerate(comparison.rungs):
+        trials = _trials(_rung_folder(folder, rung.name if place else ""))
+        first = min((t.seed for t in trials), default=0)
+        measured = {m.label for m in rung.measured}
+        found += [
+            t
+            for t in trials
+            if t.label in measured or (t.status == "failed" and t.label in rung.left_out)
+            if t.seed - first < rung.seeds
+        ]
+    return tuple(found)
+
+
+def _rung_folder(folder: Path, rung: str) -> Path:
+    """Return where a rung's trials lie; "" is the first one."""
+    return folder / "evaluate" / "trials" if not rung else folder / "evaluate" / "rungs" / rung / "trials"
 
 
 def _trials(folder: Path) -> tuple[Trial, ...]:

@@ -14,8 +14,10 @@ SHOWN_CURVES = 200
 SHOWN_POINTS = 500  # more would only make the page heavy; the CSV has them all
 
 
-def dots(measured: Sequence[Measured], chosen: str, name: str) -> Picture:
-    """Objective of every selector: mean with 95 % interval, and each seed as a small dot."""
+def dots(
+    measured: Sequence[Measured], chosen: str, name: str, *, bars: str = "95 % interval over seeds"
+) -> Picture:
+    """Objective of every selector: mean with interval (`bars` says which), each seed as a small dot."""
     ordered = sorted(measured, key=lambda m: m.mean)
     y = np.arange(len(ordered))[::-1]
 
@@ -39,7 +41,7 @@ def dots(measured: Sequence[Measured], chosen: str, name: str) -> Picture:
     best = clean(label_name(ordered[0].label))
     words = Words(
         name=name,
-        caption="Large dot: mean; bar: 95 % interval over seeds; small dots: single seeds. "
+        caption=f"Large dot: mean; bar: {bars}; small dots: single seeds. "
         "Compare pairs by the table: paired differences are sharper than these bars.",
         alt=f"{len(ordered)} selectors ordered by loss; lowest is {best} at {num(ordered[0].mean)}.",
     )

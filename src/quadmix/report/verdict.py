@@ -72,9 +72,9 @@ def _tile(name: str, value: str, note: str, tone: Tone, **data: float | str | No
 
 # --------------------------------------------------------------------------- the sentence
 def gain_words(pair: Paired) -> str:
-    """Return `control: gain 0.0123 bits per byte, 95 % interval 0.01 to 0.02`."""
+    """Return `control: gain 0.0123 bits per byte, interval 0.01 to 0.02`."""
     low_high = interval(-pair.high, -pair.low, sign=True)
-    return f"{num(-pair.difference, sign=True)} bits per byte, 95 % interval {low_high}"
+    return f"{num(-pair.difference, sign=True)} bits per byte, interval {low_high}"
 
 
 def beats(pair: Paired) -> bool:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from quadmix.types.results import Measured, Paired
 
-Metric = Literal["bits_per_byte", "acc", "acc_norm", "greedy"]
+Metric = Literal["bits_per_byte", "accuracy", "acc", "acc_norm", "greedy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +15,8 @@ class TaskScore:
 
     task: a target, benchmark or held-out domain, or "macro" (mean of tasks) and "micro" (mean of items).
     metric: bits_per_byte (lower is better), or a share of right answers in 0..1: acc (likeliest choice),
-    acc_norm (likeliest per character), greedy (greedy decoding gives the answer). values: one per seed.
+    acc_norm (likeliest per character), greedy (greedy decoding gives the answer), or accuracy, the one of
+    these that stands for its benchmark (acc_norm, else acc, else greedy). values: one per seed.
     chance: what guessing scores, None where there is no such level.
     """
 
@@ -36,8 +37,9 @@ class TaskDifference:
     """The chosen selector minus `control` on one task, paired over items and seeds.
 
     better: is the chosen one better beyond its interval (below 0 for losses, above 0 for accuracies)?
-    worse: beyond it the other way. p: two-sided, of the paired bootstrap. p_holm: corrected over the tasks of
-    this control, metric and kind (Holm 1979); macro and micro are no tasks of it, theirs is p.
+    worse: beyond it the other way. p: two-sided, of the same distribution as the interval. p_holm: corrected
+    over the tasks of this control, metric and kind (Holm 1979), not over controls; macro and micro are no
+    tasks of it, theirs is p.
     """
 
     task: str
@@ -60,10 +62,12 @@ class Rung:
     """The comparison in one setting of the ladder.
 
     train_tokens: of every model (with match "epochs": budget times those of the base rung). budget: factor on
-    the selected tokens. detectable: smallest true difference of the objective that these seeds show with 80 %
-    power at the level of the intervals, from this rung's own noise. promised: the same, said before training
-    from the noise of the confirmation's proxies. left_out: label -> why it could not take part. flags: what a
-    reader must know, such as unequal budgets.
+    the selected tokens. measured, against: intervals over items and seeds where every target has scored rows,
+    else over seeds; each pair over the seeds that both finished, with its own variance. detectable: smallest
+    true difference of the objective that these seeds show with 80 % power at the level of the intervals, from
+    this rung's own noise: the median over the pairs. promised: the same, said before training from the noise
+    of the confirmation's proxies. left_out: label -> why it could not take part. flags: what a reader must
+    know, such as unequal budgets. confidence: level of all its intervals.
     """
 
     name: str
@@ -82,16 +86,19 @@ class Rung:
     differences: tuple[TaskDifference, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict[str, str])
     flags: tuple[str, ...] = ()
+    confidence: float = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer:
     """Does the ranking of selectors in one rung hold in another?
 
-    small_means, large_means: objective per label. spearman: with a bootstrap interval over seeds. ceiling:
+    small_means, large_means: objective per label, over the seeds that all of these labels finished.
+    spearman: with a bootstrap interval over seeds at the level of the large rung's intervals. ceiling:
     median Spearman between two halves of the large rung's seeds (what noise alone would leave); NaN with too
     few. decision_accuracy: share of label pairs that both rungs order alike, over the `decided` pairs whose
-    order in the large rung is beyond its interval (NaN if none); all_pairs: the same over every pair.
+    difference in the large rung is beyond its own interval over seeds (NaN if none); all_pairs: the same over
+    every pair.
     """
 
     small: str
@@ -115,7 +122,7 @@ class Comparison:
     The fields up to `verdict` are those of the first rung. pool_share: share of the pool's tokens on which
     every selector worked (repetition-matched parts are smaller than the pool). proxies: how many proxies a
     searched selector had trained. overlaps: target or benchmark -> documents of the pool that share 13 words
-    in a row with it.
+    in a row with it and were not excluded for it (0 where all were).
     """
 
     chosen: str

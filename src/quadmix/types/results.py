@@ -236,7 +236,8 @@ class Paired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """Objective of one label over its seeds: mean, 95 % interval, values per seed, losses per target.
+    """Objective of one label over its seeds: mean, interval (95 % in the confirmation, the rung's confidence
+    in a rung), values per seed, losses per target.
 
     seeds: those of the values, in their order.
     """

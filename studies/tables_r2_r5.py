@@ -1,0 +1,230 @@
+"""R2 to R5: what a study wrote -> the lines of its tables in docs/reproduction.md."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from cells import Result, difference, number, spread, table, transfer_rows
+from shared import mean_interval
+
+_ALPHA = 0.05
+
+
+def r2_grid(result: Result, measure: str, form: str) -> list[str]:
+    """Return a row per surrogate and features, a column per number of trials."""
+    rows = {(r["surrogate"], r["features"], r["trials"]): r for r in result["rows"]}
+    methods = dict.fromkeys((s, f) for s, f, _ in rows)
+    sizes = sorted({size for _, _, size in rows})
+    cells = [[*m, *(spread(rows.get((*m, s), {}).get(measure), form) for s in sizes)] for m in methods]
+    return table(["surrogate", "learns from", *(f"{s} trials" for s in sizes)], cells)
+
+
+def r2_spearman(result: Result) -> list[str]:
+    facts = (
+        f"Rank correlation of predicted and measured loss. {result['thetas']} θ ({result['failed']} models "
+        f"failed), {result['held_out']} of them held out; {result['domains']} domains, {result['criteria']} "
+        f"criteria; models of {result['parameters']:,} parameters and {result['tokens']:,} tokens; seed "
+        f"{result['seed']}. Means over random subsets of each size, 95 % bootstrap intervals over the "
+        "held-out θ; –: refuses so few trials."
+    )
+    return [facts, "", *r2_grid(result, "spearman", ".2f")]
+
+
+def r2_error(result: Result) -> list[str]:
+    guess = number(result["mae_of_the_mean"])
+    facts = f"Mean absolute error, bits per byte. Predicting the mean of the trials for every θ: {guess}."
+    return [facts, "", *r2_grid(result, "mae", ".4f")]
+
+
+def r2_regret(result: Result) -> list[str]:
+    most = max(r["trials"] for r in result["rows"])
+    rows = [
+        [r["surrogate"], r["features"], spread(r["regret_at_1"]), spread(r["regret_at_5"])]
+        for r in result["rows"] if r["trials"] == most and "cannot" not in r
+    ]  # fmt: skip
+    facts = (
+        "Least measured loss of the k θ predicted best, minus the least of all "
+        f"{result['held_out']}, bits per byte."
+    )
+    return [facts, "", *table([f"surrogate, {most} trials", "learns from", "k = 1", "k = 5"], rows)]
+
+
+def r2_noise(result: Result) -> list[str]:
+    noise = result["noise"]
+    repeats, again = noise["repeats"], noise["trained_again"]
+    rows = [
+        ["spread over θ (sd)", number(noise["spread"]), "–"],
+        [f"noise of one model (sd): {repeats['freedom'] + 1} repeats of the prior mean, all drawn anew",
+         spread(repeats, key="sd"), number(repeats["ceiling"], ".2f")],
+        [f"noise of one model (sd): {again['pairs']} held-out θ trained again, effect of the seed taken off",
+         number(again["noise"]), number(again["ceiling"], ".2f")],
+    ]  # fmt: skip
+    return [
+        *table(["what limits a perfect prediction", "bits per byte", "ceiling of the correlation"], rows),
+        "",
+        f"Both trainings of the held-out θ: Spearman {number(again['spearman'], '.2f')}.",
+    ]
+
+
+def r3_main(result: Result) -> list[str]:
+    comparison, confirmed = result["comparison"], result["confirmation"]
+    facts = [
+        f"Confirmation: {confirmed['winner']}, {'confirmed' if confirmed['confirmed'] else 'not confirmed'}: "
+        f"{confirmed['reason']}",
+        "",
+        f"Every selector worked on {100 * comparison['pool_share']:.0f} % of the pool's tokens. Proxies "
+        f"trained for it: {_listed(comparison['proxies'])}. Documents of the pool that share 13 words in a "
+        f"row with a set: {_listed(comparison['overlaps'])}.",
+    ]
+    rungs = [line for rung in comparison["rungs"] for line in r3_rung(rung, comparison["chosen"])]
+    return [*facts, *rungs]
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count) or "none"
+
+
+def r3_rung(rung: Result, chosen: str) -> list[str]:
+    """Return caption, table, verdict and what could be seen, of one rung."""
+    own = next((m["mean"] for m in rung["measured"] if m["label"] == chosen), None)
+    against = {p["control"]: p for p in rung["against"]}
+    rows = [
+        [m["label"], f"{m['unique_tokens']:,}", spread(m), difference(pair := against.get(m["label"])),
+         _percent(pair, own)]
+        for m in sorted(rung["measured"], key=lambda m: m["mean"])
+    ]  # fmt: skip
+    head = [
+        "selector",
+        "unique tokens",
+        "bits per byte [95 %]",
+        "θ* minus it [95 %]",
+        "upper end, % of θ*'s loss",
+    ]
+    notes = [*rung["flags"], *(f"left out: {name}: {why}" for name, why in rung["left_out"].items())]
+    return [
+        "", f"**{rung['name']}**: {rung['parameters']:,} parameters, {rung['train_tokens']:,} training "
+        f"tokens, {rung['seeds']} seeds, peak learning rate {rung['learning_rate']:g}", "",
+        *table(head, rows), "",
+        rung["verdict"], "",
+        f"Detectable in four comparisons of five: {number(rung['detectable'])} bits per byte; promised "
+        f"before training: {number(rung['promised'])}.",
+        *([""] if notes else []), *(f"- {note}" for note in notes),
+    ]  # fmt: skip
+
+
+def _percent(pair: Result | None, loss: float | None) -> str:
+    return "–" if pair is None or pair["high"] is None or not loss else f"{100 * pair['high'] / loss:+.2f}"
+
+
+def r3_benchmarks(result: Result) -> list[str]:
+    """Return per rung the macro averages over the benchmarks, beside chance, and θ* minus each selector."""
+    lines: list[str] = []
+    for rung in result["comparison"]["rungs"]:
+        scores, pairs = _tasks(rung["scores"], "label"), _tasks(rung["differences"], "control")
+        labels = [m["label"] for m in sorted(rung["measured"], key=lambda m: m["mean"])]
+        keys = [("macro", "acc_norm"), ("macro", "bits_per_byte")]
+        rows = [
+            [label, *(cell for key in keys for cell in (spread(scores.get((*key, label))),
+                                                        difference(pairs.get((*key, label)))))]
+            for label in labels
+        ]  # fmt: skip
+        some = next((s for k, s in scores.items() if k[:2] == keys[0]), {"chance": None, "items": 0})
+        lines += [
+            "", f"**{rung['name']}**, mean of the benchmarks, {some['items']:,} items with choices, "
+            f"{rung['seeds']} seeds. Accuracy by length-normalised likelihood: positive differences are "
+            "better. Bits per byte of the right answers: negative ones are.", "",
+            *table(["selector", f"accuracy (chance {number(some['chance'])})", "θ* minus it", "bits per byte",
+                    "θ* minus it"], rows),
+        ]  # fmt: skip
+    return lines[1:]
+
+
+def _tasks(rows: Sequence[Result], by: str) -> dict[tuple[str, str, str], Result]:
+    return {(r["task"], r["metric"], r[by]): r for r in rows if r["kind"] == "benchmark"}
+
+
+def r3_tasks(result: Result, control: str = "random") -> list[str]:
+    """Return per rung θ* and θ* minus random on every benchmark; bold is what survives Holm's correction."""
+    lines: list[str] = []
+    for rung in result["comparison"]["rungs"]:
+        scores, pairs = _tasks(rung["scores"], "label"), _tasks(rung["differences"], "control")
+        chosen = result["comparison"]["chosen"]
+        rows: list[list[str]] = []
+        for task, metric, label in scores:
+            if label == chosen and task not in ("macro", "micro"):
+                own, pair = scores[task, metric, label], pairs.get((task, metric, control))
+                holm = None if pair is None else pair["p_holm"]
+                cell = difference(pair, bold=holm is not None and holm < _ALPHA)
+                row = [task, metric, f"{own['items']:,}", number(own["chance"], ".3f"), spread(own), cell]
+                rows.append([*row, "< 0.001" if holm is not None and holm < 0.001 else number(holm, ".3f")])
+        head = ["benchmark", "metric", "items", "chance", "θ*", f"θ* minus {control}", "p (Holm)"]
+        lines += ["", f"**{rung['name']}**, {rung['seeds']} seeds", "", *table(head, rows)]
+    return lines[1:]
+
+
+def r3_transfer(result: Result) -> list[str]:
+    found = result["comparison"]["transfers"]
+    return transfer_rows(found) if found else ["One rung: there is no second ranking to hold it against."]
+
+
+def r4_criteria(result: Result) -> list[str]:
+    every = "+".join(result["criteria"])
+    rows = [
+        [row["label"], str(len(row["criteria"]) or "top cut"), number(row["predicted"]), spread(row),
+         difference(row["minus_all"]), f"{row['unique_tokens']:,}"]
+        for row in result["rows"]
+    ]  # fmt: skip
+    against = [[p["label"], difference(p)] for p in result["singles_minus_all"]]
+    agree = result["predicted_against_measured"]
+    return [
+        f"{result['size']} models, {result['tokens']:,} tokens, {result['seeds']} seeds; {result['draws']:,} "
+        f"draws per subset, mean of the best {result['top']}, surrogates of {result['trials']} trials.", "",
+        *table(["criteria", "how many", "predicted", "measured [95 %]", f"it minus {every}", "unique tokens"],
+               rows), "",
+        f"Each criterion alone minus {every}; the intervals hold for all of them together:", "",
+        *table(["criterion", "it minus all"], against), "",
+        f"Best criterion alone: {result['best_single'] or '–'}. Rank correlation of predicted and measured "
+        f"over {agree['subsets']} subsets: {number(agree['spearman'], '.2f')}.",
+    ]  # fmt: skip
+
+
+def r4_count(result: Result) -> list[str]:
+    rows = [
+        [str(r["criteria"]), str(r["subsets"]), spread(r), difference(r["minus_one"], key="mean")]
+        for r in result["by_count"]
+    ]
+    return table(["criteria", "subsets", "mean loss [95 %]", "minus one criterion, paired by seed"], rows)
+
+
+def _mean(row: Result) -> str:
+    return spread(mean_interval(np.array(row["values"])) if row["values"] else None)
+
+
+def _r5(result: Result, match: str) -> list[str]:
+    rows = {r["label"]: r for r in result["rows"] if r["match"] == match}
+    cells: list[list[str]] = []
+    for label, star in rows.items():
+        if label.startswith("θ* "):
+            other = rows["random" + label.removeprefix("θ*")]
+            own = [_mean(star), _mean(other)]
+            if match == "tokens":
+                own = [own[0], difference(star.get("minus_x1")), own[1], difference(other.get("minus_x1"))]
+            cutoff = f"{number(star['cutoff_mean'], '.3f')} ({star['cutoffs_at_one'] or 0})"
+            cells.append(
+                [label.removeprefix("θ* "), f"{star['selected_tokens']:,.0f}", f"{star['train_tokens']:,}",
+                 number(star["epochs"], ".2f"), cutoff, *own, difference(star["minus_random"])]
+            )  # fmt: skip
+    head = ["factor", "selected", "trained on", "epochs", "mean ω (domains at 1)"]
+    head += ["θ*", "θ* minus ×1", "random", "random minus ×1"] if match == "tokens" else ["θ*", "random"]
+    note = (
+        f"1M models, {result['seeds']} seeds, bits per byte. 95 % intervals by Student's t over seeds; "
+        "those of differences are paired by seed."
+    )
+    return [note, "", *table([*head, "θ* minus random"], cells)]
+
+
+def r5_fixed_tokens(result: Result) -> list[str]:
+    return _r5(result, "tokens")
+
+
+def r5_fixed_epochs(result: Result) -> list[str]:
+    return _r5(result, "epochs")
