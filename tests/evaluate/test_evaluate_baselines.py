@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 
 from quadmix.errors import BudgetError
-from quadmix.evaluate.compare import verdict
 from quadmix.evaluate.cuts import top_copies
 from quadmix.evaluate.mixtures import cap_shares, draw_mixtures, mixture_copies
+from quadmix.evaluate.rungs import verdict
 from quadmix.evaluate.sampling import random_copies
 from quadmix.rng import doc_keys
 from quadmix.types import Annotations, CriterionInfo, Paired
