@@ -68,6 +68,12 @@ def even_group(models: int, group: int) -> int:
     return -(-models // (groups + groups % 2))
 
 
+def grouped_by(group: int, multiple: int) -> int:
+    """Return a group size of whole multiples that fits into `group`: about half of it, so that few groups are
+    shared out evenly; one multiple at least, or what fits."""
+    return min(group, max(group // 2 // multiple, 1) * multiple)
+
+
 def wanted_group(group: int, run: RunSection) -> int:
     """Return how many models to train together if memory allows: the recipe's number, or the device's."""
     return group or _GROUP[_device(run)]

@@ -10,7 +10,7 @@ from quadmix.errors import BudgetError
 from quadmix.io.atomic import read_json, value_digest, write_json
 from quadmix.pipeline.folder import Job, StageNotes
 from quadmix.pipeline.mix import Mix, Part, scatter
-from quadmix.pipeline.place import even_group, fitting, training_place, wanted_group
+from quadmix.pipeline.place import even_group, fitting, grouped_by, training_place, wanted_group
 from quadmix.proxy.pool import TokenPool
 from quadmix.proxy.setting import ProxyJob, ProxySetting
 from quadmix.proxy.swarm import run_swarm
@@ -92,9 +92,7 @@ def train_jobs(
             f"{group} models are trained together, not {wanted}: more do not fit into memory beside "
             "the other workers; last digits of the losses depend on it"
         )
-    group = (
-        max(group // multiple * multiple, min(group, multiple)) if multiple else even_group(len(jobs), group)
-    )
+    group = grouped_by(group, multiple) if multiple else even_group(len(jobs), group)
     with job.progress.stage(name, len(jobs), "models") as step:
         trials = run_swarm(
             jobs, setting, folder=str(job.path(folder)), group=group,

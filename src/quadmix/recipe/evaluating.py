@@ -16,6 +16,9 @@ CONTROLS: tuple[Baseline, ...] = (
 )  # fmt: skip
 
 
+# warm-up, stable, decay; its long stretch at the peak wants half of the rate of a linear decay (the random
+# documents of the demo: 2.831 bits per byte at 0.01, 2.886 at 0.02, 2.859 at 0.005)
+_TRAINING: dict[str, Any] = {"schedule": "wsd", "peak_lr": 0.01}
 _SHAPE = ("size", "layers", "width", "heads", "mlp")
 
 
@@ -92,7 +95,7 @@ class EvaluateSection(Section):
         default=0, ge=0, description="so many random θ take part too: more ranks to compare between rungs"
     )
     model: ModelSection = ModelSection.model_validate(LADDER["1M"])
-    training: TrainingSection = TrainingSection(schedule="wsd")
+    training: TrainingSection = TrainingSection(**_TRAINING)
     ladder: list[RungSection] = Field(
         default=[], description="further settings in which the same selections are compared"
     )
@@ -117,7 +120,7 @@ class EvaluateSection(Section):
             out["model"] = {**LADDER["1M"], **model}
         training = out.get("training", {})
         if isinstance(training, dict):
-            out["training"] = training = {"schedule": "wsd", **training}
+            out["training"] = training = {**_TRAINING, **training}
             base = out.get("model", LADDER["1M"])
             base = base if isinstance(base, dict) else {}
             out["ladder"] = [_inherits(rung, training, base) for rung in out.get("ladder") or []]
