@@ -14,7 +14,7 @@ percentile (A7): the paper maps scores to percentiles by "a subset of 10,000 doc
 noise: sd of the loss over 8 repeats in which initial weights, order or draw alone are new, and what common
    random numbers take off the noise of a comparison.
 
-Cost: about 188 models of 0.3M parameters and 500k tokens, 15 minutes on two idle cores. --only noise,prior
+Cost: 184 models of 0.3M parameters and 500k tokens, 15 minutes on two idle cores. --only noise,prior
 runs some of them; finished models are loaded.
 """
 

@@ -16,8 +16,7 @@ CONTROLS: tuple[Baseline, ...] = (
 )  # fmt: skip
 
 
-# warm-up, stable, decay; its long stretch at the peak wants half of the rate of a linear decay (the random
-# documents of the demo: 2.831 bits per byte at 0.01, 2.886 at 0.02, 2.859 at 0.005)
+# its long stretch at the peak wants a lower rate than a linear decay: docs/comparison.md
 _TRAINING: dict[str, Any] = {"schedule": "wsd", "peak_lr": 0.01}
 _SHAPE = ("size", "layers", "width", "heads", "mlp")
 
