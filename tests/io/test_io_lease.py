@@ -101,19 +101,33 @@ def lose(folder: Path) -> None:
     pytest.fail("went on writing")
 
 
-def test_of_many_processes_one_gets_the_folder(tmp_path: Path) -> None:
-    plant(tmp_path, heartbeat=0.0)
+def test_of_many_processes_that_find_a_stale_lease_one_gets_the_folder(tmp_path: Path) -> None:
     code = (
         "import sys, time\nfrom quadmix.errors import LeaseError\nfrom quadmix.io.lease import lease\n"
-        "time.sleep(max(0, float(sys.argv[2]) - time.time()))\n"
-        "try:\n    with lease(sys.argv[1]):\n        print('held'); time.sleep(3)\n"
-        "except LeaseError: print('refused')"
+        "print('ready', flush=True)\n"
+        "for line in sys.stdin:\n"
+        "    start, folder = line.split(maxsplit=1)\n"
+        "    while time.time() < float(start): pass\n"
+        "    try:\n"
+        "        with lease(folder.strip()):\n            print('held', flush=True); next(sys.stdin)\n"
+        "    except LeaseError:\n        print('refused', flush=True); next(sys.stdin)\n"
     )
-    start = str(time.time() + 4)
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path), start], stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(3)
-    ]
-    assert sorted(run.communicate()[0].strip() for run in runs) == ["held", "refused", "refused"]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    runs = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(6)]
+
+    def everyone(line: str) -> list[str]:
+        """Send a line to all at the same time; what each answers."""
+        for run in runs:
+            print(line, file=run.stdin)
+        return sorted(str(run.stdout and run.stdout.readline().strip()) for run in runs)
+
+    assert [str(run.stdout and run.stdout.readline().strip()) for run in runs] == ["ready"] * 6
+    for attempt in range(20):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        plant(folder, heartbeat=0.0)
+        assert everyone(f"{time.time() + 0.05} {folder}") == ["held", *["refused"] * 5]
+        for run in runs:
+            print("", file=run.stdin)  # the round is over
+    for run in runs:
+        run.communicate()

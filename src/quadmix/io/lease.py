@@ -5,6 +5,7 @@ next run takes it over, and says so. A process that finds its lease taken (it wa
 with a LeaseError.
 """
 
+import fcntl
 import os
 import signal
 import socket
@@ -90,31 +91,32 @@ def _acquire(path: Path, stale_seconds: float, note: Callable[[str], None] | Non
 
 
 def _remove_stale(path: Path, stale_seconds: float) -> str | None:
-    """Move a stale lease out of the way and say whose it was, or raise LeaseError if its holder lives."""
+    """Remove a stale lease and say whose it was, or raise LeaseError if its holder lives."""
     try:
-        holder, written = _holder(path), path.stat().st_mtime
+        with path.open("r+b") as file:
+            # of many that find the same stale lease, the second must not remove what the first has created in
+            # its place: one at a time, and only the very file that was looked at
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return None
+            holder, written = _holder(path), path.stat().st_mtime
+            age = max(0.0, time.time() - (holder.heartbeat if holder else written))
+            _refuse_living(path, holder, age, stale_seconds)
+            path.unlink()
     except FileNotFoundError:
-        return None  # its holder has just released it
-    age = max(0.0, time.time() - (holder.heartbeat if holder else written))
+        return None  # its holder has just released it, or another process was faster
+    who = f"process {holder.pid} on {holder.host}" if holder else "a process that did not write its name"
+    why = "which is dead" if age <= stale_seconds else f"silent for {age:.0f} s"
+    return f"took over {path.parent} from {who}, {why}; what it committed is kept"
+
+
+def _refuse_living(path: Path, holder: Lease | None, age: float, stale_seconds: float) -> None:
     if age <= stale_seconds and not (holder and _is_dead(holder)):
         who = f"process {holder.pid} on {holder.host}" if holder else "a process that is just starting"
         raise LeaseError(
             f"{path.parent} is in use by {who} (last sign of life {age:.0f} s ago); wait for it or stop it. "
             f"If it is dead, run again after {stale_seconds:g} s, or remove {path}"
         )
-    aside = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")
-    try:
-        os.rename(path, aside)
-    except FileNotFoundError:
-        return None  # another process was faster
-    moved = _holder(aside)
-    if moved and (holder is None or moved.token != holder.token):
-        os.rename(aside, path)  # between look and move a new holder came: give it back
-        return None
-    aside.unlink()
-    who = f"process {holder.pid} on {holder.host}" if holder else "a process that did not write its name"
-    why = "which is dead" if age <= stale_seconds else f"silent for {age:.0f} s"
-    return f"took over {path.parent} from {who}, {why}; what it committed is kept"
 
 
 def _holder(path: Path) -> Lease | None:
