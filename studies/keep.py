@@ -1,6 +1,7 @@
 """Keep the trained proxies of the studies' run in the repository, or put them back into a run folder.
 
-    python studies/keep.py save       <run>/trials and <run>/studies -> studies/results/trials.jsonl.zst
+    python studies/keep.py save       finished models of the run, its comparison and the studies
+                                      -> studies/results/trials.jsonl.zst, scores row by row -> results/rows/
     python studies/keep.py restore    the other way: the studies then train only what is missing
 
 A trial is used only where its job (θ, seeds, copies, model, training, pool, targets) has the same digest, so
@@ -8,6 +9,7 @@ a restored trial can never stand for another one. Weights are not kept.
 """
 
 import argparse
+import shutil
 from pathlib import Path
 
 import orjson
@@ -17,7 +19,7 @@ from common import HERE, RESULTS
 from quadmix.pipeline.folder import run_folder
 from quadmix.recipe import load_recipe
 
-ARCHIVE = RESULTS / "trials.jsonl.zst"
+ARCHIVE, ROWS = RESULTS / "trials.jsonl.zst", RESULTS / "rows"
 
 
 def main() -> None:
@@ -31,14 +33,17 @@ def main() -> None:
 
 
 def save(folder: Path) -> int:
-    """Write every finished trial of the run and of its studies as one line: its place and its content."""
-    files = sorted([*folder.glob("trials/[!.]*.json"), *folder.glob("studies/*/[!.]*.json")])
+    """Write every finished trial as one line, its place and its content, and copy the scores row by row."""
+    places = ("trials", "studies/*", "evaluate/trials", "evaluate/rungs/*/trials")
+    files = sorted(file for place in places for file in folder.glob(f"{place}/[!.]*.json"))
     lines = [
         orjson.dumps({"file": f.relative_to(folder).as_posix(), "trial": orjson.loads(f.read_bytes())})
         for f in files
         if f.name != "dropped.json" and "trial_id" in orjson.loads(f.read_bytes())
     ]
     ARCHIVE.write_bytes(zstandard.compress(b"\n".join(lines), 19))
+    for file in folder.glob("evaluate/**/rows/*.parquet"):
+        _copy(file, ROWS / file.relative_to(folder / "evaluate"))
     return len(lines)
 
 
@@ -53,7 +58,15 @@ def restore(folder: Path) -> int:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(orjson.dumps(entry["trial"]))
             restored += 1
+    for file in ROWS.glob("**/*.parquet"):
+        if not (place := folder / "evaluate" / file.relative_to(ROWS)).exists():
+            _copy(file, place)
     return restored
+
+
+def _copy(file: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, to)
 
 
 if __name__ == "__main__":

@@ -68,8 +68,7 @@ def r2_noise(result: Result) -> list[str]:
 def r3_main(result: Result) -> list[str]:
     comparison, confirmed = result["comparison"], result["confirmation"]
     facts = [
-        f"Confirmation: {confirmed['winner']}, {'confirmed' if confirmed['confirmed'] else 'not confirmed'}: "
-        f"{confirmed['reason']}",
+        f"The confirmation's winner is {confirmed['winner']}. {confirmed['reason']}",
         "",
         f"Every selector worked on {100 * comparison['pool_share']:.0f} % of the pool's tokens. Proxies "
         f"trained for it: {_listed(comparison['proxies'])}. Documents of the pool that share 13 words in a "
