@@ -20,6 +20,7 @@ from quadmix.io.atomic import append_event, file_digest, read_json, value_digest
 from quadmix.io.fs import expand, file_info
 from quadmix.io.lease import lease
 from quadmix.io.trials import trials_digest
+from quadmix.pipeline.events import logged
 from quadmix.pipeline.progress import Progress
 from quadmix.recipe import PATH_KEYS, EvaluateSection, LabelledSet, Recipe, dump_recipe
 
@@ -33,6 +34,7 @@ STAGES = (
 _COMPARED = set(EvaluateSection.model_fields) - {"enabled", "holdout", "holdout_bytes", "benchmarks"}
 _NOT_IDENTITY: Any = {
     "run": True, "preset": True, "materialise": {"out": True, "keep_local": True}, "evaluate": _COMPARED,
+    "report": True, "corpus": {"columns": {"source": True, "language": True}},
 }  # fmt: skip
 
 
@@ -75,14 +77,15 @@ def open_run(recipe: Recipe, progress: Progress) -> Generator[Job]:
         check_identity(folder, facts)  # again: another process may have made the folder its own meanwhile
         write_json(folder / "identity.json", {**facts, "identity": value_digest(facts)})
         write_text(folder / "recipe.resolved.yaml", dump_recipe(recipe))
-        progress.attach(folder)
-        yield Job(
-            recipe=recipe,
-            folder=folder,
-            identity=value_digest(facts),
-            workers=resolve_workers(recipe.run.workers),
-            progress=progress,
-        )
+        workers = resolve_workers(recipe.run.workers)
+        with progress.recording(folder), logged(folder, recipe.run, workers):
+            yield Job(
+                recipe=recipe,
+                folder=folder,
+                identity=value_digest(facts),
+                workers=workers,
+                progress=progress,
+            )
 
 
 @contextmanager
@@ -94,7 +97,8 @@ def stage(job: Job, name: str) -> Generator[StageNotes]:
     """
     notes, start = StageNotes(), time.monotonic()
     append_event(job.path("events.jsonl"), {"time": time.time(), "event": "start", "stage": name})
-    yield notes
+    with job.progress.row(name):
+        yield notes
     file = job.path("stages", f"{name}.json")
     before = cast(dict[str, Any], read_json(file)) if file.exists() else {}
     seconds = max(time.monotonic() - start, before.get("seconds", 0.0))

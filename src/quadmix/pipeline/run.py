@@ -55,6 +55,7 @@ def run(recipe: Recipe, *, until: str = "report", progress: Progress | None = No
         open_run(recipe, progress) as job,
         session(data_place(recipe.run)),
     ):
+        stages.expect_stages(job, last)
         if last > STAGES.index("annotate"):
             stages.plan_progress(job)
         if recipe.mixing.theta_from is not None:

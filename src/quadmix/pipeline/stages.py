@@ -17,7 +17,7 @@ from quadmix.annotate.table import EXCLUDED_REASONS, LoadedAnnotations, load_ann
 from quadmix.codec import to_json
 from quadmix.corpus.benchmarks import BenchmarkItems, read_benchmark
 from quadmix.corpus.read import read_documents
-from quadmix.corpus.scan import open_corpus
+from quadmix.corpus.scan import ScanResult, open_corpus
 from quadmix.corpus.targets import TargetText, halve_target, read_target
 from quadmix.corpus.tokenizer import Tokenizer, train_tokenizer
 from quadmix.engine.tasks import Place, run_tasks
@@ -39,11 +39,12 @@ from quadmix.pipeline.contamination import (
     refuse_same_rows,
     shared_warnings,
 )
-from quadmix.pipeline.folder import Job, stage
+from quadmix.pipeline.folder import STAGES, Job, stage, stage_done
 from quadmix.pipeline.mix import Mix, whole_part
 from quadmix.pipeline.place import data_place, numbers_place, rating_place
 from quadmix.pipeline.plan import (
     BYTES_PER_TOKEN,
+    DATA_STAGES,
     GLANCE,
     confirm_kind,
     data_seconds,
@@ -52,6 +53,7 @@ from quadmix.pipeline.plan import (
     stage_seconds,
     text_bytes,
 )
+from quadmix.pipeline.progress import StageProgress
 from quadmix.proxy.pool import WIDE_VOCAB, TokenPool, build_pool
 from quadmix.proxy.targets import TargetManifest, encode_heldout, encode_targets
 from quadmix.recipe import Recipe
@@ -72,8 +74,17 @@ class Mapped(Protocol):
     ) -> list[Any]: ...
 
 
-def mapper(job: Job, name: str, unit: str, place: Place | None = None) -> Mapped:
-    """Return a function that maps tasks over the run's workers and shows progress as stage `name`."""
+def mapper(
+    job: Job,
+    name: str,
+    unit: str,
+    place: Place | None = None,
+    count: Callable[[StageProgress, Any], None] | None = None,
+) -> Mapped:
+    """Return a function that maps tasks over the run's workers and shows progress as stage `name`.
+
+    count: counts a result as done, where results are of a kind that `count_result` does not know.
+    """
 
     def run(
         function: Callable[[Any], Any],
@@ -85,7 +96,7 @@ def mapper(job: Job, name: str, unit: str, place: Place | None = None) -> Mapped
         with job.progress.stage(name, len(tasks), unit) as step:
 
             def done(index: int, result: Any) -> None:
-                step.advance()
+                (count or count_result)(step, result)
                 if fold is not None:
                     fold(index, result)
 
@@ -98,6 +109,28 @@ def mapper(job: Job, name: str, unit: str, place: Place | None = None) -> Mapped
             )
 
     return run
+
+
+def count_result(step: StageProgress, result: Any) -> None:
+    """Count one task as done, with the documents and tokens that its result says it went through."""
+    if getattr(result, "reused", False):
+        step.load()
+        return
+    counts = result.count if isinstance(result, ScanResult) else result
+    documents = getattr(counts, "documents", getattr(counts, "rows", 0))
+    tokens = getattr(counts, "tokens", 0)
+    step.advance(
+        documents=documents if isinstance(documents, int) else 0,
+        tokens=tokens if isinstance(tokens, int) else 0,
+    )
+
+
+def expect_stages(job: Job, last: int) -> None:
+    """Tell the progress display which stages the run will pass, and which of them are there already."""
+    recipe = job.recipe
+    names = DATA_STAGES if recipe.mixing.theta_from is not None else STAGES
+    wanted = [n for n in names if STAGES.index(n) <= last and (n != "evaluate" or recipe.evaluate.enabled)]
+    job.progress.expect(wanted, [name for name in wanted if stage_done(job.folder, name)])
 
 
 def plan_progress(job: Job) -> None:
@@ -300,7 +333,7 @@ def tokenise(job: Job, corpus: Corpus, mix: Mix, targets: Sequence[TargetText]) 
         rows = np.flatnonzero(mix.excluded == 0)[mix.part(share).rows]
         file, larger = str(job.path("tokenizer.json")), recipe.evaluate.model.context
         contexts = {"targets": recipe.proxy.model.context, "judges": larger}
-        tokenizer, run = Tokenizer.load(file), mapper(job, "pool", "pieces")
+        tokenizer, run = Tokenizer.load(file), mapper(job, "pool", "pieces", count=_count_tokens)
         pool = build_pool(corpus, mix.full, file, str(job.path("pool")), rows=rows, mapper=run)
         halves, warnings = _halves(targets, recipe.evaluate.enabled, recipe.seed)
         for name, part in halves.items():
@@ -314,6 +347,10 @@ def tokenise(job: Job, corpus: Corpus, mix: Mix, targets: Sequence[TargetText]) 
         notes.warnings += warnings
         notes.warnings += _pool_warnings(job, mix, tokenizer.vocab_size)
     return pool
+
+
+def _count_tokens(step: StageProgress, result: Any) -> None:
+    step.advance(tokens=result if isinstance(result, int) else 0)
 
 
 def _pool_warnings(job: Job, mix: Mix, vocab: int) -> list[str]:

@@ -13,7 +13,7 @@ from quadmix.pipeline.mix import Mix, Part, scatter
 from quadmix.pipeline.place import even_group, fitting, grouped_by, training_place, wanted_group
 from quadmix.proxy.pool import TokenPool
 from quadmix.proxy.setting import ProxyJob, ProxySetting
-from quadmix.proxy.swarm import run_swarm
+from quadmix.proxy.swarm import Watch, run_swarm
 from quadmix.recipe import ModelSection, TrainingSection
 from quadmix.rng import derived_seed
 from quadmix.types import Confirmation, Copies, Theta, Trial
@@ -93,12 +93,16 @@ def train_jobs(
             "the other workers; last digits of the losses depend on it"
         )
     group = grouped_by(group, multiple) if multiple else even_group(len(jobs), group)
-    with job.progress.stage(name, len(jobs), "models") as step:
+    with job.progress.stage(name, len(jobs), "models", trains=setting.tokens) as step:
         trials = run_swarm(
             jobs, setting, folder=str(job.path(folder)), group=group,
             save_weights=whole is not None or (job.recipe.proxy.save_weights if save is None else save),
             whole=whole,
-            place=training_place(run), on_trial=lambda _trial: step.advance(), on_partial=step.partly,
+            place=training_place(run), on_trial=lambda trial: step.advance(failed=trial.status == "failed"),
+            watch=Watch(
+                partial=step.partly, retried=step.retry,
+                loaded=lambda trial: step.load(failed=trial.status == "failed"),
+            ),
         )  # fmt: skip
     for trial in trials:
         if trial.status == "failed":

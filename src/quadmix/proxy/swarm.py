@@ -40,6 +40,21 @@ class _Group:
         return Path(self.folder, f".group-{self.name}-{len(self.jobs)}.safetensors")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Who is told how a swarm gets on, beside every trial. partial: about every second, how many models' work
+    is done inside the groups in training. loaded: of every trial that was on disk already. retried: how many
+    models are given out again, because their worker died."""
+
+    partial: Callable[[float], None]
+    loaded: Callable[[Trial], None]
+    retried: Callable[[int], None]
+
+
+def _nobody(_what: object) -> None:
+    pass
+
+
 def run_swarm(
     jobs: Sequence[ProxyJob],
     setting: ProxySetting,
@@ -50,7 +65,7 @@ def run_swarm(
     save_weights: bool = False,
     whole: Callable[[str], bool] | None = None,
     on_trial: Callable[[Trial], None] | None = None,
-    on_partial: Callable[[float], None] | None = None,
+    watch: Watch | None = None,
 ) -> list[Trial]:
     """Train all jobs, `group` at a time, and return their trials in the order of the jobs.
 
@@ -59,11 +74,12 @@ def run_swarm(
     fit into memory is halved until it does; a trial says how many were trained together.
 
     whole: says of a finished trial whether all that is kept of it is there; if not, it is trained again.
-    on_trial is called in this process for every trial, first for those already on disk; on_partial
-    about every second with how many models' work is done inside the groups that are in training.
+    on_trial is called in this process for every trial, first for those already on disk, which a watch is
+    told of instead.
     """
     _check_names(jobs)
-    path, tell = Path(folder), on_trial or (lambda _: None)
+    path, tell = Path(folder), on_trial or _nobody
+    watch = watch or Watch(partial=_nobody, loaded=tell, retried=_nobody)
     trials: dict[str, Trial] = {}
     todo: list[_Group] = []
     for start in range(0, len(jobs), group):
@@ -72,7 +88,7 @@ def run_swarm(
         if all(trial is not None for trial in stored):
             for trial in filter(None, stored):
                 trials[trial.trial_id] = trial
-                tell(trial)
+                watch.loaded(trial)
         else:
             todo.append(_Group(jobs=part, setting=setting, folder=str(path), save_weights=save_weights))
 
@@ -85,9 +101,13 @@ def run_swarm(
             for checkpoint in path.glob(f".group-{glob.escape(job.trial_id)}-*.safetensors"):
                 checkpoint.unlink()
 
+    def died(task: _Group, deaths: int) -> _Group:
+        watch.retried(len(task.jobs))
+        return _smaller(task, deaths)
+
     sizes = {task.name: len(task.jobs) for task in todo}
-    with watching(path, sizes, on_partial or (lambda _: None)):
-        run_tasks(train_task, todo, place=place, on_done=arrived, on_death=_smaller)
+    with watching(path, sizes, watch.partial):
+        run_tasks(train_task, todo, place=place, on_done=arrived, on_death=died)
     return [trials[job.trial_id] for job in jobs]
 
 
