@@ -21,6 +21,7 @@ from quadmix.io.atomic import file_digest, read_json, write_json
 from quadmix.io.store import Stored
 from quadmix.io.tables import write_batches
 from quadmix.materialise import parts
+from quadmix.materialise.facts import FACTS
 from quadmix.materialise.spill import spill_split
 from quadmix.materialise.straight import write_split
 from quadmix.materialise.table import read_selection
@@ -346,7 +347,8 @@ def test_parts_of_a_plan_that_was_given_up_are_removed_before_the_manifest(run: 
     assert (run.folder / "dataset" / "part-00005.parquet").exists()
     manifest = run.write(section=MaterialiseSection(shard_bytes=8000))
     found = {p.name for p in (run.folder / "dataset").iterdir()}
-    assert found == {s.name for s in manifest.shards} | {"manifest.json", "README.md", "notes.txt"}
+    beside = {"manifest.json", "README.md", *FACTS, "notes.txt"}
+    assert found == {s.name for s in manifest.shards} | beside
     assert len(manifest.shards) < 5
 
 

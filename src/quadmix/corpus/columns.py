@@ -5,7 +5,7 @@ convention of a published corpus that the names follow. A name is a column as it
 none, its dots lead into nested fields.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import pyarrow as pa
@@ -17,6 +17,8 @@ from quadmix.types import ColumnMap
 
 TEXT_NAMES = ("text", "raw_content", "content", "document")
 ID_NAMES = ("id", "doc_id", "uid", "uuid")
+SOURCE_NAMES = ("url", "source_domain", "host", "source")
+LANGUAGE_NAMES = ("language", "lang")
 _DCLM_SCORE = "fasttext_openhermes_reddit_eli5_vs_rw_v2_bigram_200k_train_prob"
 
 
@@ -110,7 +112,7 @@ def detect_columns(schema: pa.Schema, section: Columns) -> ColumnMap:
 
     InputError names a column that is missing, with the columns there are.
     """
-    for role in ("text", "id", "tokens"):
+    for role in ("text", "id", "tokens", "source", "language"):
         name = getattr(section, role)
         if name is not None and not has_column(schema, name):
             raise InputError(
@@ -123,7 +125,26 @@ def detect_columns(schema: pa.Schema, section: Columns) -> ColumnMap:
             "name it in corpus.columns.text"
         )
     identity = section.id or next((n for n in ID_NAMES if n in schema.names and n != text), None)
-    return ColumnMap(text=text, id=identity, tokens=section.tokens)
+    return counted_columns(ColumnMap(text=text, id=identity, tokens=section.tokens), schema, section)
+
+
+def counted_columns(columns: ColumnMap, schema: pa.Schema, section: Columns) -> ColumnMap:
+    """Return the roles with those columns that are only counted; which documents there are hangs on none."""
+    return replace(
+        columns,
+        source=section.source or _first(schema, SOURCE_NAMES, columns.text),
+        language=section.language or _first(schema, LANGUAGE_NAMES, columns.text),
+    )
+
+
+def _first(schema: pa.Schema, names: tuple[str, ...], text: str) -> str | None:
+    """Return the first of the names that is a column of strings."""
+    kinds = {f.name: f.type for f in schema if f.name != text}
+    return next((n for n in names if n in kinds and _is_string(kinds[n])), None)
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _present(schema: pa.Schema) -> str:

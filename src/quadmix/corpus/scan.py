@@ -6,7 +6,7 @@ goes on; rows = documents + quarantined holds for every split (promise P4).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from quadmix.corpus.columns import detect_columns
+from quadmix.corpus.columns import counted_columns, detect_columns
 from quadmix.corpus.quarantine import bad_table, check_limits, collect, publish
 from quadmix.corpus.read import first_row
 from quadmix.corpus.rows import sound_rows
@@ -28,6 +28,7 @@ from quadmix.corpus.schema import (
     pack,
     pack_schema,
     unpack,
+    unpack_schema,
 )
 from quadmix.errors import InputError
 from quadmix.io.atomic import map_array, read_value, value_digest, write_array, write_json, write_table
@@ -41,6 +42,7 @@ from quadmix.types import ColumnMap, Corpus, FileInfo, Split, SplitCount
 
 Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
 
+_DECIDING = ("text", "id", "tokens")  # columns on which documents depend; others are only counted
 _PEEK_FILES = 64
 _PEEK_ROWS = 200
 _BUCKET_KEYS = 1 << 24  # hashes of ids compared at once: 128 MB, and as much for their order
@@ -74,12 +76,13 @@ def open_corpus(section: CorpusSection, folder: str, *, mapper: Mapper) -> Corpu
     """
     files = tuple(file_info(path) for path in expand(section.paths))
     settings = section.model_dump(mode="json", include={"columns", "split_bytes", "max_row_bytes"})
+    settings["columns"] = {role: settings["columns"][role] for role in _DECIDING}
     digest = value_digest([[(_name(f), f.bytes, f.digest) for f in files], settings])
     manifest = Path(folder, "corpus", "manifest.json")
     if manifest.exists():
         frozen = read_value(manifest, Corpus)
         if frozen.digest == digest and frozen.files == files:
-            return frozen
+            return _renamed(frozen, section, manifest)
     splits = plan_splits([f.path for f in files], section.split_bytes)
     columns = detect_columns(_peek(splits, section.max_row_bytes), section.columns)
     tasks = _tasks(files, splits, columns, section.max_row_bytes, folder)
@@ -89,7 +92,8 @@ def open_corpus(section: CorpusSection, folder: str, *, mapper: Mapper) -> Corpu
         observe_all(seen, unpack(result.columns))
     schema, warnings = final_schema(seen)
     corpus = Corpus(
-        files=files, splits=splits, columns=columns, counts=tuple(r.count for r in results),
+        files=files, splits=splits, columns=counted_columns(columns, schema, section.columns),
+        counts=tuple(r.count for r in results),
         schema=pack_schema(schema), digest=digest, max_row_bytes=section.max_row_bytes, warnings=warnings,
     )  # fmt: skip
     publish(corpus, folder, {t.split.index: _bad_file(t) for t in tasks})
@@ -99,6 +103,16 @@ def open_corpus(section: CorpusSection, folder: str, *, mapper: Mapper) -> Corpu
     for task in tasks:
         for file in (_result_file(task), _key_file(task), _bad_file(task)):
             file.unlink(missing_ok=True)
+    return corpus
+
+
+def _renamed(frozen: Corpus, section: CorpusSection, manifest: Path) -> Corpus:
+    """Return the corpus with the columns that are only counted as the recipe names them now."""
+    columns = counted_columns(frozen.columns, unpack_schema(frozen.schema), section.columns)
+    if columns == frozen.columns:
+        return frozen
+    corpus = replace(frozen, columns=columns)
+    write_json(manifest, corpus)
     return corpus
 
 
@@ -133,6 +147,7 @@ def _tasks(
     files: Sequence[FileInfo], splits: Sequence[Split], columns: ColumnMap, max_row_bytes: int, folder: str
 ) -> list[ScanTask]:
     digests, scan = {f.path: f.digest for f in files}, str(Path(folder, "corpus", "scan"))
+    columns = replace(columns, source=None, language=None)
     return [
         ScanTask(
             split=split, columns=columns, max_row_bytes=max_row_bytes, folder=scan,

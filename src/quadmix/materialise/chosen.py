@@ -19,11 +19,19 @@ from quadmix.corpus.arrow import ArrowDocs
 from quadmix.corpus.read import read_arrow_documents, schema_of
 from quadmix.errors import IntegrityError
 from quadmix.io.atomic import file_digest, read_table, read_value
+from quadmix.materialise.gather import (
+    facts_file,
+    facts_folder,
+    see_batch,
+    see_rows,
+    start_gathering,
+    write_gathered,
+)
 from quadmix.materialise.order import copy_rows
 from quadmix.materialise.plan import INDEX_SCHEMA, STRUCT, DatasetPlan, output_schema
 from quadmix.materialise.sample import TEXT_CHARACTERS, shown_columns
 from quadmix.materialise.table import SELECTION, part_name, read_info
-from quadmix.types import Copies, Corpus, Ints, ShardInfo, Split
+from quadmix.types import ColumnMap, Copies, Corpus, Ints, ShardInfo, Split
 
 MAX_PIECE_BYTES = 256_000_000  # Arrow strings end at 2 GiB, and many copies of long documents are many bytes
 
@@ -33,7 +41,7 @@ class SplitTask:
     """One split to write; everything else is found in the run folder.
 
     work: where records and spills go. corpus, part: digests of the corpus manifest and of the split's part of
-    the selection. samples: documents of the split whose text the report wants to show.
+    the selection. columns: of the corpus. samples: documents of the split whose text the report shows.
     """
 
     run_folder: str
@@ -42,11 +50,21 @@ class SplitTask:
     corpus: str
     split: int
     part: str
+    columns: ColumnMap
     samples: tuple[int, ...] = ()
 
     @property
     def record(self) -> Path:
         return Path(self.work) / f"split-{self.split:05d}.json"
+
+    @property
+    def gathered(self) -> bool:
+        """Whether what is counted besides is there; an earlier version may have written the rest alone."""
+        return self.plan.format == "index" or facts_file(self.facts, self.split).is_file()
+
+    @property
+    def facts(self) -> str:
+        return facts_folder(self.work, self.columns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,9 +202,11 @@ def _schema(task: SplitTask, criteria: list[str]) -> pa.Schema:
 
 
 def selected_rows(task: SplitTask, chosen: Chosen) -> Iterator[Piece]:
-    """Yield the selected copies of the split in corpus order; collect the texts of samples on the way."""
+    """Yield the selected copies of the split in corpus order; collect the texts of samples on the way, and
+    leave in the work folder what is counted besides."""
     corpus = load_corpus(task.run_folder, task.corpus)
     split = next(s for s in corpus.splits if s.index == task.split)
+    gathered = start_gathering(task.columns, len(chosen.rows))
     seen = 0
     for batch in read_arrow_documents(corpus, split):
         stop = seen + len(batch.doc_id)
@@ -194,13 +214,17 @@ def selected_rows(task: SplitTask, chosen: Chosen) -> Iterator[Piece]:
             _refuse_ids(split, chosen, batch, seen)
         for row in (r for r in task.samples if seen <= r < stop):
             chosen.shown[str(row)]["text"] = _text(batch.value(row - seen, corpus.columns.text))
-        yield from _pieces(chosen, batch, seen, stop)
+        see_batch(gathered, batch)
+        for piece in _pieces(chosen, batch, seen, stop):
+            see_rows(gathered, piece.rows, piece.document, piece.copy_index)
+            yield piece
         seen = stop
     if seen != len(chosen.doc_id):
         raise IntegrityError(
             f"split {split.index} ({split.path}) gave {seen} documents, expected the "
             f"{len(chosen.doc_id)} of the selection; the input was changed: start a new run folder"
         )
+    write_gathered(gathered, task.run_folder, task.facts, task.split, chosen.rows)
 
 
 def _pieces(chosen: Chosen, batch: ArrowDocs, seen: int, stop: int) -> Iterator[Piece]:

@@ -1,134 +1,52 @@
-"""Two runs: what does one select that the other does not?
+"""Two runs: what does one select that the other does not, and why?
 
-In: two run folders. Out: a `Diff`, with tokens per domain, documents only in one, how much they share, how
-the scores of the selected tokens moved and which parameters of θ differ. Memory is bounded, see `overlap`.
+In: two run folders. Out: a `Diff`, with tokens per domain, documents by their fate in both, how much they
+share, how the scores of the selected tokens moved, which parameters of θ differ, and a sample of documents
+only in one with their numbers in both. Memory is bounded, see `overlap`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from quadmix.io.atomic import file_digest, read_value
+from quadmix.io.atomic import file_digest, read_json, read_value
 from quadmix.materialise.card import read_theta
+from quadmix.materialise.cards import Place, Text, find_places, read_cards, read_texts
 from quadmix.materialise.ledger import domain_tokens
-from quadmix.materialise.overlap import Overlap, by_buckets, by_parts
+from quadmix.materialise.overlap import STATES, Overlap, Picked, by_buckets, by_parts
 from quadmix.materialise.table import SelectionManifest, read_manifest
 from quadmix.types import Corpus, Floats, Theta
+from quadmix.types.diffing import (
+    Diff,
+    DiffDocument,
+    DomainMove,
+    Flow,
+    ScoreShift,
+    SettingChange,
+    Side,
+    ThetaChange,
+)
+
+Folders = tuple[Path, Path]
+Manifests = tuple[SelectionManifest, SelectionManifest]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DomainMove:
-    """Selected tokens of one domain in A and in B, copies counted, and their share of each selection."""
-
-    domain: str
-    tokens_a: int
-    tokens_b: int
-    share_a: float
-    share_b: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreShift:
-    """Mean normalised score of the tokens that A and B select in a domain, copies counted; smaller = better.
-
-    NaN where one selects no document of the domain that has the score.
-    """
-
-    domain: str
-    criterion: str
-    mean_a: float
-    mean_b: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThetaChange:
-    """One parameter of θ in one domain that is not the same in A and in B."""
-
-    domain: str
-    parameter: str
-    a: float
-    b: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Diff:
-    """Two selections. jaccard: shared documents over all selected documents. token_jaccard: the same with
-    every document weighted by its tokens and copies (the smaller number over the larger).
-
-    scores: of criteria and domains that both runs have. same_scale: whether both normalised with one map;
-    otherwise equal normalised scores do not mean equal quality. theta: what differs, of the domains and
-    criteria that both have; empty if a run has no θ.
-    """
-
-    domains: tuple[DomainMove, ...]
-    documents_a: int
-    documents_b: int
-    both: int
-    other_copies: int
-    only_a: tuple[str, ...]
-    only_b: tuple[str, ...]
-    only_a_count: int
-    only_b_count: int
-    jaccard: float
-    token_jaccard: float
-    scores: tuple[ScoreShift, ...] = ()
-    same_scale: bool = True
-    theta: tuple[ThetaChange, ...] = ()
-
-    def render(self) -> str:
-        """Return plain text, one fact per line."""
-        lines = [
-            f"{'domain':24} {'tokens A':>14} {'tokens B':>14} {'moved':>14} {'share A':>8} {'share B':>8}"
-        ]
-        lines += [
-            f"{d.domain:24} {d.tokens_a:>14,} {d.tokens_b:>14,} {d.tokens_b - d.tokens_a:>+14,} "
-            f"{d.share_a:>8.2%} {d.share_b:>8.2%}"
-            for d in self.domains
-        ]
-        lines += [
-            f"documents: {self.documents_a:,} in A, {self.documents_b:,} in B, {self.both:,} in both "
-            f"({self.other_copies:,} of them with other copies)",
-            f"Jaccard: {self.jaccard:.4f} of documents, {self.token_jaccard:.4f} of tokens with copies",
-            f"only in A: {self.only_a_count:,}{_such_as(self.only_a)}",
-            f"only in B: {self.only_b_count:,}{_such_as(self.only_b)}",
-        ]
-        return "\n".join([*lines, *_score_lines(self), *_theta_lines(self.theta)])
-
-
-def _such_as(ids: Sequence[str]) -> str:
-    return f", such as {', '.join(ids)}" if ids else ""
-
-
-def _score_lines(diff: Diff) -> list[str]:
-    moved = [s for s in diff.scores if s.mean_a != s.mean_b and not np.isnan(s.mean_a + s.mean_b)]
-    if not moved:
-        return []
-    scale = "" if diff.same_scale else "; A and B normalise differently, so compare with care"
-    lines = [f"mean normalised score of the selected tokens (0 = best{scale}):"]
-    return lines + [
-        f"  {s.domain}, {s.criterion}: {s.mean_a:.4f} -> {s.mean_b:.4f} ({s.mean_b - s.mean_a:+.4f})"
-        for s in moved
-    ]
-
-
-def _theta_lines(changes: Sequence[ThetaChange]) -> list[str]:
-    head = ["parameters of θ that differ:"] if changes else []
-    return head + [f"  {c.domain}, {c.parameter}: {c.a:.6g} -> {c.b:.6g}" for c in changes]
-
-
-def diff_runs(run_a: str | Path, run_b: str | Path) -> Diff:
+def diff_runs(
+    run_a: str | Path, run_b: str | Path, *, sample: int = 0, seed: int = 0, texts: bool = True
+) -> Diff:
     """Compare two selections document by document, found by id; the pools may differ.
 
-    Documents of one corpus that have the same id count as one where the pools differ.
+    Documents of one corpus that have the same id count as one where the pools differ. sample: how many of the
+    documents only in A, and of those only in B, are shown with all their numbers (by a hash of `seed` and
+    id); texts: and with the beginning of their text, read from the user's files.
     """
     folders = (Path(run_a), Path(run_b))
-    a, b = read_manifest(folders[0]), read_manifest(folders[1])
-    found = by_parts(folders, (a, b)) if _same_pool(folders, (a, b)) else by_buckets(folders, (a, b))
+    manifests = (read_manifest(folders[0]), read_manifest(folders[1]))
+    same = _same_pool(folders, manifests)
+    compare = by_parts if same else by_buckets
+    found = compare(folders, manifests, sample=sample, seed=seed)
     documents = found.both + found.only_a + found.only_b
     return Diff(
-        domains=_moves(a, b),
+        domains=_moves(*manifests),
         documents_a=found.both + found.only_a,
         documents_b=found.both + found.only_b,
         both=found.both,
@@ -139,13 +57,66 @@ def diff_runs(run_a: str | Path, run_b: str | Path) -> Diff:
         only_b_count=found.only_b,
         jaccard=found.both / documents if documents else 1.0,
         token_jaccard=found.shared / found.union if found.union else 1.0,
-        scores=_shifts(a, b, found),
+        flow=_flow(found),
+        scores=_shifts(*manifests, found),
         same_scale=_digest(folders[0] / "normaliser.json") == _digest(folders[1] / "normaliser.json"),
-        theta=_theta_changes(folders, (a, b)),
+        theta=_theta_changes(folders, manifests),
+        settings=_setting_changes(folders),
+        sample=sample,
+        seed=seed,
+        documents=(
+            *_documents(folders, manifests, "A", found.picked_a, same, texts),
+            *_documents(folders, manifests, "B", found.picked_b, same, texts),
+        ),
     )
 
 
-def _same_pool(folders: tuple[Path, Path], manifests: tuple[SelectionManifest, SelectionManifest]) -> bool:
+def _flow(found: Overlap) -> tuple[Flow, ...]:
+    return tuple(
+        Flow(a=a, b=b, documents=int(found.documents[i, j]), tokens=int(found.tokens[i, j]))
+        for i, a in enumerate(STATES)
+        for j, b in enumerate(STATES)
+        if found.documents[i, j]
+    )
+
+
+def _documents(
+    folders: Folders, manifests: Manifests, side: Side, picked: Sequence[Picked], same: bool, texts: bool
+) -> list[DiffDocument]:
+    """Return the sampled documents of one side with their numbers in both runs."""
+    own = 0 if side == "A" else 1
+    here = {p.doc_id: Place(split=p.split, row=p.row) for p in picked}
+    there = here if same else find_places(folders[1 - own], manifests[1 - own], list(here))
+    cards = [read_cards(folders[own], manifests[own], here)]
+    cards.append(read_cards(folders[1 - own], manifests[1 - own], there))
+    read = read_texts(folders[own], here) if texts and here else {}
+    a, b = (cards[0], cards[1]) if side == "A" else (cards[1], cards[0])
+    found = {i: read.get(i, Text(text=None)) for i in here}
+    return [
+        DiffDocument(
+            doc_id=i, only=side, a=a.get(i), b=b.get(i), text=t.text, characters=t.characters, note=t.note
+        )
+        for i, t in found.items()
+    ]
+
+
+def _setting_changes(folders: Folders) -> tuple[SettingChange, ...]:
+    """Return the fields of the identities that differ, but for the digest over all of them."""
+    a, b = (_identity(folder) for folder in folders)
+    return tuple(
+        SettingChange(field=name, a=a.get(name, ""), b=b.get(name, ""))
+        for name in sorted(a.keys() | b.keys())
+        if name != "identity" and a.get(name) != b.get(name)
+    )
+
+
+def _identity(folder: Path) -> dict[str, str]:
+    path = folder / "identity.json"
+    data = read_json(path) if path.is_file() else {}
+    return {str(k): str(v) for k, v in data.items()} if isinstance(data, dict) else {}
+
+
+def _same_pool(folders: Folders, manifests: Manifests) -> bool:
     """Return whether row k of part p is the same document in both runs."""
     parts = [[(p.split, p.documents) for p in m.parts] for m in manifests]
     paths = [folder / "corpus" / "manifest.json" for folder in folders]
@@ -201,9 +172,7 @@ def _shifts(a: SelectionManifest, b: SelectionManifest, found: Overlap) -> tuple
     )
 
 
-def _theta_changes(
-    folders: tuple[Path, Path], manifests: tuple[SelectionManifest, SelectionManifest]
-) -> tuple[ThetaChange, ...]:
+def _theta_changes(folders: Folders, manifests: Manifests) -> tuple[ThetaChange, ...]:
     thetas = [read_theta(folder) for folder in folders]
     if thetas[0] is None or thetas[1] is None:
         return ()

@@ -19,6 +19,7 @@ from quadmix.io.atomic import read_value, write_json
 from quadmix.io.faults import fault_point
 from quadmix.io.store import Stored, listing, publish, read_bytes, remote_digest, stored_info
 from quadmix.materialise.checks import Check
+from quadmix.materialise.facts import FACTS
 from quadmix.types import DatasetManifest, ShardInfo
 from quadmix.urls import redact
 
@@ -70,8 +71,9 @@ def publish_dataset(
     ]
     shards: list[Stored] = mapper(publish_shard, tasks)
     _check_arrived(url, manifest)
-    if (card := folder / "dataset" / CARD).is_file():
-        publish(card, f"{url}/{CARD}", replace=True)
+    for name in (*FACTS, CARD):
+        if (beside := folder / "dataset" / name).is_file():
+            publish(beside, f"{url}/{name}", replace=True)
     fault_point("publish.before_manifest")
     publish(folder / "dataset" / MANIFEST, f"{url}/{MANIFEST}")
     result = Published(url=url, digest=manifest.digest, shards=tuple(shards))
@@ -140,7 +142,7 @@ def verify_published(run_folder: str | Path) -> tuple[Check, ...]:
     same = read_bytes(f"{url}/{MANIFEST}") == here
     detail = f"{redact(url)}/{MANIFEST} " + ("is the run's" if same else "is missing or another one")
     checks.append(Check(name="published manifest", ok=same, detail=detail))
-    stray = sorted(listing(url).keys() - {s.name for s in manifest.shards} - {MANIFEST, CARD})
+    stray = sorted(listing(url).keys() - {s.name for s in manifest.shards} - {MANIFEST, CARD, *FACTS})
     around = f"ignored, not of this dataset: {', '.join(stray[:5])}" if stray else "nothing else lies there"
     checks.append(Check(name="published folder", ok=True, detail=around))
     return tuple(checks)

@@ -28,6 +28,7 @@ from quadmix.types import Floats, Ints
 STRATA = ("top", "kept", "borderline", "dropped", "dropped_high", "disagree")
 TEXT_CHARACTERS = 2000
 SAMPLES = 30  # of each stratum
+DRAW = ("uniform", "factor")  # a document has one copy more where uniform < frac(expected) · factor
 _TASKS = 64
 _HELD = 16  # samples of parts that are held before they are merged
 
@@ -36,7 +37,10 @@ Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleTask:
-    """Some neighbouring parts. criteria, domains: of the selection. cutoffs: (M,) ω, empty if not known."""
+    """Some neighbouring parts. criteria, domains: of the selection. cutoffs: (M,) ω, empty if not known.
+
+    seed: of the choice of samples. draw_seed, factors: (M,) of the draw of the copies, which samples show.
+    """
 
     run_folder: str
     splits: tuple[int, ...]
@@ -44,6 +48,8 @@ class SampleTask:
     domains: tuple[str, ...]
     cutoffs: tuple[float, ...]
     seed: int
+    draw_seed: int
+    factors: tuple[float, ...]
     n: int
 
 
@@ -72,7 +78,8 @@ def choose_samples(
     mapper: Mapper,
     n: int = SAMPLES,
 ) -> pa.Table:
-    """Return up to `n` documents of each stratum, in the order of STRATA: stratum, split, row (in the split).
+    """Return up to `n` documents of each stratum, in the order of STRATA: stratum, split, row (in the split),
+    and what their copies were drawn with (DRAW).
 
     Excluded documents are never shown. cutoffs: (M,) the rank at which the selection of each domain ends;
     without it nobody is borderline.
@@ -87,15 +94,16 @@ def choose_samples(
             domains=selection.info.domains,
             cutoffs=() if cutoffs is None else tuple(cutoffs.tolist()),
             seed=seed,
+            draw_seed=selection.info.seed,
+            factors=selection.info.factors,
             n=n,
         )
         for i in range(0, len(splits), step)
     ]
     chosen = _merge(mapper(sample_parts, tasks), n)
     names = pa.array([stratum for stratum, _ in _sizes(n)])
-    return pa.table(
-        {"stratum": names.take(chosen["group"]), "split": chosen["split"], "row": chosen["row"]}
-    ).combine_chunks()
+    shown = {name: chosen[name] for name in ("split", "row", *DRAW)}
+    return pa.table({"stratum": names.take(chosen["group"]), **shown}).combine_chunks()
 
 
 def sample_parts(task: SampleTask) -> pa.Table:
@@ -117,13 +125,17 @@ def _sample_part(task: SampleTask, split: int) -> pa.Table:
         if value is None:
             value = keyed_uniform(task.seed, numbers.keys, f"sample:{stratum}")
         places = _best(np.where(mask, value, np.inf), mask, numbers.ends, n)
+        domain = np.searchsorted(numbers.ends, places, side="right").astype(np.int16) - np.int16(1)
+        keys = numbers.keys[places]
         columns = {
             "group": np.full(len(places), group, dtype=np.int8),
             "split": np.full(len(places), split, dtype=np.int32),
             "row": numbers.rows[places],
-            "domain": np.searchsorted(numbers.ends, places, side="right").astype(np.int16) - np.int16(1),
+            "domain": domain,
             "value": value[places],
-            "luck": keyed_uniform(task.seed, numbers.keys[places], f"sample:{stratum}"),
+            "luck": keyed_uniform(task.seed, keys, f"sample:{stratum}"),
+            "uniform": keyed_uniform(task.draw_seed, keys, "copies"),
+            "factor": np.array(task.factors or (np.nan,) * len(task.domains))[domain],
         }
         chosen.append(pa.table({name: pa.array(column) for name, column in columns.items()}))
     return _merge(chosen, task.n)
@@ -237,11 +249,13 @@ def samples_table(
 ) -> pa.Table:
     """Return samples.parquet: one row per stratum and document.
 
-    documents: (split, row) -> `shown_columns`, and `text` unless nothing was read.
+    documents: (split, row) -> `shown_columns`, and `text` unless nothing was read. A choice that an earlier
+    version has kept has no DRAW, and neither has its table.
     """
     places = zip(chosen["split"].to_pylist(), chosen["row"].to_pylist(), strict=True)
     rows = [documents[place] for place in places]
     columns = {"stratum": chosen["stratum"]}
     for name, kind in (*shown_columns(criteria), ("text", pa.string())):
         columns[name] = pa.array([row.get(name) for row in rows], kind)
+    columns |= {name: chosen[name] for name in DRAW if name in chosen.column_names}
     return pa.table(columns)

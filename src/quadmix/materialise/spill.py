@@ -46,7 +46,7 @@ def spill_split(task: SplitTask) -> WrittenSplit:
     split-*.npy is (F + 1, K) uint64 for F spill files and K shards: rows of each file and shard, and in the
     last row the sum mod 2^64 of a hash of (key, copy_index) over the copies of each shard.
     """
-    if task.record.is_file():
+    if task.record.is_file() and task.gathered:
         return read_value(task.record, WrittenSplit)
     chosen = read_chosen(task)
     sums = np.zeros(task.plan.shards, dtype=np.uint64)

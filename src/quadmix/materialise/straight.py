@@ -48,7 +48,7 @@ def write_index(task: SplitTask) -> WrittenSplit:
 def _once(task: SplitTask, write: Callable[[Path, Chosen], ShardInfo]) -> WrittenSplit:
     """Return the record of a split that was written, or write it, and then the record."""
     path = Path(task.run_folder) / "dataset" / task.plan.name(task.split)
-    if task.record.is_file():
+    if task.record.is_file() and task.gathered:
         done = read_value(task.record, WrittenSplit)
         if done.shard is None or (path.is_file() and file_digest(path) == done.shard.digest):
             return done

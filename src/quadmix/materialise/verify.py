@@ -15,6 +15,7 @@ from quadmix.io.atomic import read_value, value_digest
 from quadmix.io.fs import file_info
 from quadmix.materialise.audit import PartsFound, audit_parts
 from quadmix.materialise.checks import Check, VerifyReport
+from quadmix.materialise.facts import FACTS, check_facts
 from quadmix.materialise.ledger import domain_tokens, make_ledger, manifest_digest
 from quadmix.materialise.publish import verify_published
 from quadmix.materialise.ranks import RANKS, read_ranks
@@ -56,6 +57,7 @@ def verify_run(
     checks.append(_check_ledger(manifest, corpus, selection))
     if not parts.wrong:
         checks.append(_check_draw(manifest, selection, parts))
+    checks += check_facts(folder, manifest)
     checks += [_check_inputs(corpus), *(verify_published(folder) if published else ())]
     return VerifyReport(checks=tuple(checks), stray=_stray(folder, manifest, selection))
 
@@ -218,7 +220,7 @@ def _check_inputs(corpus: Corpus) -> Check:
 
 def _stray(folder: Path, manifest: DatasetManifest, selection: SelectionManifest) -> tuple[str, ...]:
     known = {
-        "dataset": {s.name for s in manifest.shards} | {MANIFEST, "README.md"},
+        "dataset": {s.name for s in manifest.shards} | {MANIFEST, "README.md", *FACTS},
         SELECTION: {p.name for p in selection.parts} | {MANIFEST, RANKS},
         "spills": set[str](),
     }

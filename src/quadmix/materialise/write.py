@@ -25,6 +25,7 @@ from quadmix.io.atomic import read_table, read_value, sweep, write_json, write_t
 from quadmix.io.faults import fault_point
 from quadmix.materialise.card import read_theta, write_card
 from quadmix.materialise.chosen import SplitTask, WrittenSplit
+from quadmix.materialise.facts import write_facts
 from quadmix.materialise.ledger import check_ledger, domain_tokens, make_ledger, manifest_digest
 from quadmix.materialise.parts import PartTask, write_part
 from quadmix.materialise.plan import DatasetPlan, disk_room, make_plan, output_schema
@@ -88,6 +89,7 @@ def materialise(
         manifest = dataclasses.replace(manifest, digest=manifest_digest(manifest))
         _check_written(manifest, written)
         _drop_strays(folder, manifest)
+        write_facts(folder, _work(folder, plan), corpus, selection, manifest, mapper)
         write_card(folder, manifest, selection.info)
         fault_point("materialise.before_manifest")
         write_json(folder / DATASET / MANIFEST, manifest)
@@ -123,7 +125,7 @@ def _write(
     corpus: Corpus, folder: Path, plan: DatasetPlan, selection: SelectionManifest, mapper: Mapper
 ) -> tuple[list[WrittenSplit], list[ShardInfo]]:
     """Write every file of the dataset, and the samples met on the way."""
-    work = folder / SPILLS / plan.key[:16]
+    work = _work(folder, plan)
     _sweep(folder, work)
     chosen = _samples(folder, work, plan, selection, mapper)
     tasks = _split_tasks(corpus, folder, work, plan, selection, chosen)
@@ -139,6 +141,10 @@ def _write(
     criteria = [c.name for c in selection.info.criteria]
     write_table(folder / SAMPLES, samples_table(chosen, shown, criteria))
     return written, shards
+
+
+def _work(folder: Path, plan: DatasetPlan) -> Path:
+    return folder / SPILLS / plan.key[:16]
 
 
 def _sweep(folder: Path, work: Path) -> None:
@@ -182,8 +188,10 @@ def _split_tasks(
     selection: SelectionManifest,
     chosen: pa.Table,
 ) -> list[SplitTask]:
-    """Return a task for every split that gives a row or a sample."""
+    """Return a task for every split that gives a row or a sample, or has sources or languages to count."""
     shown = wanted_rows(chosen)
+    columns = corpus.columns
+    counted = plan.format != "index" and (columns.source or columns.language)
     return [
         SplitTask(
             run_folder=str(folder),
@@ -192,10 +200,11 @@ def _split_tasks(
             corpus=corpus.digest,
             split=part.split,
             part=part.digest,
+            columns=columns,
             samples=shown.get(part.split, ()),
         )
         for part in selection.parts
-        if part.copies or part.split in shown
+        if part.copies or part.split in shown or (counted and part.documents)
     ]
 
 

@@ -1,7 +1,7 @@
 """Every key of a recipe with its default, its bounds and one line of explanation.
 
-The `run` section (workers, folder, ...) says where and how work runs and is not part of a run's
-identity; everything else is.
+The `run` section (workers, folder, ...) says where and how work runs, `report` what the page shows: they are
+not part of a run's identity; everything else is.
 """
 
 from typing import Annotated, Literal
@@ -24,6 +24,14 @@ class Columns(Section):
         default=None, description="document id, kept as a string; detected: id, doc_id, uid"
     )
     tokens: str | None = Field(default=None, description="token counts of your own tokenizer, if present")
+    source: str | None = Field(
+        default=None,
+        description="where a document comes from, counted for the report; of URLs the host; detected: url, "
+        "source_domain, host, source",
+    )
+    language: str | None = Field(
+        default=None, description="language of a document, counted for the report; detected: language, lang"
+    )
 
 
 class CorpusSection(Section):
@@ -197,6 +205,14 @@ class MaterialiseSection(Section):
         return self
 
 
+class ReportSection(Section):
+    """The page at the end; not part of the run's identity."""
+
+    redact_samples: bool = Field(
+        default=False, description="leave the texts of sampled documents out of report.html"
+    )
+
+
 class Recipe(Section):
     """Everything a run needs; see the section classes for every key."""
 
@@ -219,6 +235,7 @@ class Recipe(Section):
     confirm: ConfirmSection = ConfirmSection()
     materialise: MaterialiseSection = MaterialiseSection()
     evaluate: EvaluateSection = EvaluateSection()
+    report: ReportSection = ReportSection()
     run: RunSection = RunSection()
 
     @model_validator(mode="after")

@@ -35,11 +35,16 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnMap:
-    """Which of the user's columns play which part; `id` None means ids are made from path and row."""
+    """Which of the user's columns play which part; `id` None means ids are made from path and row.
+
+    source, language: whose values are only counted, see `types.facts`; a source may be a URL.
+    """
 
     text: str
     id: str | None = None
     tokens: str | None = None
+    source: str | None = None
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
