@@ -13,7 +13,7 @@ from quadmix.codec import to_json
 from quadmix.io.atomic import file_digest, write_json, write_table, write_text
 from quadmix.materialise.table import SelectedSplit, SelectionInfo, part_name, write_manifest
 from quadmix.recipe import check_recipe, dump_recipe
-from quadmix.rng import doc_keys
+from quadmix.rng import doc_keys, keyed_uniform
 from quadmix.types import (
     Batch,
     Candidate,
@@ -62,6 +62,7 @@ def make_run(
     theta = make_theta(rng, len(domains))
     manifest = write_selection_table(folder, rng, theta, domains, documents, text or ATTACK * nasty)
     write_json(folder / "dataset/manifest.json", manifest)
+    write_json(folder / "theta.json", theta)
     write_text(folder / "recipe.resolved.yaml", dump_recipe(check_recipe(RECIPE)))
     write_json(folder / "identity.json", {"recipe": "a1b2", "tool": "0.1.0", "identity": "c0ffee"})
     for name, seconds in (("corpus", 1.2), ("annotate", 8.5), ("swarm", 61.0), ("search", 4.4)):
@@ -121,9 +122,11 @@ def write_selection_table(
         bracket = 2 / (1 + np.exp(-theta.steepness[i] * (theta.cutoff[i] - rank)))
         inside = np.where(rank <= theta.cutoff[i], bracket ** theta.exponent[i], 0)
         expected[mine] = inside + theta.floor[i]
-    copies = (np.floor(expected) + (rng.random(d) < expected % 1)).astype(np.int32)
+    ids = [f"doc-{i:06d}{ATTACK if domains is NASTY_DOMAINS else ''}" for i in range(d)]
+    uniform = keyed_uniform(0, ids, "copies")
+    copies = (np.floor(expected) + (uniform < expected % 1)).astype(np.int32)
     columns = {
-        "doc_id": [f"doc-{i:06d}" for i in range(d)],
+        "doc_id": ids,
         "domain": [domains[i] for i in domain],
         "tokens": tokens,
         **{f"score:{c}": scores[:, n] for n, c in enumerate(CRITERIA)},
@@ -150,7 +153,7 @@ def write_selection_table(
     ]
     write_manifest(folder, info, parts)
     sample_rows = np.concatenate([np.flatnonzero(copies > 0)[:60], np.flatnonzero(copies == 0)[:60]])
-    samples = pa.table(columns).take(pa.array(sample_rows))
+    samples = pa.table({**columns, "uniform": uniform, "factor": np.ones(d)}).take(pa.array(sample_rows))
     strata = ["top", "kept", "borderline"] * 20 + ["dropped", "dropped_high", "disagree"] * 20
     body = [text or f"Document {i}. " + "The quick brown fox reads a chapter. " * 40 for i in sample_rows]
     samples = samples.append_column("stratum", [strata[: len(sample_rows)]]).append_column("text", [body])

@@ -10,23 +10,28 @@ import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
+import pyarrow as pa
 import pytest
+from facts_fixture import add_facts
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_fixture import ATTACK, CRITERIA, NASTY_DOMAINS, make_run
+from report_fixture import ATTACK, CRITERIA, NASTY_DOMAINS, RECIPE, make_run
 
-from quadmix.report import write_report
-from quadmix.report.documents import why
+from quadmix.io.atomic import read_table, write_json, write_table, write_text
+from quadmix.recipe import check_recipe, dump_recipe
+from quadmix.report import documents, write_report
 from quadmix.report.text import clean, csv_text, esc, json_block
 
 FIGURES = {
     "comparison", "domain-tokens", "sampling-curves", "criterion-histograms", "merge-weights",
-    "criterion-agreement", "surrogate-parity", "swarm-losses", "proxy-curves", "confirmation",
-    "search-progress", "learning-curve", "effects", "candidate-shares",
+    "criterion-agreement", "criteria-by-domain", "surrogate-parity", "swarm-losses", "proxy-curves",
+    "confirmation",
+    "search-progress", "learning-curve", "effects", "candidate-shares", "source-shares", "repeated-tokens",
+    "language-shares", "language-scores", "timeline",
 }  # fmt: skip
 ANCHORS = [
-    "verdict", "baselines", "domains", "sampling", "criteria", "weights", "search", "surrogate", "drivers",
-    "swarm", "documents", "run",
+    "verdict", "baselines", "domains", "sampling", "criteria", "weights", "sources", "languages", "documents",
+    "search", "surrogate", "drivers", "swarm", "health", "run",
 ]  # fmt: skip
 
 
@@ -58,6 +63,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def nasty(tmp_path_factory):
     folder = make_run(tmp_path_factory.mktemp("nasty") / "run", documents=600, nasty=True)
+    add_facts(folder, nasty=True)
     write_report(folder)
     return folder
 
@@ -80,7 +86,7 @@ def test_the_policy_allows_exactly_the_script_and_the_style_of_the_page(page):
     for tag, attributes in parsed.tags:
         assert not any(name.startswith("on") or name == "style" for name in attributes), (tag, attributes)
         assert not attributes.get("src", "data:").startswith("http")
-        assert re.match(r"^(#|figures/)", attributes.get("href", "#"))
+        assert re.match(r"^(#|[a-z][a-z/._-]*$|figures/)", attributes.get("href", "#"))
 
 
 def test_hostile_text_and_names_never_appear_raw(nasty, page):
@@ -92,21 +98,91 @@ def test_hostile_text_and_names_never_appear_raw(nasty, page):
     assert "<script>alert" not in page
     assert "<img src=x" not in page
     parsed = Page(page)
-    assert sum(tag == "script" for tag, _ in parsed.tags) == 2
+    assert len(parsed.blocks("script")) == 1
     assert all(
         a["src"].startswith("data:image/svg+xml;base64,") and a["alt"] for t, a in parsed.tags if t == "img"
     )
 
 
-def test_the_viewer_gets_every_document_with_its_text(page):
-    """The data block parses back to the (cleaned) text, so nothing was lost by escaping."""
-    (block,) = Page(page).blocks("script", "application/json")
-    assert not set("<>&") & set(block)
-    data = json.loads(block)
-    assert len(data["docs"]) > 60
+def viewer_data(text):
+    """Return the viewer's numbers and the texts of all documents, as its script would read them."""
+    blocks = Page(text).blocks("script", "application/json")
+    assert not [b for b in blocks if set("<>&") & set(b)]
+    *texts, numbers = (json.loads(b) for b in blocks)
+    return numbers, [t for block in texts for t in block]
+
+
+def test_the_viewer_gets_every_document_with_its_text(nasty, page):
+    """The data blocks parse back to the rows of samples.parquet, so nothing was lost by escaping."""
+    numbers, texts = viewer_data(page)
+    samples = read_table(nasty / "samples.parquet").to_pylist()
+    docs = numbers["docs"]
     cleaned = ATTACK.replace("\x1b", "⟨U+001B⟩").replace("\u202e", "⟨U+202E⟩").replace("\x00", "⟨U+0000⟩")
-    assert {d["text"] for d in data["docs"]} == {cleaned}
-    assert [c["name"] for c in data["criteria"]] == list(CRITERIA)
+    assert texts == [cleaned] * len(samples)
+    assert [c["name"] for c in numbers["criteria"]] == list(CRITERIA)
+    for i, sample in enumerate(samples):
+        assert docs["id"][i] == sample["doc_id"].replace(ATTACK, cleaned)
+        assert numbers["domains"][docs["domain"][i]] == clean(sample["domain"])
+        assert numbers["strata"][docs["stratum"][i]] == sample["stratum"]
+        for name, column in (("low", "rank_low"), ("uniform", "uniform"), ("copies", "copies")):
+            assert docs[name][i] == sample[column]
+        assert numbers["scores"][1][i] == pytest.approx(-sample["score:fluency"], rel=1e-6)
+
+
+def test_texts_are_parsed_in_blocks(page, monkeypatch, tmp_path):
+    monkeypatch.setattr(documents, "CHUNK", 7)
+    folder = make_run(tmp_path / "r", documents=600)
+    numbers, texts = viewer_data(write_report(folder).read_text("utf-8"))
+    assert numbers["chunk"] == 7
+    assert texts == [s["text"] for s in read_table(folder / "samples.parquet").to_pylist()]
+
+
+def test_redacted_pages_have_no_text_but_all_numbers(tmp_path):
+    folder = make_run(tmp_path / "r", documents=600, text="secret words of a document")
+    whole = write_report(folder).read_text("utf-8")
+    numbers, _ = viewer_data(whole)
+    page = write_report(folder, redact=True).read_text("utf-8")
+    redacted, texts = viewer_data(page)
+    assert "secret words" in whole
+    assert not [
+        p for p in folder.rglob("*.*") if p.suffix != ".parquet" and b"secret words" in p.read_bytes()
+    ]
+    assert texts == []
+    assert "The texts were left out of this page on request" in page
+    assert redacted == {**numbers, "redacted": True}
+    assert json.loads((folder / "report.json").read_text("utf-8"))["samples"] == {
+        "documents": len(redacted["docs"]["id"]),
+        "redacted": True,
+    }
+
+
+def test_the_recipe_can_ask_for_redacted_pages(tmp_path):
+    folder = make_run(tmp_path / "r", documents=600, text="secret words of a document")
+    recipe = check_recipe({**RECIPE, "report": {"redact_samples": True}})
+    write_text(folder / "recipe.resolved.yaml", dump_recipe(recipe))
+    assert "secret words" not in write_report(folder).read_text("utf-8")
+    assert "secret words" in write_report(folder, redact=False).read_text("utf-8")
+
+
+def test_the_page_says_of_what_the_samples_are(tmp_path):
+    """How many, of how many, and from what seed: read from files that are changed here."""
+    folder = make_run(tmp_path / "r", documents=600)
+    samples = read_table(folder / "samples.parquet")
+    write_table(folder / "samples.parquet", pa.concat_tables([samples.slice(0, 31), samples.slice(0, 2)]))
+    manifest = json.loads((folder / "dataset/manifest.json").read_text("utf-8"))
+    write_json(folder / "dataset/manifest.json", {**manifest, "seed": 4711})
+    page = write_report(folder).read_text("utf-8")
+    assert "33 samples (31 different ones) of 600 selectable documents, drawn by a hash of their ids" in page
+    assert "and the seed 4711" in page
+    assert "top (best rank, 12)" in page
+
+
+def test_samples_of_an_earlier_version_have_no_draw(tmp_path):
+    folder = make_run(tmp_path / "r", documents=600)
+    samples = read_table(folder / "samples.parquet").drop_columns(["uniform", "factor"])
+    write_table(folder / "samples.parquet", samples)
+    numbers, _ = viewer_data(write_report(folder).read_text("utf-8"))
+    assert set(numbers["docs"]["uniform"]) == {None}
 
 
 def test_figures_are_sound_xml_with_png_and_csv_beside_them(nasty):
@@ -171,29 +247,13 @@ def test_an_empty_run_folder_gives_a_page_that_says_not_run(tmp_path):
 
 
 def test_a_page_of_huge_documents_stays_below_the_limit(tmp_path):
-    folder = make_run(tmp_path / "r", documents=300, text="&" * 400_000)
-    assert write_report(folder).stat().st_size < 15_000_000
-
-
-SAMPLE = {"rank_low": 0.03, "rank_high": 0.032, "expected": 1.21, "copies": 2, "domain": "web", "merged": 0.2}
-
-
-def test_the_reason_is_told_in_words():
-    text = " ".join(why(SAMPLE, cut=0.084, floor=0.0005))
-    assert (
-        "Rank 0.0310 is inside the window 0..0.0840 of domain web → expected 1.21 copies → drawn 2." in text
-    )
-    assert "1 certain, one more had a chance of 21 % and came" in text
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "words"),
-    [
-        (0.2, 0.3, "is outside the window 0..0.0840 of domain web, where only the floor ε = 0.0005 remains"),
-        (0.08, 0.09, "lies across the edge of the window"),
-        (None, None, "It has no rank"),
-    ],
-)
-def test_every_place_of_a_rank_has_its_words(low, high, words):
-    sample = {**SAMPLE, "rank_low": low, "rank_high": high, "copies": 0, "expected": 0.0005}
-    assert words in " ".join(why(sample, cut=0.084, floor=0.0005))
+    """Every & takes six bytes; what is cut off is counted."""
+    folder = make_run(tmp_path / "r", documents=300, text="&" * 5_000)
+    samples = read_table(folder / "samples.parquet")
+    write_table(folder / "samples.parquet", pa.concat_tables([samples] * 80))
+    page = write_report(folder)
+    assert page.stat().st_size < 15_000_000
+    numbers, texts = viewer_data(page.read_text("utf-8"))
+    assert len(texts) == 80 * len(samples) > 5000
+    assert {len(t) for t in texts} == {5_000 - numbers["docs"]["more"][0]}
+    assert 50 < len(texts[0]) < 4000

@@ -8,6 +8,7 @@ from quadmix.report import trials
 from quadmix.report.html import Gallery, Html, join, not_run, note, section, show, table, tag
 from quadmix.report.ladder import ladder, losses_table, measured_table
 from quadmix.report.load import RunFiles
+from quadmix.report.origins import COMPARISON, CONFIRM
 from quadmix.report.plots import trim
 from quadmix.report.text import clean, count, esc, interval, num, short
 from quadmix.report.verdict import beats, plain_reason
@@ -26,7 +27,9 @@ def baselines(files: RunFiles, gallery: Gallery) -> Html:
         parts.append(not_run("the confirmation"))
     else:
         parts += _confirmation(files.confirmation, gallery)
-    return section("baselines", "Is it better?", *parts)
+    own = COMPARISON if files.comparison else ()
+    own += CONFIRM if files.confirmation else ()
+    return section("baselines", "Is it better?", *parts, source=own)
 
 
 def _cost(comparison: Comparison) -> str:
@@ -49,12 +52,20 @@ def _comparison(files: RunFiles, comparison: Comparison, gallery: Gallery) -> li
     )
     return [
         note(intro),
-        show(gallery, trials.dots(comparison.measured, comparison.chosen, "comparison")),
+        show(gallery, trials.dots(comparison.measured, comparison.chosen, "comparison", source=COMPARISON)),
         measured_table(
-            comparison.measured, comparison.against, comparison.chosen, predicted=comparison.predicted
+            comparison.measured,
+            comparison.against,
+            comparison.chosen,
+            predicted=comparison.predicted,
+            source=COMPARISON,
         ),
-        losses_table("Measured loss per target, bits per byte", comparison.measured, "losses"),
-        losses_table("Held-out loss per domain, bits per byte", comparison.measured, "heldout"),
+        losses_table(
+            "Measured loss per target, bits per byte", comparison.measured, "losses", source=COMPARISON
+        ),
+        losses_table(
+            "Held-out loss per domain, bits per byte", comparison.measured, "heldout", source=COMPARISON
+        ),
     ]
 
 
@@ -64,13 +75,15 @@ def _confirmation(confirmation: Confirmation, gallery: Gallery) -> list[Html]:
         state = f"Measured in the run {confirmation.source}, on its own corpus: {state.lower()}"
     parts = [note(f"{state}; best measured: {confirmation.winner}. {plain_reason(confirmation)}")]
     if confirmation.measured:
-        parts.append(show(gallery, trials.dots(confirmation.measured, confirmation.winner, "confirmation")))
+        picture = trials.dots(confirmation.measured, confirmation.winner, "confirmation", source=CONFIRM)
+        parts.append(show(gallery, picture))
     parts.append(
         _tried(confirmation)
         if confirmation.confirmed
         else note("The table of all that was tried stands under the verdict.", "absent")
     )
-    return [*parts, losses_table("Fresh proxies: loss per target", confirmation.measured, "losses")]
+    losses = losses_table("Fresh proxies: loss per target", confirmation.measured, "losses", source=CONFIRM)
+    return [*parts, losses]
 
 
 def refusal(files: RunFiles) -> Html:
@@ -108,7 +121,7 @@ def _tried(confirmation: Confirmation) -> Html:
         "Fresh proxies, bits per byte (lower is better). Differences are paired over common seeds, "
         "their intervals hold for all candidates together"
     )
-    return table(headers, rows, caption=caption)
+    return table(headers, rows, caption=caption, source=CONFIRM)
 
 
 def _standings(confirmation: Confirmation) -> list[tuple[str, str, str]]:

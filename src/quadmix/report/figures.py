@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from quadmix.report.origins import DATASET, SELECTION
 from quadmix.report.plots import ACCENT, GREY, INK, LIGHT, RED, Picture, Words, grid, grid_size, picture, trim
 from quadmix.report.selection import Table
 from quadmix.report.text import clean, num, percent, sig
@@ -15,6 +16,7 @@ from quadmix.types import DatasetManifest, DomainTokens, Floats, Theta
 
 SHOWN_DOMAINS = 24
 AGREEMENT_ROWS = 100_000
+SHOWN_PAIRS = 15
 BINS = 36
 
 
@@ -59,6 +61,7 @@ def domain_tokens(dataset: DatasetManifest) -> Picture:
         caption="Tokens per domain before and after; right: how much a domain grew or shrank.",
         alt=f"Bars of token shares for {len(shown)} domains. {clean(most[0].domain)} grew most, "
         f"from {percent(most[1])} to {percent(most[2])}.",
+        source=DATASET,
     )
     columns = ("domain", "documents_in", "tokens_in", "documents_out", "unique_tokens", "tokens_out",
                "expected_tokens", "share_before", "share_after", "ratio")  # fmt: skip
@@ -145,6 +148,7 @@ def sampling_curves(table: Table, theta: Theta | None) -> Picture:
         "density; dashed: the cut ω. Beyond the cut only the floor ε remains.",
         alt=f"{len(shown)} panels, one per domain: expected copies fall from up to 2 at the best rank to 1 "
         "at the cut and to the floor beyond it; drawn means lie on the line.",
+        source=SELECTION,
     )
     columns = ("domain", "rank_from", "rank_to", "documents", "mean_expected", "mean_drawn")
     flat = [row for place in places for row in data[place]]
@@ -195,6 +199,7 @@ def criterion_histograms(table: Table) -> Picture:
         caption="Each criterion in the pool (grey) and in the dataset (line), weighted by tokens and copies; "
         "scores as delivered, the outer 0.2 % gathered in the end bins.",
         alt=f"Histograms of {len(table.criteria)} criteria before and after selection.",
+        source=SELECTION,
     )
     columns = ("criterion", "score_from", "score_to", "share_before", "share_after")
     return picture(words, grid_size(len(shapes), 3, 2.2), draw, columns=columns, rows=data)
@@ -219,12 +224,22 @@ def _quantiles(values: Floats, weights: Floats) -> Floats:
     return values[keep][order][np.searchsorted(mass, np.array([0.1, 0.5, 0.9]) * mass[-1])]
 
 
-def heat(axis: Any, matrix: Floats, *, names: Sequence[Sequence[str]], limits: tuple[float, float]) -> None:
-    """Draw a matrix with its numbers in the cells. names: of the rows, of the columns."""
+def heat(
+    axis: Any,
+    matrix: Floats,
+    *,
+    names: Sequence[Sequence[str]],
+    limits: tuple[float, float],
+    width: int = 16,
+) -> None:
+    """Draw a matrix with its numbers in the cells.
+
+    names: of the rows, of the columns. width: to which those of the columns are cut.
+    """
     colours = "Blues" if limits[0] >= 0 else "RdBu"
     axis.imshow(matrix, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto")
     axis.set_yticks(range(len(names[0])), [trim(clean(n)) for n in names[0]])
-    axis.set_xticks(range(len(names[1])), [trim(clean(n), 16) for n in names[1]], rotation=30, ha="right")
+    axis.set_xticks(range(len(names[1])), [trim(clean(n), width) for n in names[1]], rotation=30, ha="right")
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
     for (row, column), value in np.ndenumerate(matrix):
@@ -233,8 +248,13 @@ def heat(axis: Any, matrix: Floats, *, names: Sequence[Sequence[str]], limits: t
                   color="white" if dark else INK)  # fmt: skip
 
 
-def weights_heat(theta: Theta, domains: tuple[str, ...], criteria: tuple[str, ...]) -> Picture:
-    """Weights of the criteria in the merged score of every domain (rows sum to 1)."""
+def weights_heat(
+    theta: Theta, domains: tuple[str, ...], criteria: tuple[str, ...], source: tuple[str, ...]
+) -> Picture:
+    """Weights of the criteria in the merged score of every domain (rows sum to 1).
+
+    source: the file that θ comes from.
+    """
     shown = range(min(len(domains), 2 * SHOWN_DOMAINS))
 
     def draw(figure: Any) -> None:
@@ -245,6 +265,7 @@ def weights_heat(theta: Theta, domains: tuple[str, ...], criteria: tuple[str, ..
         name="merge-weights",
         caption="Weight α of every criterion in the merged score of a domain; each row sums to 1.",
         alt=f"Heat map of {len(domains)} domains by {len(criteria)} criteria.",
+        source=source,
     )
     rows = [(d, *map(float, theta.weights[i])) for i, d in enumerate(domains)]
     size = (2.6 + 1.15 * len(criteria), 1.1 + 0.3 * len(shown))
@@ -266,26 +287,46 @@ def spearman_matrix(scores: Floats) -> Floats:
 
 
 def agreement(table: Table) -> Picture:
-    """Spearman correlation of the criteria, over all documents and inside every domain."""
+    """Spearman correlation of every pair of criteria, over all documents and inside every domain."""
     step = max(1, len(table.tokens) // AGREEMENT_ROWS)
     scores, domain = table.scores[::step].astype(np.float64), table.domain[::step]
-    overall = spearman_matrix(scores)
     pairs = [(i, j) for i in range(len(table.criteria)) for j in range(i + 1, len(table.criteria))]
-    rows: list[tuple[object, ...]] = []
-    for place, name in [(-1, "all domains"), *enumerate(table.domains)]:
-        matrix = overall if place < 0 else spearman_matrix(scores[domain == place])
-        rows += [(name, table.criteria[i], table.criteria[j], float(matrix[i, j])) for i, j in pairs]
+    sizes = np.bincount(domain, minlength=len(table.domains))
+    places = [int(m) for m in np.argsort(-sizes, kind="stable")]
+    parts = [spearman_matrix(scores), *(spearman_matrix(scores[domain == m]) for m in places)]
+    matrix = np.array([[part[i, j] for i, j in pairs] for part in parts]).reshape(len(parts), len(pairs))
+    names = ["all domains", *(table.domains[m] for m in places)]
+    shown = _most_different(matrix)
 
     def draw(figure: Any) -> None:
-        names = (list(table.criteria), list(table.criteria))
-        heat(figure.subplots(), overall, names=names, limits=(-1.0, 1.0))
+        columns = [" · ".join(trim(clean(table.criteria[n]), 14) for n in pairs[k]) for k in shown]
+        rows = [names[k] for k in range(min(len(names), SHOWN_DOMAINS + 1))]
+        axis = figure.subplots()
+        heat(axis, matrix[: len(rows), shown], names=(rows, columns), limits=(-1.0, 1.0), width=32)
+        axis.axhline(0.5, color=INK, lw=1.2)
 
+    chosen = "" if len(shown) == len(pairs) else f" The {len(shown)} pairs that differ most between domains."
     words = Words(
         name="criterion-agreement",
-        caption="Spearman correlation of the criteria over all documents; the table has it per domain, "
-        "where it can differ much.",
-        alt=f"Matrix of rank correlations of {len(table.criteria)} criteria.",
+        caption="Spearman correlation of each pair of criteria, over all documents (first row) and inside "
+        f"each domain: 1 = they order documents alike, 0 = they know nothing of each other.{chosen} "
+        "Documents on which criteria disagree are in the viewer below, under the sample “disagree”.",
+        alt=f"Heat map of rank correlations: {len(pairs)} pairs of criteria, over all documents and in "
+        f"{len(places)} domains.",
+        source=SELECTION,
     )
-    size = (2.6 + 0.95 * len(table.criteria), 1.3 + 0.5 * len(table.criteria))
+    size = (3.2 + 0.75 * len(shown), 1.6 + 0.28 * min(len(names), SHOWN_DOMAINS + 1))
     columns = ("domain", "criterion", "other_criterion", "spearman")
-    return picture(words, size, draw, columns=columns, rows=rows)
+    data = [
+        (name, table.criteria[i], table.criteria[j], float(value))
+        for name, row in zip(names, matrix, strict=True)
+        for (i, j), value in zip(pairs, row, strict=True)
+    ]
+    return picture(words, size, draw, columns=columns, rows=data)
+
+
+def _most_different(matrix: Floats) -> list[int]:
+    """Return the columns to show, in order: all, or those whose values differ most between the rows."""
+    with np.errstate(invalid="ignore"):
+        spread = np.nan_to_num(np.fmax.reduce(matrix, axis=0) - np.fmin.reduce(matrix, axis=0), nan=-1.0)
+    return sorted(np.argsort(-spread, kind="stable")[:SHOWN_PAIRS].tolist())

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Sequence
 from typing import NewType
+from urllib.parse import quote
 
 from quadmix.report.plots import Picture
 from quadmix.report.text import count, esc, sig
@@ -33,14 +34,31 @@ def items(texts: Sequence[str]) -> Html:
     return Html(f"<ul>{''.join(tag('li', t) for t in texts)}</ul>") if texts else Html("")
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str, words: int = 1) -> Html:
-    """Return a table that scrolls sideways on small screens; the first `words` columns are text."""
+def origin(source: Sequence[str]) -> Html:
+    """Return the footnote that every number has: the files of the run folder it was read or counted from."""
+    links = ", ".join(f'<a href="{esc(quote(path))}">{esc(path)}</a>' for path in source)
+    return Html(f'<span class="from">from {links}</span>') if source else Html("")
+
+
+def table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    caption: str,
+    source: Sequence[str],
+    words: int = 1,
+) -> Html:
+    """Return a table that scrolls sideways on small screens; the first `words` columns are text.
+
+    source: the files of the run folder, relative to it, from which its numbers come.
+    """
     head = "".join(f'<th scope="col"{_numeric(i, words)}>{esc(h)}</th>' for i, h in enumerate(headers))
     body = "".join(f"<tr>{_cells(row, words)}</tr>" for row in rows[:ROWS])
     rest = f" The first {ROWS} of {count(len(rows))} rows; all are in the CSV." if len(rows) > ROWS else ""
     return Html(
         f'<div class="scroll" tabindex="0" role="region" aria-label="{esc(caption)}"><table>'
-        f"<caption>{esc(caption)}.{rest}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<caption>{esc(caption)}.{rest} {origin(source)}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
@@ -66,10 +84,10 @@ def figure(picture: Picture) -> Html:
     )
     rows = [[_plain(c) for c in row] for row in picture.rows]
     words = next((i for i, c in enumerate(picture.rows[0]) if not isinstance(c, str)), 1) if rows else 1
-    data_table = table(picture.columns, rows, caption=picture.name, words=words)
+    data_table = table(picture.columns, rows, caption=picture.name, words=words, source=picture.source)
     return Html(
         f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{esc(picture.alt)}">'
-        f"<figcaption>{esc(picture.caption)} <span>{links}</span></figcaption>"
+        f"<figcaption>{esc(picture.caption)} <span>{links}</span> {origin(picture.source)}</figcaption>"
         f"{details('Data of this figure', data_table)}</figure>"
     )
 
@@ -88,14 +106,23 @@ def _plain(cell: object) -> str:
     return sig(cell, 5) if isinstance(cell, float) else str(cell)
 
 
-def section(anchor: str, title: str, *body: Html) -> Html:
-    """Return a section with a heading that the navigation links to."""
+def section(anchor: str, title: str, *body: Html, source: Sequence[str]) -> Html:
+    """Return a section with a heading that the navigation links to.
+
+    source: the files from which the numbers in its running text come.
+    """
+    footnote = f'<p class="origin">Text of this section {origin(source)}.</p>' if source else ""
     return Html(
         f'<section id="{anchor}" aria-labelledby="{anchor}-h"><h2 id="{anchor}-h">{esc(title)}</h2>'
-        f"{join(*body)}</section>"
+        f"{join(*body)}{footnote}</section>"
     )
 
 
 def not_run(what: str) -> Html:
     """Return the line that stands in for a stage without files."""
     return note(f"Not run: {what}.", "absent")
+
+
+def absent(anchor: str, title: str, what: str) -> Html:
+    """Return the section of a stage that has written nothing yet."""
+    return section(anchor, title, not_run(what), source=())

@@ -11,6 +11,7 @@ from quadmix.report import ladder_figures as figures
 from quadmix.report import trials
 from quadmix.report.html import Gallery, Html, details, items, join, note, show, table, tag
 from quadmix.report.ladder_figures import MEANS, Group, Task, beyond_chance, ranked, shown, survives, tasks_of
+from quadmix.report.origins import COMPARISON
 from quadmix.report.text import count, interval, label_name, num, percent, short, sig
 from quadmix.types import Comparison, Measured, Paired, Rung, Transfer
 
@@ -90,7 +91,10 @@ def _overlaps(comparison: Comparison) -> list[Html]:
         "Documents that share 13 words in a row with them may have been learnt by heart."
     )
     caption = "Documents of the pool that share 13 words in a row with a target or benchmark"
-    return [_warning([text]), details(caption, table(["task", "documents"], rows, caption=caption))]
+    return [
+        _warning([text]),
+        details(caption, table(["task", "documents"], rows, caption=caption, source=COMPARISON)),
+    ]
 
 
 def _warning(texts: Sequence[str]) -> Html:
@@ -118,7 +122,7 @@ def _overview(comparison: Comparison) -> Html:
                "seeds", f"beaten by {own}", f"better than {own}", "hardest to beat", f"{own} − it",
                "interval"]  # fmt: skip
     caption = "The ladder; beaten and better count only what is beyond its interval"
-    return table(headers, rows, caption=caption)
+    return table(headers, rows, caption=caption, source=COMPARISON)
 
 
 # --------------------------------------------------------------------------- one rung
@@ -134,14 +138,20 @@ def _rung(comparison: Comparison, rung: Rung, gallery: Gallery, *, place: int) -
     parts.append(show(gallery, figures.forest(rung, chosen, f"forest{end}", level)))
     predicted = {} if place else comparison.predicted
     parts += [
-        show(gallery, trials.dots(rung.measured, chosen, f"comparison{end}", bars=bars)),
-        measured_table(rung.measured, rung.against, chosen, predicted=predicted, level=level),
+        show(gallery, trials.dots(rung.measured, chosen, f"comparison{end}", bars=bars, source=COMPARISON)),
+        measured_table(
+            rung.measured, rung.against, chosen, predicted=predicted, level=level, source=COMPARISON
+        ),
         *_left_out(rung),
     ]
     if not rung.scores:
         parts += [
-            losses_table("Measured loss per target, bits per byte", rung.measured, "losses"),
-            losses_table("Held-out loss per domain, bits per byte", rung.measured, "heldout"),
+            losses_table(
+                "Measured loss per target, bits per byte", rung.measured, "losses", source=COMPARISON
+            ),
+            losses_table(
+                "Held-out loss per domain, bits per byte", rung.measured, "heldout", source=COMPARISON
+            ),
         ]
     for group in figures.GROUPS:
         open_here = not place and group.key in ("targets", "accuracy")
@@ -177,7 +187,7 @@ def _left_out(rung: Rung) -> list[Html]:
 
 def measured_table(
     measured: Sequence[Measured], against: Sequence[Paired], chosen: str, *,
-    predicted: dict[str, float], level: float = 0.95,
+    predicted: dict[str, float], source: Sequence[str], level: float = 0.95,
 ) -> Html:  # fmt: skip
     """Return the selectors by measured loss with their paired differences to the chosen one."""
     pairs = {p.control: p for p in against if p.label == chosen}
@@ -197,10 +207,11 @@ def measured_table(
     headers = ["selector", "selected tokens", "unique tokens", "epochs", "predicted", "measured",
                f"{figures.level_name(level)} interval", f"{name} − it",
                f"{figures.level_name(level)} interval", f"by {name}"]  # fmt: skip
-    return table(headers, rows, caption="Selectors by measured loss (lower is better), paired differences")
+    caption = "Selectors by measured loss (lower is better), paired differences"
+    return table(headers, rows, caption=caption, source=source)
 
 
-def losses_table(caption: str, measured: Sequence[Measured], which: str) -> Html:
+def losses_table(caption: str, measured: Sequence[Measured], which: str, *, source: Sequence[str]) -> Html:
     """Return a fold with the means per target (`losses`) or domain (`heldout`) of every selector."""
     ordered = sorted(measured, key=lambda m: m.mean)
     losses: list[dict[str, float]] = [m.losses if which == "losses" else m.heldout for m in ordered]
@@ -209,7 +220,8 @@ def losses_table(caption: str, measured: Sequence[Measured], which: str) -> Html
         return Html("")
     rows = [[n, *(num(row.get(n)) for row in losses)] for n in names]
     what = "target" if which == "losses" else "domain"
-    return details(caption, table([what, *(label_name(m.label) for m in ordered)], rows, caption=caption))
+    headers = [what, *(label_name(m.label) for m in ordered)]
+    return details(caption, table(headers, rows, caption=caption, source=source))
 
 
 # --------------------------------------------------------------------------- every task
@@ -275,7 +287,7 @@ def _scores_table(group: Group, tasks: Sequence[Task], labels: Sequence[str]) ->
     headers = [_what(group), *(["chance"] if chance else []), *map(label_name, labels)]
     caption = f"{group.title}: means over seeds; macro: mean of tasks, micro: mean of items"
     caption += f"; {GUESS} not beyond chance" if chance else ""
-    return table(headers, rows, caption=caption)
+    return table(headers, rows, caption=caption, source=COMPARISON)
 
 
 def _what(group: Group) -> str:
@@ -307,7 +319,7 @@ def _differences_table(
     )
     return details(
         f"{group.title}: differences, marked where they survive the correction",
-        table([_what(group), *map(label_name, controls)], rows, caption=caption),
+        table([_what(group), *map(label_name, controls)], rows, caption=caption, source=COMPARISON),
     )
 
 
@@ -376,7 +388,8 @@ def _transfers(transfers: Sequence[Transfer]) -> Html:
     ]  # fmt: skip
     headers = ["rungs", "selectors", "Spearman", "interval", "ceiling by seed noise", "decided pairs alike",
                "decided pairs", "all pairs alike"]  # fmt: skip
-    return table(headers, rows, caption="How well one rung orders the selectors as another does")
+    caption = "How well one rung orders the selectors as another does"
+    return table(headers, rows, caption=caption, source=COMPARISON)
 
 
 def _ranks(comparison: Comparison) -> Html:
@@ -397,4 +410,5 @@ def _ranks(comparison: Comparison) -> Html:
         "Rank of every selector (1 = lowest loss) with its mean loss, per rung; neighbours whose intervals "
         "overlap may as well stand the other way round"
     )
-    return table(["selector", *(r.name for r in comparison.rungs)], rows, caption=caption)
+    headers = ["selector", *(r.name for r in comparison.rungs)]
+    return table(headers, rows, caption=caption, source=COMPARISON)

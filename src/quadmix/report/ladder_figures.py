@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from quadmix.report.origins import COMPARISON
 from quadmix.report.plots import ACCENT, GREY, INK, LIGHT, ORANGE, RED, Picture, Words, grid, picture, trim
 from quadmix.report.text import clean, label_name, num, percent
 from quadmix.types import Comparison, Floats, Measured, Paired, Rung, TaskDifference, TaskScore, Transfer
@@ -181,6 +182,7 @@ def forest(rung: Rung, chosen: str, name: str, level: float) -> Picture | None:
         "are missed by these seeds more than one time in five; dashed: the same, said before training.",
         alt=f"{len(pairs)} differences; {own} is better than {sum(p.high < 0 for p in pairs)} selectors "
         f"beyond the interval and worse than {sum(p.low > 0 for p in pairs)}.",
+        source=COMPARISON,
     )
     columns = ("selector", "difference", "low", "high", "standard_error", "seeds")
     rows = [(p.control, p.difference, p.low, p.high, p.stderr, p.pairs) for p in pairs]
@@ -224,6 +226,7 @@ def task_dots(rung: Rung, chosen: str, group: Group, name: str, level: float) ->
         f"seeds and items; small dots: single seeds. Filled: {own}, and what differs from it after Holm's "
         f"correction over the tasks; hollow: not shown to differ.{chance}{rest}",
         alt=f"{len(panels)} panels of {len(labels)} selectors. " + "; ".join(_best(t) for t in panels) + ".",
+        source=COMPARISON,
     )
     columns_of_data = (
         "task", "metric", "selector", "mean", "low", "high", "chance", "items", "chosen_minus_it",
@@ -327,6 +330,7 @@ def transfer(found: Transfer, comparison: Comparison, name: str) -> Picture | No
         + (" Small dots: random θ." if len(named) < len(points) else ""),
         alt=f"{len(points)} selectors; rank correlation {num(found.spearman, 2)} between "
         f"{clean(found.small)} and {clean(found.large)}.",
+        source=COMPARISON,
     )
     columns = ("selector", "small_mean", "small_low", "small_high", "large_mean", "large_low", "large_high")
     rows = [(label, x, *_ends(small, label), y, *_ends(large, label)) for label, x, y in points]

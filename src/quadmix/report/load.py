@@ -1,6 +1,6 @@
 """A run folder -> the values the page shows; what a stage has not written yet is None or empty.
 
-This and `selection` are the only places of this room that touch the run folder.
+This, `records` and `selection` are the only places of this room that touch the run folder.
 """
 
 from dataclasses import dataclass, field
@@ -12,6 +12,7 @@ from quadmix.errors import InputError, RecipeError
 from quadmix.io.atomic import read_json, read_table, read_text, read_value
 from quadmix.io.trials import read_trials
 from quadmix.recipe import Recipe, load_recipe
+from quadmix.report.records import Records, load_records
 from quadmix.report.selection import Table, load_table
 from quadmix.types import (
     Batch,
@@ -49,7 +50,8 @@ class PlannedBatch:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RunFiles:
     """Everything the page reads. theta: the parameters that were applied, or else the confirmed or
-    proposed ones, whose cutoffs may have been scaled afterwards to meet the budget."""
+    proposed ones, whose cutoffs may have been scaled afterwards to meet the budget. theta_file: where that
+    θ stands, "" if there is none."""
 
     folder: Path
     identity: dict[str, Any]
@@ -67,7 +69,9 @@ class RunFiles:
     samples: tuple[dict[str, Any], ...]
     domains: tuple[str, ...]
     theta: Theta | None
+    theta_file: str
     notes: tuple[str, ...]
+    records: Records
 
 
 def load_run(run_folder: str | Path) -> RunFiles:
@@ -80,6 +84,7 @@ def load_run(run_folder: str | Path) -> RunFiles:
     proposal = _proposal(folder / "search/proposal.json")
     confirmation = _value(folder / "search/confirm.json", Confirmation)
     proposed = proposal.candidates[0].theta if proposal and proposal.candidates else None
+    theta, theta_file = _theta(_value(folder / "theta.json", Theta), confirmation, proposed)
     domains = tuple(d.domain for d in dataset.domains) if dataset else ()
     table = load_table(folder)
     comparison = _value(folder / "evaluate/comparison.json", Comparison)
@@ -99,9 +104,22 @@ def load_run(run_folder: str | Path) -> RunFiles:
         table=table,
         samples=_samples(folder / "samples.parquet"),
         domains=table.domains if table else domains,
-        theta=_value(folder / "theta.json", Theta) or (confirmation.theta if confirmation else proposed),
+        theta=theta,
+        theta_file=theta_file,
         notes=notes,
+        records=load_records(folder),
     )
+
+
+def _theta(
+    applied: Theta | None, confirmation: Confirmation | None, proposed: Theta | None
+) -> tuple[Theta | None, str]:
+    """Return the θ that says most about the dataset, and the file it stands in."""
+    if applied is not None:
+        return applied, "theta.json"
+    if confirmation is not None:
+        return confirmation.theta, "search/confirm.json"
+    return (proposed, "search/proposal.json") if proposed is not None else (None, "")
 
 
 def _value(path: Path, cls: type[T]) -> T | None:

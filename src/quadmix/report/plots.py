@@ -37,7 +37,8 @@ STYLE = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A rendered figure: file name stem, caption, text alternative, bytes, and the data behind it."""
+    """A rendered figure: file name stem, caption, text alternative, bytes, the data behind it and the files
+    of the run folder that the data comes from."""
 
     name: str
     caption: str
@@ -46,15 +47,17 @@ class Picture:
     png: bytes
     columns: tuple[str, ...]
     rows: tuple[tuple[object, ...], ...]
+    source: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
-    """What a figure is called and says to someone who does not see it."""
+    """What a figure is called, says to someone who does not see it, and the files its data comes from."""
 
     name: str
     caption: str
     alt: str
+    source: tuple[str, ...]
 
 
 def picture(
@@ -90,6 +93,7 @@ def picture(
         png=png.getvalue(),
         columns=tuple(columns),
         rows=tuple(tuple(r) for r in rows),
+        source=words.source,
     )
 
 

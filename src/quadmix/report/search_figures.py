@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from quadmix.report.origins import PROPOSAL
 from quadmix.report.plots import ACCENT, GREY, INK, LIGHT, ORANGE, RED, Picture, Words, picture, trim
 from quadmix.report.search_facts import Shot, group_name, known
 from quadmix.report.text import clean, num, percent
@@ -51,6 +52,7 @@ def progress(shots: Sequence[Shot], noise_sd: float) -> Picture | None:
         f"{noise}. The named recipes are part of the first batch.",
         alt=f"{len(shots)} trials; the least, {num(least.measured)}, is number {least.place}, "
         f"{clean(least.label)}.",
+        source=PROPOSAL,
     )
     columns = ("trial", "trial_id", "batch", "label", "measured", "running_best")
     rows = [
@@ -104,6 +106,7 @@ def learning(curve: LearningCurve, noise_sd: float) -> Picture | None:
         caption="Error of the objective on trials that the surrogate had not seen, learnt from fewer and "
         "fewer trials (the member with the most weight). The noise of one trial is the floor of this error.",
         alt="; ".join(f"{p.trials} trials: {num(p.rmse)}" for p in points) + ".",
+        source=PROPOSAL,
     )
     rows = [("measured", p.trials, p.rmse, p.r2) for p in points]
     if curve.forecast:
@@ -147,6 +150,7 @@ def effect_bars(effects: Sequence[Effect], noise_sd: float) -> Picture | None:
             f"{clean(group_name(e.group, e.domain))}: range {num(e.range)}, difference "
             f"{num(e.difference, sign=True)}" for e in shown[:5]
         ) + ".",
+        source=PROPOSAL,
     )  # fmt: skip
     columns = ("group", "domain", "range", "difference", "low", "high", "flat")
     rows = [(e.group, e.domain, e.range, e.difference, e.low, e.high, e.flat) for e in effects]
@@ -182,6 +186,7 @@ def shares(candidates: Sequence[Candidate], named: Sequence[str]) -> Picture | N
         caption="Expected share of the tokens per domain under the candidates; the table has all of them.",
         alt="; ".join(f"{clean(c.name)}: {clean(most)} {percent(c.shares.get(most, 0.0))}" for c in shown)
         + ".",
+        source=PROPOSAL,
     )
     rows = [(d, *(c.shares.get(d, 0.0) for c in stored)) for d in domains]
     size = (10.4, 0.9 + (0.12 + 0.13 * len(shown)) * len(top))

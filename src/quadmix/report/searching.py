@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from quadmix.report import search_figures, trials
-from quadmix.report.html import Gallery, Html, details, items, join, not_run, note, section, show, table, tag
+from quadmix.report.html import Gallery, Html, absent, details, items, join, note, section, show, table, tag
 from quadmix.report.load import RunFiles
+from quadmix.report.origins import BATCHES, CONFIRM, PROPOSAL, TRIALS
 from quadmix.report.search_facts import (
     CONTROL,
     EVERY,
@@ -48,7 +49,7 @@ def search(files: RunFiles, gallery: Gallery) -> Html:
     title = "How did the search go?"
     proposal = files.proposal
     if proposal is None:
-        return section("search", title, not_run("the search"))
+        return absent("search", title, "the search")
     used = f"{count(proposal.trials_used)} trials were used, {count(len(proposal.trials_excluded))} left out."
     best = f" Least measured objective of a trial: {num(proposal.best_observed)}."
     return section(
@@ -61,6 +62,7 @@ def search(files: RunFiles, gallery: Gallery) -> Html:
         tag("h3", "Candidates"),
         _candidates(files, proposal),
         note(optimism_sentence(proposal.optimism)),
+        source=PROPOSAL + (BATCHES if files.planned else ()),
     )
 
 
@@ -83,7 +85,8 @@ def _batches(files: RunFiles, proposal: Proposal) -> Html:
     caption = (
         "Batches of the search, bits per byte; the improvement is the surrogate's expectation beforehand"
     )
-    return table(headers, rows, caption=caption) if rows else Html("")
+    source = BATCHES if files.planned else PROPOSAL
+    return table(headers, rows, caption=caption, source=source) if rows else Html("")
 
 
 def _candidates(files: RunFiles, proposal: Proposal) -> Html:
@@ -116,7 +119,8 @@ def _candidates(files: RunFiles, proposal: Proposal) -> Html:
             "The confirmation trained models of another kind than the search's proxies: compare differences "
         )
         said.append(note(text + "between candidates, not the levels of the two columns.", "absent"))
-    return join(table(headers, rows, caption=caption), *said)
+    source = PROPOSAL + (CONFIRM if files.confirmation else ())
+    return join(table(headers, rows, caption=caption, source=source), *said)
 
 
 # --------------------------------------------------------------------------- can I trust the search?
@@ -125,7 +129,7 @@ def surrogate(files: RunFiles, gallery: Gallery) -> Html:
     title = "Can the surrogate be trusted?"
     proposal = files.proposal
     if proposal is None:
-        return section("surrogate", title, not_run("the search"))
+        return absent("surrogate", title, "the search")
     shown = steering(proposal)
     pictured = [r for r in shown if r.parity]
     others = [r for r in proposal.diagnostics if r not in shown]
@@ -143,7 +147,7 @@ def surrogate(files: RunFiles, gallery: Gallery) -> Html:
         parts.append(tag("h3", "What would more trials buy?"))
         parts.append(note(learning_sentence(proposal.learning, proposal.noise_sd)))
         parts.append(show(gallery, search_figures.learning(proposal.learning, proposal.noise_sd)))
-    return section("surrogate", title, *parts)
+    return section("surrogate", title, *parts, source=PROPOSAL)
 
 
 def _quality(reports: Sequence[SurrogateReport], caption: str) -> Html:
@@ -162,8 +166,9 @@ def _quality(reports: Sequence[SurrogateReport], caption: str) -> Html:
     headers = ["target", "Spearman", "95 % interval", "R²", "RMSE", "noise s.d.", "spread s.d.", "regret@1",
                "regret@5", "bias in best 10 %", "pairs right", "inside 90 %"]  # fmt: skip
     if len(names) == 1:
-        return table(headers, rows, caption=f"{caption} ({next(iter(names))})")
-    return table([headers[0], "surrogate", *headers[1:]], rows, caption=caption, words=2)
+        return table(headers, rows, caption=f"{caption} ({next(iter(names))})", source=PROPOSAL)
+    headers = [headers[0], "surrogate", *headers[1:]]
+    return table(headers, rows, caption=caption, words=2, source=PROPOSAL)
 
 
 def _members(reports: Sequence[SurrogateReport]) -> Html:
@@ -173,7 +178,7 @@ def _members(reports: Sequence[SurrogateReport]) -> Html:
         return Html("")
     names = sorted({n for r in weighed for n in r.members})
     rows = [[r.target, *(percent(r.members.get(n, 0.0), 0) for n in names)] for r in weighed]
-    return table(["target", *names], rows, caption="Weights of the surrogate's members")
+    return table(["target", *names], rows, caption="Weights of the surrogate's members", source=PROPOSAL)
 
 
 # --------------------------------------------------------------------------- what drives the result?
@@ -182,7 +187,7 @@ def drivers(files: RunFiles, gallery: Gallery) -> Html:
     title = "What drives the result?"
     proposal = files.proposal
     if proposal is None:
-        return section("drivers", title, not_run("the search"))
+        return absent("drivers", title, "the search")
     parts: list[Html] = []
     winner = files.confirmation.winner if files.confirmation else STAR
     if proposal.effects:
@@ -194,7 +199,7 @@ def drivers(files: RunFiles, gallery: Gallery) -> Html:
     picture = search_figures.shares(proposal.candidates, [*dict.fromkeys([STAR, CONTROL, PUBLISHED, winner])])
     parts.append(tag("h3", "Shares of the domains"))
     parts.append(show(gallery, picture) or note("Not stored in this run.", "absent"))
-    return section("drivers", title, *parts)
+    return section("drivers", title, *parts, source=PROPOSAL)
 
 
 def _differences(proposal: Proposal, domains: Sequence[str], winner: str) -> list[Html]:
@@ -221,7 +226,7 @@ def _differences(proposal: Proposal, domains: Sequence[str], winner: str) -> lis
     if criteria := _criteria(proposal, names):
         caption += f"; weights in the order {' / '.join(criteria)}"
     headers = ["group", first.name, CONTROL, "difference", "90 % interval"]
-    return [heading, table(headers, rows, caption=caption, words=3)]
+    return [heading, table(headers, rows, caption=caption, words=3, source=PROPOSAL)]
 
 
 def _order(proposal: Proposal) -> tuple[str, ...]:
@@ -296,7 +301,7 @@ def _trained(files: RunFiles) -> str:
 def swarm(files: RunFiles, gallery: Gallery) -> Html:
     """Losses of the swarm, failed trials by name, training curves."""
     if not files.trials:
-        return section("swarm", "The swarm", not_run("no proxies have been trained"))
+        return absent("swarm", "The swarm", "no proxies have been trained")
     failed = failed_trials(files.trials)
     own = files.confirmation.measured if files.confirmation else ()
     winner = next((m.losses for m in own if files.confirmation and m.label == files.confirmation.winner), {})
@@ -305,7 +310,10 @@ def swarm(files: RunFiles, gallery: Gallery) -> Html:
     named = {t.trial_id for t in failed}
     rows += [[name, "excluded", reason] for name, reason in excluded.items() if name not in named]
     headers = ["trial", "kind", "reason"]
-    bad = table(headers, rows, caption="Failed and excluded trials", words=3) if rows else Html("")
+    source = TRIALS + (PROPOSAL if files.proposal else ())
+    bad = Html("")
+    if rows:
+        bad = table(headers, rows, caption="Failed and excluded trials", words=3, source=source)
     return section(
         "swarm",
         "The swarm",
@@ -313,4 +321,5 @@ def swarm(files: RunFiles, gallery: Gallery) -> Html:
         show(gallery, trials.swarm_losses(files.trials, winner)),
         bad,
         show(gallery, trials.loss_curves(files.trials)),
+        source=TRIALS,
     )

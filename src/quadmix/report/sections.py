@@ -4,23 +4,29 @@ Each function takes the loaded run and the gallery, to which it adds the picture
 HTML; a section whose stage has written nothing says so.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from quadmix.report import figures
+from quadmix.report.criteria_domains import by_domain
 from quadmix.report.html import (
     Gallery,
     Html,
+    absent,
     details,
     items,
     join,
     not_run,
     note,
+    origin,
     section,
     show,
     table,
     tag,
 )
 from quadmix.report.load import RunFiles
+from quadmix.report.origins import DATASET, IDENTITY, RECIPE, SELECTION, STAGES
 from quadmix.report.selection import Table
 from quadmix.report.text import count, esc, label_name, num, percent, sig
 from quadmix.report.verdict import Verdict
@@ -34,25 +40,31 @@ def strip(result: Verdict) -> Html:
     tiles = "".join(
         f'<div class="tile {fact.tone}">'
         f'<dt><b aria-hidden="true">{SYMBOLS[fact.tone]}</b> {esc(fact.name)}</dt>'
-        f'<dd class="value">{esc(fact.value)}</dd><dd>{esc(fact.note)}</dd></div>'
+        f'<dd class="value">{esc(fact.value)}</dd><dd>{esc(fact.note)}</dd>{_from(fact.source)}</div>'
         for fact in result.facts
     )
     broken = Html("")
     if result.broken:
         broken = Html(f'<div class="broken" role="note"><h3>Broken promises</h3>{items(result.broken)}</div>')
-    return join(Html(f'<dl class="strip">{tiles}</dl>'), broken)
+    judged = Html(f'<p class="origin">{origin(result.source)}</p>') if result.source else Html("")
+    return join(judged, Html(f'<dl class="strip">{tiles}</dl>'), broken)
+
+
+def _from(source: Sequence[str]) -> Html:
+    return Html(f"<dd>{origin(source)}</dd>") if source else Html("")
 
 
 # --------------------------------------------------------------------------- what changed?
 def domains(files: RunFiles, gallery: Gallery) -> Html:
     """Tokens per domain before and after."""
     if files.dataset is None or not files.dataset.domains:
-        return section("domains", "What changed per domain?", not_run("no dataset has been written"))
+        return absent("domains", "What changed per domain?", "no dataset has been written")
     return section(
         "domains",
         "What changed per domain?",
         show(gallery, figures.domain_tokens(files.dataset)),
         _domain_table(files.dataset, _epochs(files, files.dataset)),
+        source=(),
     )
 
 
@@ -77,16 +89,17 @@ def _domain_table(dataset: DatasetManifest, epochs: float) -> Html:
         "Tokens per domain; epochs = times a chosen token is seen on average "
         f"in a training of {num(epochs, 2)} passes over the dataset"
     )
-    return table(headers, rows, caption=caption)
+    return table(headers, rows, caption=caption, source=DATASET)
 
 
 def curves(files: RunFiles, gallery: Gallery) -> Html:
     """Sampling curve per domain, expected against drawn."""
     title = "How is each domain sampled?"
     if files.table is None or not len(files.table.tokens):
-        return section("sampling", title, not_run("no selection has been made"))
+        return absent("sampling", title, "no selection has been made")
     picture = figures.sampling_curves(files.table, files.theta)
-    return section("sampling", title, show(gallery, picture), _theta_table(files), _sample(files.table))
+    parts = [show(gallery, picture), _theta_table(files), _sample(files.table)]
+    return section("sampling", title, *parts, source=SELECTION if files.table.sampled else ())
 
 
 def _sample(known: Table) -> Html:
@@ -111,71 +124,59 @@ def _theta_table(files: RunFiles) -> Html:
         cut = figures.cut_of(known, theta, place)
         rows.append([name, sig(cut), *(sig(float(p[place])) for p in numbers), *(num(v) for v in means)])
     headers = ["domain", "cut ω", "steepness λ", "exponent η", "floor ε", "scale", "expected", "drawn"]
-    return table(headers, rows, caption="Parameters of θ* as applied, and mean copies per document")
+    caption = "Parameters of θ* as applied, and mean copies per document"
+    return table(headers, rows, caption=caption, source=(files.theta_file, *SELECTION))
 
 
 def criteria(files: RunFiles, gallery: Gallery) -> Html:
     """Histograms of the criteria before and after, with quantiles."""
     title = "How did the quality scores move?"
     if files.table is None or not len(files.table.tokens):
-        return section("criteria", title, not_run("no selection has been made"))
+        return absent("criteria", title, "no selection has been made")
     rows = [
         [name, direction, *(sig(float(v)) for v in before), *(sig(float(v)) for v in after)]
         for name, direction, before, after in figures.quantile_rows(files.table)
     ]
     headers = ["criterion", "direction", "pool 10 %", "median", "90 %", "dataset 10 %", "median", "90 %"]
-    quantiles = table(headers, rows, caption="Quantiles over tokens, copies counted", words=2)
+    caption = "Quantiles over tokens, copies counted"
+    quantiles = table(headers, rows, caption=caption, words=2, source=SELECTION)
     picture = show(gallery, figures.criterion_histograms(files.table))
-    return section("criteria", title, picture, quantiles, _sample(files.table))
+    parts = [picture, quantiles, by_domain(files.table, gallery), _sample(files.table)]
+    return section("criteria", title, *parts, source=SELECTION if files.table.sampled else ())
 
 
 def weights(files: RunFiles, gallery: Gallery) -> Html:
     """Weights of the merged score and agreement of the criteria."""
     title = "What does quality mean in each domain?"
     if files.table is None or not len(files.table.tokens):
-        return section("weights", title, not_run("no selection has been made"))
+        return absent("weights", title, "no selection has been made")
     parts: list[Html] = []
     if files.theta is not None and figures.fits(files.table, files.theta):
         known = files.table
-        parts.append(show(gallery, figures.weights_heat(files.theta, known.domains, known.criteria)))
+        parts.append(
+            show(
+                gallery, figures.weights_heat(files.theta, known.domains, known.criteria, (files.theta_file,))
+            )
+        )
     if len(files.table.criteria) > 1:
         parts += [show(gallery, figures.agreement(files.table)), _sample(files.table)]
     else:
         parts.append(note("One criterion: there is nothing to weigh against each other."))
-    return section("weights", title, *parts)
+    return section("weights", title, *parts, source=SELECTION if files.table.sampled else ())
 
 
 # --------------------------------------------------------------------------- documents and run
-VIEWER = Html(
-    '<form class="filters" id="filters" role="search" aria-label="Filter documents">'
-    '<label>Sample <select id="f-stratum"></select></label>'
-    '<label>Domain <select id="f-domain"></select></label>'
-    '<label>Copies <select id="f-copies"><option value="">any</option><option value="0">0</option>'
-    '<option value="1">1</option><option value="2">2 or more</option></select></label>'
-    '<label class="wide">Text or id <input id="f-text" type="search" autocomplete="off"></label></form>'
-    '<p id="found" role="status" aria-live="polite"></p><div id="docs"></div>'
-    '<button id="more" type="button" hidden>Show more</button>'
-    "<noscript><p>The viewer needs JavaScript; samples.parquet holds the same rows.</p></noscript>"
-)
-
-
-def documents(files: RunFiles) -> Html:
-    """The viewer's frame; the documents come as data and are inserted as text."""
-    if not files.samples:
-        return section("documents", "The documents", not_run("no documents have been sampled"))
-    intro = (
-        f"{count(len(files.samples))} documents, drawn by seed in strata (not hand-picked): top, kept, near "
-        "the cut, dropped, dropped although a criterion rates them high, and those with criteria in dispute."
-    )
-    return section("documents", "The documents", note(intro), VIEWER)
-
-
 def run(files: RunFiles, result: Verdict) -> Html:
     """Stages, warnings, ledger, identity and the recipe."""
     stages = [[s.stage, num(s.seconds, 1), count(len(s.warnings))] for s in files.stages]
     total = sum(s.seconds for s in files.stages)
     parts = [
-        table(["stage", "seconds", "warnings"], stages, caption=f"Stages, {num(total, 1)} s in all")
+        table(
+            ["stage", "seconds", "warnings"],
+            stages,
+            caption=f"Stages, {num(total, 1)} s in all",
+            source=STAGES,
+        )
         if stages
         else not_run("no stage has finished"),
         tag("h3", "Warnings"),
@@ -185,14 +186,18 @@ def run(files: RunFiles, result: Verdict) -> Html:
     ]
     facts = [[f"{s.stage}.{key}", _brief(value)] for s in files.stages for key, value in s.facts.items()]
     if facts:
-        listed = table(["fact", "value"], facts, caption="Facts", words=2)
+        listed = table(["fact", "value"], facts, caption="Facts", words=2, source=STAGES)
         parts.append(details("Facts of the stages", listed))
     if files.identity:
         rows = [[key, _brief(value)] for key, value in sorted(files.identity.items())]
-        parts.append(details("Identity", table(["field", "value"], rows, caption="Identity", words=2)))
+        listed = table(["field", "value"], rows, caption="Identity", words=2, source=IDENTITY)
+        parts.append(details("Identity", listed))
     if files.recipe_text:
         parts.append(details("Recipe with every default", tag("pre", files.recipe_text)))
-    return section("run", "The run", *parts)
+    own = STAGES if files.stages else ()
+    own += DATASET if files.dataset else ()
+    own += RECIPE if files.recipe_text else ()
+    return section("run", "The run", *parts, source=own)
 
 
 def _brief(value: object) -> str:
@@ -215,4 +220,5 @@ def _ledger(dataset: DatasetManifest) -> Html:
     ]
     label = label_name(dataset.theta_label)
     digest = note(f"Dataset digest {dataset.digest}; θ: {label}; seed {dataset.seed}.")
-    return join(table(["what", "number"], rows, caption="Rows in = selected + dropped + quarantined"), digest)
+    caption = "Rows in = selected + dropped + quarantined"
+    return join(table(["what", "number"], rows, caption=caption, source=DATASET), digest)

@@ -15,9 +15,10 @@ from typing import Any
 
 import orjson
 
+# Zero-width joiners stay: scripts and emoji need them. Tags (U+E0000 on) can hide a text inside another.
 _HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\ud800-\udfff\ufffe\uffff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\ufffe\uffff\U000e0000-\U000e007f]"
 )
 MINUS = "\u2212"
 
@@ -44,11 +45,15 @@ def clean_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def json_block(element_id: str, value: Any) -> str:
-    """Return a data block that no parser can mistake for markup: <, > and & are written as \\u00XX."""
+def json_text(value: Any) -> str:
+    """Return cleaned JSON that no parser can mistake for markup: <, > and & are written as \\u00XX."""
     data = orjson.dumps(clean_json(value)).decode()
-    data = data.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-    return f'<script type="application/json" id="{element_id}">{data}</script>'
+    return data.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def json_block(element_id: str, value: Any) -> str:
+    """Return a data block for the page's script."""
+    return f'<script type="application/json" id="{element_id}">{json_text(value)}</script>'
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

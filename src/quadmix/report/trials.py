@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from quadmix.report.origins import PROPOSAL, TRIALS
 from quadmix.report.plots import ACCENT, GREY, LIGHT, RED, Picture, Words, grid, grid_size, picture, trim
 from quadmix.report.text import clean, label_name, num
 from quadmix.types import Measured, SurrogateReport, Trial
@@ -15,9 +16,17 @@ SHOWN_POINTS = 500  # more would only make the page heavy; the CSV has them all
 
 
 def dots(
-    measured: Sequence[Measured], chosen: str, name: str, *, bars: str = "95 % interval over seeds"
+    measured: Sequence[Measured],
+    chosen: str,
+    name: str,
+    *,
+    source: tuple[str, ...],
+    bars: str = "95 % interval over seeds",
 ) -> Picture:
-    """Objective of every selector: mean with interval (`bars` says which), each seed as a small dot."""
+    """Objective of every selector: mean with interval (`bars` says which), each seed as a small dot.
+
+    source: the file that `measured` comes from.
+    """
     ordered = sorted(measured, key=lambda m: m.mean)
     y = np.arange(len(ordered))[::-1]
 
@@ -44,6 +53,7 @@ def dots(
         caption=f"Large dot: mean; bar: {bars}; small dots: single seeds. "
         "Compare pairs by the table: paired differences are sharper than these bars.",
         alt=f"{len(ordered)} selectors ordered by loss; lowest is {best} at {num(ordered[0].mean)}.",
+        source=source,
     )
     rows = [(m.label, m.mean, m.low, m.high, " ".join(map(repr, m.values))) for m in ordered]
     columns = ("label", "mean", "low", "high", "values")
@@ -86,6 +96,7 @@ def parity(reports: Sequence[SurrogateReport]) -> Picture:
         caption="Every dot is a trial the surrogate had not seen (bars: its 95 % interval). Grey band: the "
         "noise floor, ±1.96 standard deviations between repeats of one θ.",
         alt="; ".join(f"{clean(r.target)}: Spearman {num(r.spearman, 2)}" for r in shown) + ".",
+        source=PROPOSAL,
     )
     columns = ("target", "surrogate", "trial_id", "measured", "predicted", "stderr")
     rows = [
@@ -128,6 +139,7 @@ def swarm_losses(trials: Sequence[Trial], winner: dict[str, float]) -> Picture |
         caption="Losses of the swarm's θ (bars), repeats of the prior mean (ticks: the noise) and, where "
         "measured, the winner of the confirmation (line).",
         alt=f"Histograms of {len(done)} trials on {len(shown)} targets.",
+        source=TRIALS,
     )
     rows = [
         (t.trial_id, t.kind, target, t.losses[target].bits_per_byte, t.losses[target].stderr)
@@ -166,6 +178,7 @@ def loss_curves(trials: Sequence[Trial]) -> Picture | None:
         name="proxy-curves",
         caption="Training loss of the proxies (red: failed).",
         alt=f"{len(curves)} training curves.",
+        source=TRIALS,
     )
     rows = [(t.trial_id, t.status, step, loss) for t in curves for step, loss in t.curve]
     columns = ("trial_id", "status", "step", "bits_per_token")

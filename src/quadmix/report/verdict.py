@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from quadmix.report.load import RunFiles, load_run
+from quadmix.report.origins import COMPARISON, CONFIRM, DATASET, PROPOSAL, SELECTION, STAGES
 from quadmix.report.text import clean, count, interval, label_name, num, percent, short
 from quadmix.types import Comparison, Confirmation, DatasetManifest, Paired, SurrogateReport, Trial
 
@@ -23,24 +24,27 @@ CONTROL, OBJECTIVE, PAPER = "prior-mean", "objective", "paper"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """One tile of the strip; `data` are its numbers for report.json."""
+    """One tile of the strip; `data` are its numbers for report.json, `source` the files they come from."""
 
     name: str
     value: str
     note: str
     tone: Tone
     data: dict[str, float | str | None]
+    source: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The sentence, its facts, all warnings of the run and the promises that were broken."""
+    """The sentence with the files it comes from (`source`), its facts, all warnings of the run and the
+    promises that were broken."""
 
     sentence: str
     outcome: Literal["better", "mixed", "not better", "unknown"]
     facts: tuple[Fact, ...]
     warnings: tuple[str, ...]
     broken: tuple[str, ...]
+    source: tuple[str, ...] = ()
 
 
 def verdict(run_folder: str | Path) -> Verdict:
@@ -55,19 +59,24 @@ def judge(files: RunFiles) -> Verdict:
     facts.append(_against_baselines(files))
     broken = tuple(_broken(files, facts))
     warnings = tuple(_warnings(files))
-    facts.append(_tile("Warnings", count(len(warnings)), "listed under Run", "warn" if warnings else "good"))
+    checked = tuple(dict.fromkeys(path for fact in facts for path in fact.source))
+    said = STAGES if files.stages else ()
+    tone: Tone = "warn" if warnings else "good"
+    facts.append(_tile("Warnings", count(len(warnings)), "listed under Run", tone, *said))
     facts.append(
-        _tile("Broken promises", count(len(broken)), "listed below" if broken else "none found", "bad")
+        _tile("Broken promises", count(len(broken)), "listed below", "bad", *checked)
         if broken
-        else _tile("Broken promises", "0", "of those this page can check", "good")
+        else _tile("Broken promises", "0", "of those this page can check", "good", *checked)
     )
+    judged = (COMPARISON if files.comparison else ()) + (CONFIRM if files.confirmation else ())
     return Verdict(
-        sentence=clean(sentence), outcome=outcome, facts=tuple(facts), warnings=warnings, broken=broken
-    )
+        sentence=clean(sentence), outcome=outcome, facts=tuple(facts), warnings=warnings, broken=broken,
+        source=judged,
+    )  # fmt: skip
 
 
-def _tile(name: str, value: str, note: str, tone: Tone, **data: float | str | None) -> Fact:
-    return Fact(name=name, value=clean(value), note=clean(note), tone=tone, data=data)
+def _tile(name: str, value: str, note: str, tone: Tone, *source: str, **data: float | str | None) -> Fact:
+    return Fact(name=name, value=clean(value), note=clean(note), tone=tone, data=data, source=source)
 
 
 # --------------------------------------------------------------------------- the sentence
@@ -198,7 +207,7 @@ def _budget(files: RunFiles) -> Fact:
     note = f"of {short(asked)} asked ({percent(got / asked - 1, 2)}), copies counted; "
     note += f"{short(files.dataset.ledger.unique_tokens)} unique"
     tone: Tone = "bad" if _budget_missed(files, files.dataset) else "good"
-    return _tile("Tokens", short(got), note, tone, tokens_out=got, token_budget=asked)
+    return _tile("Tokens", short(got), note, tone, *DATASET, tokens_out=got, token_budget=asked)
 
 
 def _budget_missed(files: RunFiles, dataset: DatasetManifest) -> bool:
@@ -217,7 +226,7 @@ def _documents(files: RunFiles) -> Fact:
     note = f"of {count(ledger.rows_in)} in; {count(dropped)} dropped, {count(bad)} quarantined"
     tone: Tone = "bad" if ledger_faults(files.dataset) else "good"
     data = {"rows_in": ledger.rows_in, "selected": ledger.selected, "dropped": dropped, "quarantined": bad}
-    return _tile("Documents kept", count(ledger.selected), note, tone, **data)
+    return _tile("Documents kept", count(ledger.selected), note, tone, *DATASET, **data)
 
 
 def _coverage(files: RunFiles) -> Fact:
@@ -230,7 +239,7 @@ def _coverage(files: RunFiles) -> Fact:
     short_of = need is not None and share[worst] < need
     note = f"least covered: {table.criteria[worst]}" + (f"; {percent(need, 2)} asked" if need else "")
     return _tile(
-        "Score coverage", percent(float(share[worst]), 2), note, "bad" if short_of else "good",
+        "Score coverage", percent(float(share[worst]), 2), note, "bad" if short_of else "good", *SELECTION,
         coverage=float(share[worst]), criterion=table.criteria[worst],
     )  # fmt: skip
 
@@ -262,7 +271,7 @@ def _surrogate(files: RunFiles) -> Fact:
     note = f"out of fold, {low_high}; {'' if worst.target == OBJECTIVE else 'weakest target: '}{worst.target}"
     tone: Tone = "good" if _rho(worst) >= MIN_SPEARMAN else "bad"
     return _tile(
-        "Surrogate rank correlation", num(worst.spearman, 2), note, tone,
+        "Surrogate rank correlation", num(worst.spearman, 2), note, tone, *PROPOSAL,
         spearman=worst.spearman, low=worst.spearman_low, high=worst.spearman_high, target=worst.target,
     )  # fmt: skip
 
@@ -273,12 +282,12 @@ def _confirmed(files: RunFiles) -> Fact:
     pair = control_pair(files.confirmation)
     tone: Tone = "good" if files.confirmation.confirmed else "bad"
     if pair is None:
-        return _tile("Confirmed gain", "–", files.confirmation.reason, tone)
+        return _tile("Confirmed gain", "–", files.confirmation.reason, tone, *CONFIRM)
     verb = "over" if files.confirmation.confirmed else "NOT confirmed over"
     note = f"bits/byte, {pair.label} {verb} {pair.control}, {interval(-pair.high, -pair.low, sign=True)}"
     tried = max(len(files.confirmation.rounds), len(files.confirmation.measured)) - 1
     note += f"; {count(pair.pairs)} seeds, {count(tried)} tried"
-    return _pair_tile("Confirmed gain", pair, note, tone)
+    return _pair_tile("Confirmed gain", pair, note, tone, CONFIRM)
 
 
 def _against_baselines(files: RunFiles) -> Fact:
@@ -291,12 +300,12 @@ def _against_baselines(files: RunFiles) -> Fact:
     note = f"bits/byte over {worst.control}, {interval(-worst.high, -worst.low, sign=True)}; "
     note += f"beats {beaten} of {len(pairs)}"
     tone: Tone = "good" if beaten == len(pairs) else "bad" if not beaten else "warn"
-    return _pair_tile("Gain over best baseline", worst, note, tone)
+    return _pair_tile("Gain over best baseline", worst, note, tone, COMPARISON)
 
 
-def _pair_tile(name: str, pair: Paired, note: str, tone: Tone) -> Fact:
+def _pair_tile(name: str, pair: Paired, note: str, tone: Tone, source: tuple[str, ...]) -> Fact:
     data = {"gain": -pair.difference, "low": -pair.high, "high": -pair.low, "control": pair.control}
-    return _tile(name, num(-pair.difference, sign=True), note, tone, **data)
+    return _tile(name, num(-pair.difference, sign=True), note, tone, *source, **data)
 
 
 # --------------------------------------------------------------------------- promises and warnings
