@@ -14,13 +14,16 @@ import typer
 
 from quadmix import __version__
 from quadmix.cli import mixtures
+from quadmix.cli.diff import diff
 from quadmix.cli.export import export
 from quadmix.cli.models import app as models_app
 from quadmix.cli.output import AsJson, RunFolder, bytes_watched, echo, print_result
 from quadmix.cli.proposal import found_lines
 from quadmix.cli.raters import app as raters_app
+from quadmix.cli.report import report
+from quadmix.cli.sinks import Sinks, complaining, send, sink_targets
 from quadmix.cli.trials import app as trials_app
-from quadmix.errors import Interrupted, QuadmixError, RefusalError
+from quadmix.errors import Interrupted, QuadmixError, RecipeError, RefusalError
 from quadmix.recipe import Recipe, load_recipe
 from quadmix.urls import redact
 
@@ -153,8 +156,10 @@ def _stage_command(name: str, last: str, text: str) -> None:
         json_: AsJson = False,
         quiet: Quiet = False,
         offline: Offline = False,
+        sink: Sinks = None,
     ) -> None:
-        _run(_load(recipe, overrides, workers, accept_unconfirmed, offline=offline), last, quiet, json_)
+        chosen = _load(recipe, overrides, workers, accept_unconfirmed, offline=offline)
+        _run(chosen, last, quiet, json_, sink)
 
     app.command(name, help=text)(command)
 
@@ -178,6 +183,7 @@ def search(
     json_: AsJson = False,
     quiet: Quiet = False,
     offline: Offline = False,
+    sink: Sinks = None,
     trials: mixtures.TrialFiles = None,
     target: mixtures.Targets = None,
     worst: mixtures.Worst = False,
@@ -215,28 +221,17 @@ def search(
     )  # fmt: skip
     mixtures.check_usage(recipe, trials, options, workers, accept_unconfirmed)
     if trials is None:
-        _run(
-            _load(str(recipe), overrides, workers, accept_unconfirmed, offline=offline),
-            "confirm",
-            quiet,
-            json_,
-        )
+        chosen = _load(str(recipe), overrides, workers, accept_unconfirmed, offline=offline)
+        _run(chosen, "confirm", quiet, json_, sink)
         return
+    if sink:
+        raise RecipeError("--sink goes with a recipe: a search of CSV files has no run folder to send")
     found = mixtures.search_mixtures(trials, options, overrides or [], quiet=quiet)
     print_result(found.to_json(), found_lines(found), json_)
 
 
 _stage_command("materialise", "materialise", "Run up to the dataset on disk.")
 _stage_command("evaluate", "evaluate", "Run up to the comparison with the baselines.")
-
-
-@app.command()
-def report(folder: RunFolder, json_: AsJson = False) -> None:
-    """Write report.html of a run folder again, from its files alone."""
-    from quadmix.report.write import write_report
-
-    page = write_report(str(folder))
-    print_result({"report": str(page)}, [str(page)], json_)
 
 
 @app.command()
@@ -280,16 +275,8 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command()
-def diff(folder_a: RunFolder, folder_b: RunFolder, json_: AsJson = False) -> None:
-    """Two selections: tokens moved per domain, documents only in A or only in B."""
-    from quadmix.codec import to_json
-    from quadmix.materialise.diff import diff_runs
-
-    result = diff_runs(str(folder_a), str(folder_b))
-    print_result(to_json(result), result.render().splitlines(), json_)
-
-
+app.command()(report)
+app.command()(diff)
 app.command()(export)
 app.add_typer(models_app, name="models")
 app.add_typer(raters_app, name="raters")
@@ -349,24 +336,28 @@ def _load(
     return load_recipe(recipe, settings)
 
 
-def _run(recipe: Recipe, until: str, quiet: bool, json_: bool) -> None:
+def _run(recipe: Recipe, until: str, quiet: bool, json_: bool, sinks: list[str] | None = None) -> None:
     from quadmix.cli.table import refusal_lines, result_lines
     from quadmix.codec import to_json
     from quadmix.pipeline.folder import run_folder
     from quadmix.pipeline.progress import Progress
     from quadmix.pipeline.run import run as run_recipe
 
+    targets = sink_targets(sinks, offline=recipe.run.offline)
     try:
         result = run_recipe(recipe, until=until, progress=Progress(quiet=quiet))
     except RefusalError:
         for line in [] if json_ else refusal_lines(run_folder(recipe)):
             echo(line)
+        with complaining():  # the refusal is what ends this command
+            send(run_folder(recipe), targets)
         raise
     if json_:
         print_result(to_json(result), [], True)
     else:
         for line in result_lines(result):
             echo(line)
+    send(run_folder(recipe), targets)
 
 
 def main() -> None:
