@@ -17,8 +17,9 @@ from quadmix.cli.ladder import ladder_lines
 from quadmix.io.atomic import read_value, write_json
 from quadmix.report import ladder as ladder_module
 from quadmix.report import write_report
-from quadmix.report.ladder import trust, verdicts
+from quadmix.report.ladder import verdicts
 from quadmix.report.ladder_figures import GROUPS, beyond_chance, spread, survives, tasks_of
+from quadmix.report.ladder_transfer import trust
 from quadmix.report.text import label_name
 from quadmix.types import Comparison, TaskScore
 
