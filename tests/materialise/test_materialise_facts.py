@@ -15,7 +15,7 @@ import pytest
 from materialise_run import Run, build_run, documents, serial, write_inputs
 
 from quadmix.corpus.scan import open_corpus
-from quadmix.io.atomic import read_value
+from quadmix.io.atomic import read_value, write_json
 from quadmix.materialise import duplicates, gather, languages, sources
 from quadmix.materialise.facts import FACTS
 from quadmix.materialise.gather import normalised, source_name
@@ -276,6 +276,8 @@ def test_verify_finds_a_changed_number_and_the_facts_of_another_dataset(tmp_path
     path.write_bytes(kept.replace(manifest.plan.encode(), b"0" * len(manifest.plan)))
     assert not next(c for c in verify_run(run.folder).checks if c.name == "sources.json").ok
     path.unlink()
+    assert not next(c for c in verify_run(run.folder).checks if c.name == "sources.json").ok
+    write_json(run.folder / "dataset/manifest.json", dataclasses.replace(manifest, version=1))
     assert verify_run(run.folder).ok  # a dataset from before there were such files
 
 

@@ -121,6 +121,18 @@ def test_samples_fit_their_strata_and_carry_their_text(run: Run):
         if sample["stratum"].startswith("dropped"):
             assert sample["copies"] == 0
     assert max(sum(s["stratum"] == name for s in samples) for name in STRATA) == 30
+    info = read_manifest(run.folder).info
+    factors = dict(zip(info.domains, info.factors, strict=True))
+    for sample in samples:  # what a why card replays: one copy more where uniform < frac(expected) · factor
+        assert sample["factor"] == factors[sample["domain"]]
+        more = sample["uniform"] < sample["expected"] % 1 * sample["factor"]
+        assert sample["copies"] == int(sample["expected"]) + more
+
+
+def test_there_are_as_many_samples_as_asked_for(run: Run):
+    run.write(samples=4)
+    samples = read_table(run.folder / "samples.parquet").to_pylist()
+    assert {sum(s["stratum"] == name for s in samples) for name in STRATA} == {4}
 
 
 def chosen(run: Run, n: int, cutoffs: Floats | None = THETA.cutoff) -> dict[str, list[int]]:

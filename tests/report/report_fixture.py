@@ -3,6 +3,7 @@
 `nasty=True` gives domains, ids and texts that attack HTML, JSON, SVG, CSV and terminals.
 """
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from quadmix.types import (
     DatasetManifest,
     DomainTokens,
     Effect,
+    Interaction,
     LearningCurve,
     LearningPoint,
     Ledger,
@@ -75,7 +77,7 @@ def make_run(
     facts = {"same": {"best-observed": "theta-star"}}
     write_json(folder / "stages/confirm.json", {"stage": "confirm", "seconds": 9.0, "facts": facts})
     own = ATTACK if nasty else "edu"
-    write_swarm(folder, rng, own)
+    write_swarm(folder, rng, own, len(domains))
     write_search(folder, rng, theta, confirmed, domains, f"single:{own}")
     write_json(folder / "evaluate/comparison.json", make_comparison(rng, domains, gains or GAINS))
     return folder
@@ -222,7 +224,7 @@ def label_of(k: int, criterion: str) -> str:
     return recipes[k] if k < 3 else f"design-{k:04d}" if k < 22 else "batch-2" if k < 34 else "batch-3"
 
 
-def write_swarm(folder: Path, rng: np.random.Generator, criterion: str, n: int = 40) -> None:
+def write_swarm(folder: Path, rng: np.random.Generator, criterion: str, domains: int, n: int = 40) -> None:
     """Trials of the swarm, six repeats and two failures."""
     for k in range(n + 8):
         kind = "prior" if k < n else "repeat" if k < n + 6 else "prior"
@@ -235,6 +237,7 @@ def write_swarm(folder: Path, rng: np.random.Generator, criterion: str, n: int =
             selected_tokens=100_000, unique_tokens=80_000, train_tokens=1_000_000, epochs=1.0, heldout={},
             status="failed" if failed else "done", reason="loss became NaN at step 41" if failed else "",
             losses={} if failed else losses, curve=curve, seconds=2.0,
+            shares=tuple(np.roll(np.arange(domains) + 1.0, k) / sum(range(domains + 1))),
         )  # fmt: skip
         write_json(folder / f"trials/{trial.trial_id}.json", trial)
 
@@ -266,6 +269,7 @@ def write_search(folder, rng, theta: Theta, confirmed: bool, domains: tuple[str,
         trials_used=46, trials_excluded={"prior-0046": "loss became NaN at step 41"}, noise_sd=0.004,
         spread_sd=0.03, feature_names=tuple(f"share[{d}]" for d in domains), surrogate="gp",
         learning=make_learning(), batches=tuple(known), effects=make_effects(domains), best_observed=1.9077,
+        interactions=make_interactions(domains),
         optimism=Optimism(promised=1.9512, judged=1.9634, optimism=0.0122, halves=(0.01, 0.0144)),
     )  # fmt: skip
     write_json(folder / "search/proposal.json", proposal)
@@ -307,6 +311,16 @@ def make_effects(domains: tuple[str, ...]) -> tuple[Effect, ...]:
         group="*", domain=domains[0], range=0.06, difference=-0.001, low=-0.01, high=0.01, flat=False
     )
     return (whole, *strong, *flat)
+
+
+def make_interactions(domains: tuple[str, ...]) -> tuple[Interaction, ...]:
+    """The first pair is clear, the others are not."""
+    return tuple(
+        Interaction(
+            domain=a, other=b, difference=-0.002 / (i + 1), low=-0.004, high=-0.001 if not i else 0.004
+        )
+        for i, (a, b) in enumerate(itertools.combinations(domains, 2))
+    )
 
 
 SURROGATES = (("gp", 0.86), ("lightgbm", 0.71))

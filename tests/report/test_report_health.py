@@ -81,6 +81,14 @@ def test_times_rates_failures_and_bad_rows_are_counted(files: RunFiles):
     assert "secret" not in said
 
 
+def test_hours_have_a_cost_where_the_recipe_knows_the_price(files: RunFiles):
+    assert "report.price_per_hour in the recipe adds what they cost" in shown(files)[0]
+    assert files.recipe is not None
+    own = files.recipe.report.model_copy(update={"price_per_hour": 36.0, "currency": "EUR"})
+    priced = dataclasses.replace(files, recipe=files.recipe.model_copy(update={"report": own}))
+    assert f"cost by the clock {93 / 3600 * 36:.2f} EUR hours by the clock x 36 EUR" in shown(priced)[0]
+
+
 def test_steps_say_what_was_retried(files: RunFiles):
     html = health.health(files, [])
     steps = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", html[html.index("Step by step") :]))

@@ -22,7 +22,7 @@ from quadmix.recipe import check_recipe, dump_recipe
 from quadmix.report import documents, write_report
 from quadmix.report.text import clean, csv_text, esc, json_block
 
-FIGURES = {
+FIGURES = {"best-trials", "interactions", 
     "comparison", "domain-tokens", "sampling-curves", "criterion-histograms", "merge-weights",
     "criterion-agreement", "criteria-by-domain", "surrogate-parity", "swarm-losses", "proxy-curves",
     "confirmation",

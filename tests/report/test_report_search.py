@@ -15,7 +15,7 @@ from quadmix.io.atomic import read_json, read_value, write_json
 from quadmix.report import write_report
 from quadmix.report.load import load_run
 from quadmix.report.search_facts import shots
-from quadmix.types import Confirmation, LearningCurve, LearningPoint, Proposal
+from quadmix.types import Confirmation, LearningCurve, LearningPoint, Proposal, Trial
 
 NAN = float("nan")
 
@@ -144,6 +144,32 @@ def test_shares_of_all_candidates_are_in_the_table(done):
     assert float(rows["other"]["paper"]) == pytest.approx(6 / 21)
 
 
+def table_of(folder, figure: str):
+    with (folder / f"figures/{figure}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_best_trials_are_those_of_least_measured_objective_with_their_own_shares(done):
+    rows = table_of(done, "best-trials")
+    proposal = read_value(done / "search/proposal.json", Proposal)
+    report = next(r for r in proposal.diagnostics if r.target == "objective" and r.surrogate != "paper")
+    least = sorted(report.parity, key=lambda p: p.measured)[:10]
+    assert [r["trial_id"] for r in rows] == [*(p.trial_id for p in least), "theta-star"]
+    for row, point in zip(rows, least, strict=False):
+        trial = read_value(done / f"trials/{point.trial_id}.json", Trial)
+        assert [float(row[f"share_{d}"]) / 100 for d in DOMAINS] == pytest.approx(trial.shares)
+        assert float(row["predicted_out_of_fold"]) == pytest.approx(point.predicted)
+
+
+def test_interactions_are_listed_and_only_a_clear_one_is_marked(done, text):
+    rows = table_of(done, "interactions")
+    assert len(rows) == len(DOMAINS) * (len(DOMAINS) - 1) // 2
+    assert float(rows[0]["difference"]) == -0.002
+    svg = (done / "figures/interactions.svg").read_text("utf-8")
+    assert svg.count("−2.00") == 1
+    assert "beyond the 90 % interval over refits" in text
+
+
 def test_report_json_has_the_numbers_and_no_theta(done):
     facts = json.loads((done / "report.json").read_text("utf-8"))
     search, confirmed = facts["search"], facts["confirmation"]
@@ -186,7 +212,7 @@ def test_an_old_run_without_the_new_parts_is_shown(folder):
     path = folder / "search/proposal.json"
     data = read_json(path)
     data["target_weights"] = data.pop("objective")["weights"]
-    for name in ("learning", "optimism", "batches", "effects", "surrogate", "best_observed"):
+    for name in ("learning", "optimism", "batches", "effects", "surrogate", "best_observed", "interactions"):
         del data[name]
     data["diagnostics"] = [d for d in data["diagnostics"] if d["target"] != "objective"]
     for part in data["diagnostics"]:
@@ -205,7 +231,15 @@ def test_an_old_run_without_the_new_parts_is_shown(folder):
     assert "is not known: too few trials to halve them" in text
     assert "paper not proposed – –" in text
     made = json.loads((folder / "report.json").read_text("utf-8"))["figures"]
-    assert not {"search-progress", "learning-curve", "effects", "candidate-shares"} & set(made)
+    absent = {
+        "search-progress",
+        "learning-curve",
+        "effects",
+        "candidate-shares",
+        "interactions",
+        "best-trials",
+    }
+    assert not absent & set(made)
 
 
 def test_an_unknown_noise_is_said_and_breaks_nothing(folder):
@@ -251,7 +285,7 @@ def test_hostile_names_of_candidates_trials_and_domains_are_inert(tmp_path):
     assert "<script>alert" not in page
     assert "<img src=x" not in page
     assert page.count("single:&lt;/script&gt;") >= 3
-    for name in ("search-progress", "effects", "candidate-shares", "confirmation"):
+    for name in ("search-progress", "effects", "candidate-shares", "confirmation", "interactions"):
         svg = (folder / f"figures/{name}.svg").read_text("utf-8")
         assert "<script" not in svg
         assert not re.search("[\x00\x1b\u202e]", svg)

@@ -137,5 +137,28 @@ def test_shares_have_one_group_per_domain_and_the_domain_that_matters_comes_firs
     assert order[0].range == pytest.approx(np.cbrt(1 / (1 + 0.25)), rel=0.15)
 
 
+def test_domains_interact_as_the_loss_says_and_not_where_it_is_a_sum():
+    """Loss = cut_web · cut_code + floor_web: both cutoffs moved do one product more than each alone."""
+
+    def loss(points):
+        return points[:, 4] * points[:, 5] + points[:, 6]
+
+    known, objective = measured(BoxSpace(NAMES), {"a": loss}, 300, noise=0.0, seed=3)
+    found = effects(
+        known, Fit(surrogate="gp", workers=1), objective, kind="gp-ard", candidates={"theta-star": PROPOSAL},
+        reference=REFERENCE, noise_sd=0.01, seed=3,
+    ).interactions  # fmt: skip
+    assert [(i.domain, i.other) for i in found] == [("web", "code")]
+    product = (PROPOSAL[4] - REFERENCE[4]) * (PROPOSAL[5] - REFERENCE[5])
+    assert found[0].difference == pytest.approx(product, rel=0.2)
+    assert found[0].low <= found[0].difference <= found[0].high < 0
+    known, objective = measured(BoxSpace(NAMES), {"a": lambda p: p @ SLOPES}, 60, noise=0.0, seed=1)
+    alone = effects(
+        known, FIT, objective, kind="ridge", candidates={"theta-star": PROPOSAL}, reference=REFERENCE,
+        noise_sd=0.05, seed=1,
+    ).interactions  # fmt: skip
+    assert alone[0].difference == pytest.approx(0, abs=0.02)
+
+
 def test_effects_are_deterministic(exact):
     assert explained()[0] == exact[0]

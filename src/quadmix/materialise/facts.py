@@ -23,6 +23,7 @@ from quadmix.types.facts import DuplicateFacts, LanguageFacts, SourceFacts
 
 SOURCES, LANGUAGES, DUPLICATES = "sources.json", "languages.json", "duplicates.json"
 FACTS = (SOURCES, LANGUAGES, DUPLICATES)
+WITH_FACTS = 2  # version of the first manifest that has these files beside it
 Facts = SourceFacts | LanguageFacts | DuplicateFacts
 _INDEX = "the dataset is an index: the corpus was not read for it"
 
@@ -69,12 +70,16 @@ def _signed(value: Facts) -> Facts:
 
 
 def check_facts(folder: Path, manifest: DatasetManifest) -> list[Check]:
-    """Check the files that are there: own digest, the plan of the dataset, and totals of its ledger."""
+    """Check that the files are there: own digest, the plan of the dataset, and totals of its ledger."""
     checks: list[Check] = []
     for name, kind in zip(FACTS, (SourceFacts, LanguageFacts, DuplicateFacts), strict=True):
         path = folder / "dataset" / name
         if not path.is_file():
-            continue  # of a dataset that was written before there were any
+            if manifest.version >= WITH_FACTS:
+                checks.append(
+                    Check(name=name, ok=False, detail=f"{path} is missing; it was written with the dataset")
+                )
+            continue
         try:
             faults = _faults(read_value(path, kind), manifest)
         except InputError as error:

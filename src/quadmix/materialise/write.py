@@ -25,11 +25,12 @@ from quadmix.io.atomic import read_table, read_value, sweep, write_json, write_t
 from quadmix.io.faults import fault_point
 from quadmix.materialise.card import read_theta, write_card
 from quadmix.materialise.chosen import SplitTask, WrittenSplit
-from quadmix.materialise.facts import write_facts
+from quadmix.materialise.facts import WITH_FACTS, write_facts
 from quadmix.materialise.ledger import check_ledger, domain_tokens, make_ledger, manifest_digest
 from quadmix.materialise.parts import PartTask, write_part
 from quadmix.materialise.plan import DatasetPlan, disk_room, make_plan, output_schema
 from quadmix.materialise.publish import is_published
+from quadmix.materialise.sample import SAMPLES as SAMPLES_EACH
 from quadmix.materialise.sample import choose_samples, samples_table, wanted_rows
 from quadmix.materialise.spill import spill_split
 from quadmix.materialise.straight import write_index, write_split
@@ -54,12 +55,13 @@ def materialise(
     identity: str,
     theta_label: str,
     mapper: Mapper,
+    samples: int = SAMPLES_EACH,
 ) -> DatasetManifest:
     """Write the dataset that selection/ of `run_folder` describes and return its manifest.
 
     corpus: the one in `run_folder`. mapper: (function, tasks) -> results in task order; it decides where the
-    work runs. budget: tokens asked for, copies counted. The same call after a crash, at whatever moment,
-    gives the same bytes.
+    work runs. budget: tokens asked for, copies counted. samples: documents kept of each stratum for the
+    report. The same call after a crash, at whatever moment, gives the same bytes.
     """
     folder = Path(run_folder)
     selection = read_manifest(folder)
@@ -71,7 +73,7 @@ def materialise(
         shutil.rmtree(folder / SPILLS, ignore_errors=True)
         return done
     with disk_room(folder, (2 if plan.order == "shuffled" else 1) * plan.text_bytes):
-        written, shards = _write(corpus, folder, plan, selection, mapper)
+        written, shards = _write(corpus, folder, plan, selection, samples=samples, mapper=mapper)
         manifest = DatasetManifest(
             format=plan.format,
             shards=tuple(shards),
@@ -85,6 +87,7 @@ def materialise(
             plan=plan.key,
             order=plan.order,
             codec=plan.codec,
+            version=WITH_FACTS,
         )
         manifest = dataclasses.replace(manifest, digest=manifest_digest(manifest))
         _check_written(manifest, written)
@@ -122,12 +125,18 @@ def _finished(folder: Path, plan: DatasetPlan) -> DatasetManifest | None:
 
 
 def _write(
-    corpus: Corpus, folder: Path, plan: DatasetPlan, selection: SelectionManifest, mapper: Mapper
+    corpus: Corpus,
+    folder: Path,
+    plan: DatasetPlan,
+    selection: SelectionManifest,
+    *,
+    samples: int,
+    mapper: Mapper,
 ) -> tuple[list[WrittenSplit], list[ShardInfo]]:
     """Write every file of the dataset, and the samples met on the way."""
     work = _work(folder, plan)
     _sweep(folder, work)
-    chosen = _samples(folder, work, plan, selection, mapper)
+    chosen = _samples(folder, work, plan, selection, samples=samples, mapper=mapper)
     tasks = _split_tasks(corpus, folder, work, plan, selection, chosen)
     if plan.order == "shuffled":
         written: list[WrittenSplit] = mapper(spill_split, tasks)
@@ -168,15 +177,22 @@ def _drop_strays(folder: Path, manifest: DatasetManifest) -> None:
 
 
 def _samples(
-    folder: Path, work: Path, plan: DatasetPlan, selection: SelectionManifest, mapper: Mapper
+    folder: Path,
+    work: Path,
+    plan: DatasetPlan,
+    selection: SelectionManifest,
+    *,
+    samples: int,
+    mapper: Mapper,
 ) -> pa.Table:
     """Return which documents are samples; they are chosen once, and kept with the work."""
-    path = work / SAMPLES
+    path = work / f"{samples}-{SAMPLES}"
     if not path.is_file():
         theta = read_theta(folder)
         fits = theta is not None and len(theta.cutoff) == len(selection.info.domains)
         cutoffs = theta.cutoff if theta is not None and fits else None
-        write_table(path, choose_samples(str(folder), selection, cutoffs, seed=plan.seed, mapper=mapper))
+        chosen = choose_samples(str(folder), selection, cutoffs, seed=plan.seed, mapper=mapper, n=samples)
+        write_table(path, chosen)
     return read_table(path)
 
 

@@ -133,6 +133,7 @@ def _write(job: Job, corpus: Corpus, applied: Applied, seed: int) -> DatasetMani
             corpus, job.folder, section=recipe.materialise, seed=recipe.seed, budget=applied.budget,
             identity=job.identity, theta_label=applied.label,
             mapper=stages.mapper(job, "materialise", "pieces", text_place(recipe, corpus)),
+            samples=recipe.report.samples,
         )  # fmt: skip
         if recipe.materialise.out is not None:
             sending = stages.mapper(job, "publish", "shards", numbers_place(recipe.run))

@@ -211,6 +211,17 @@ class ReportSection(Section):
     redact_samples: bool = Field(
         default=False, description="leave the texts of sampled documents out of report.html"
     )
+    samples: int = Field(
+        default=30,
+        ge=1,
+        le=2000,
+        description="documents shown of each of the six strata (top, kept, borderline, ...), drawn when the "
+        "dataset is written",
+    )
+    price_per_hour: float | None = Field(
+        default=None, gt=0, description="of all machines of the run together; the page then says what it cost"
+    )
+    currency: str = Field(default="USD", min_length=1, max_length=8, description="of price_per_hour")
 
 
 class Recipe(Section):

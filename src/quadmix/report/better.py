@@ -10,7 +10,7 @@ from quadmix.report.ladder import ladder, losses_table, measured_table
 from quadmix.report.load import RunFiles
 from quadmix.report.origins import COMPARISON, CONFIRM
 from quadmix.report.plots import trim
-from quadmix.report.text import clean, count, esc, interval, num, short
+from quadmix.report.text import clean, count, esc, interval, named, num, short
 from quadmix.report.verdict import beats, plain_reason
 from quadmix.types import Comparison, Confirmation
 
@@ -48,7 +48,7 @@ def _comparison(files: RunFiles, comparison: Comparison, gallery: Gallery) -> li
         f"training tokens each, {seeds} seeds, on {comparison.pool_share:.0%} of the pool; selectors "
         "differ only in which documents they took, and the target rows that judge here did not steer the "
         f"search{_cost(comparison)}. "
-        f"{comparison.verdict}"
+        f"{named(comparison.verdict, [p.control for p in comparison.against])}"
     )
     return [
         note(intro),

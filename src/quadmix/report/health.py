@@ -12,6 +12,7 @@ import numpy as np
 
 from quadmix.report.html import Gallery, Html, details, join, not_run, note, section, show, table, tag
 from quadmix.report.load import STAGES, RunFiles
+from quadmix.report.origins import RECIPE
 from quadmix.report.passes import History, Pass
 from quadmix.report.plots import ACCENT, GREY, LIGHT, RED, Picture, Words, picture
 from quadmix.report.records import EVENTS, QUARANTINE
@@ -305,8 +306,17 @@ def _cost(files: RunFiles, times: list[StageTime]) -> Html:
         rows.append(["of workers", "–", "unknown: the log does not say how many workers there were"])
     trained = sum(t.seconds for t in _all_trials(files)) / 3600
     rows.append(["of models in training", num(trained, 2), "a group's time shared out among its models"])
-    caption = "Hours; no price is known to the run"
     source = [*_sources(files), "trials/", *(["evaluate/"] if files.comparison_trials else [])]
+    own = files.recipe.report if files.recipe else None
+    if own is None or own.price_per_hour is None:
+        caption = "Hours; report.price_per_hour in the recipe adds what they cost"
+    else:
+        cost = f"{num(wall / 3600 * own.price_per_hour, 2)} {own.currency}"
+        rows.append(
+            ["cost by the clock", cost, f"hours by the clock x {sig(own.price_per_hour)} {own.currency}"]
+        )
+        caption = "Hours, and what they cost"
+        source = [*source, *RECIPE]
     return table(["hours", "number", "counted"], rows, caption=caption, source=source)
 
 

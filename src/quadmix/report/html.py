@@ -56,7 +56,7 @@ def table(
     body = "".join(f"<tr>{_cells(row, words)}</tr>" for row in rows[:ROWS])
     rest = f" The first {ROWS} of {count(len(rows))} rows; all are in the CSV." if len(rows) > ROWS else ""
     return Html(
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{esc(caption)}"><table>'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{esc(caption)}"><table>'
         f"<caption>{esc(caption)}.{rest} {origin(source)}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )

@@ -13,7 +13,7 @@ from quadmix.report.html import Gallery, Html, details, items, join, note, show,
 from quadmix.report.ladder_figures import MEANS, Group, Task, beyond_chance, ranked, shown, survives, tasks_of
 from quadmix.report.ladder_transfer import across
 from quadmix.report.origins import COMPARISON
-from quadmix.report.text import count, interval, label_name, num, percent, short, sig
+from quadmix.report.text import count, interval, label_name, named, num, percent, short, sig
 from quadmix.types import Comparison, Measured, Paired, Rung
 
 _CORRECTION = (
@@ -32,7 +32,7 @@ def ladder(comparison: Comparison, gallery: Gallery) -> list[Html]:
     for place, rung in enumerate(comparison.rungs):
         if others:
             parts.append(tag("h3", f"At {rung.name}" + (", the first rung" if rung is base else "")))
-        parts += _rung(comparison, rung, gallery, place=place)
+        parts += _rung(comparison, rung, gallery, place=place, head="h4" if others else "h3")
     return [*parts, *across(comparison, gallery)]
 
 
@@ -53,7 +53,7 @@ def _verdict(comparison: Comparison, rung: Rung) -> str:
         return (
             "nothing is claimed, since no interval is known (it takes two seeds that both selectors share)."
         )
-    text = rung.verdict.strip() or "no verdict was written."
+    text = named(rung.verdict.strip(), [p.control for p in pairs]) or "no verdict was written."
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
@@ -126,7 +126,8 @@ def _overview(comparison: Comparison) -> Html:
 
 
 # --------------------------------------------------------------------------- one rung
-def _rung(comparison: Comparison, rung: Rung, gallery: Gallery, *, place: int) -> list[Html]:
+def _rung(comparison: Comparison, rung: Rung, gallery: Gallery, *, place: int, head: str) -> list[Html]:
+    """Return the parts of one rung. head: the element of its sub-headings, one below the heading above."""
     level = rung.confidence
     end = f"-{place + 1}" if place else ""
     chosen, bars = comparison.chosen, f"{figures.level_name(level)} interval over seeds and items"
@@ -156,7 +157,15 @@ def _rung(comparison: Comparison, rung: Rung, gallery: Gallery, *, place: int) -
     for group in figures.GROUPS:
         open_here = not place and group.key in ("targets", "accuracy")
         parts.append(
-            _group(rung, chosen, group, gallery, name=f"{group.key}{end}", level=level, fold=not open_here)
+            _group(
+                rung,
+                chosen,
+                group,
+                gallery,
+                name=f"{group.key}{end}",
+                level=level,
+                head=head if open_here else "",
+            )
         )
     return parts
 
@@ -226,9 +235,12 @@ def losses_table(caption: str, measured: Sequence[Measured], which: str, *, sour
 
 # --------------------------------------------------------------------------- every task
 def _group(
-    rung: Rung, chosen: str, group: Group, gallery: Gallery, *, name: str, level: float, fold: bool
+    rung: Rung, chosen: str, group: Group, gallery: Gallery, *, name: str, level: float, head: str
 ) -> Html:
-    """Figure, what survives in words, and the tables of scores and differences of one group of tasks."""
+    """Figure, what survives in words, and the tables of scores and differences of one group of tasks.
+
+    head: the element of its heading; without one it is a closed fold.
+    """
     tasks = tasks_of(rung, group)
     if not tasks:
         return Html("")
@@ -239,7 +251,7 @@ def _group(
         _scores_table(group, tasks, labels),
         _differences_table(group, tasks, chosen, labels=labels, level=level),
     ]
-    return details(group.title, *parts) if fold else join(tag("h4", group.title), *parts)
+    return join(tag(head, group.title), *parts) if head else details(group.title, *parts)
 
 
 def _surviving(tasks: Sequence[Task], chosen: str, level: float) -> str:

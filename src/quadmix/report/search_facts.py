@@ -179,6 +179,7 @@ def numbers(files: RunFiles) -> dict[str, Any]:
         "learning": to_json(proposal.learning),
         "surrogates": [to_json(replace(r, parity=())) for r in steering(proposal)],
         "effects": to_json(proposal.effects[:EFFECTS_STORED]),
+        "interactions": to_json(proposal.interactions[:EFFECTS_STORED]),
     }
 
 

@@ -7,10 +7,11 @@ noise; what is not known is said to be unknown.
 from collections import Counter
 from collections.abc import Sequence
 
-from quadmix.report import search_figures, trials
+from quadmix.report import robust_figures, search_figures, trials
 from quadmix.report.html import Gallery, Html, absent, details, items, join, note, section, show, table, tag
 from quadmix.report.load import RunFiles
 from quadmix.report.origins import BATCHES, CONFIRM, PROPOSAL, TRIALS
+from quadmix.report.plots import Picture
 from quadmix.report.search_facts import (
     CONTROL,
     EVERY,
@@ -31,7 +32,7 @@ from quadmix.report.search_facts import (
     stop_sentence,
 )
 from quadmix.report.text import count, interval, num, percent, sig
-from quadmix.report.verdict import failed_trials
+from quadmix.report.verdict import OBJECTIVE, failed_trials
 from quadmix.types import Candidate, Contrast, Effect, Proposal, SurrogateReport, Theta
 
 SHOWN_DIFFERENCES = 10
@@ -193,13 +194,23 @@ def drivers(files: RunFiles, gallery: Gallery) -> Html:
     if proposal.effects:
         parts.append(show(gallery, search_figures.effect_bars(proposal.effects, proposal.noise_sd)))
         parts += _differences(proposal, files.domains, winner)
+        parts.append(show(gallery, robust_figures.interaction_heat(proposal.interactions)))
         parts += _free(proposal)
     else:
         parts.append(note("The effects of the parameters are not stored in this run.", "absent"))
     picture = search_figures.shares(proposal.candidates, [*dict.fromkeys([STAR, CONTROL, PUBLISHED, winner])])
     parts.append(tag("h3", "Shares of the domains"))
     parts.append(show(gallery, picture) or note("Not stored in this run.", "absent"))
+    parts.append(show(gallery, _best_trials(files, proposal)))
     return section("drivers", title, *parts, source=PROPOSAL)
+
+
+def _best_trials(files: RunFiles, proposal: Proposal) -> Picture | None:
+    report = next((r for r in steering(proposal) if r.target == OBJECTIVE), None)
+    shares = {t.trial_id: t.shares for t in files.trials}
+    names = _order(proposal) or tuple(files.domains)
+    star = candidate(proposal, STAR)
+    return robust_figures.best_trials(report.parity if report else (), shares, names, star)
 
 
 def _differences(proposal: Proposal, domains: Sequence[str], winner: str) -> list[Html]:

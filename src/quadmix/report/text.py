@@ -130,3 +130,13 @@ def label_name(label: str) -> str:
     if rest and kind == "theta":
         return f"random θ {rest}"
     return _NAMES.get(label, label)
+
+
+def named(text: str, labels: Iterable[str]) -> str:
+    """Return a sentence in which the selectors' labels are written as the page says them."""
+    words = sorted((re.escape(label) for label in labels), key=len, reverse=True)
+    return (
+        re.sub(rf"(?<![\w:.-])({'|'.join(words)})(?![\w:-])", lambda m: label_name(m[0]), text)
+        if words
+        else text
+    )

@@ -1,17 +1,19 @@
 """What moves the objective around the proposal, what is a free choice, and what sets a candidate apart.
 
 In: the trials, the candidates and a reference (the prior mean) as points of the space. Out: an `Effect` per
-group of parameters and domain, largest first, and the largest `Contrast`s of every candidate to the
-reference.
+group of parameters and domain, largest first, the largest `Contrast`s of every candidate to the reference,
+and the `Interaction`s of the domains.
 
 range: the group alone moves through its box while everything else stays at the proposal (weights: each
 criterion alone, and all equal), predicted objective largest minus smallest. difference: the candidate's
-values of the group put into the reference. Both are means over refits of one surrogate on random 80 % of the
+values of the group put into the reference. interaction of two domains: the difference of both together minus
+the difference of each, of the proposal. All are means over refits of one surrogate on random 80 % of the
 trials. The refits differ less than fits on fresh trials would: their variance times 0.8 / 0.2 is the delete-d
 jackknife's estimate (Shao and Wu 1989), from which the intervals are made.
 """
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,10 +27,11 @@ from quadmix.search.model import Fit
 from quadmix.search.surrogate import LEAST_ANY, Surrogate, fit_plain
 from quadmix.search.swarm import combined
 from quadmix.search.table import FeatureTable
-from quadmix.types import Contrast, Effect, Floats, Objective
+from quadmix.types import Contrast, Effect, Floats, Interaction, Objective
 
 REFITS = 12
 SHOWN = 20
+PAIRED = 24  # domains whose interactions are computed
 _SHARE = 0.8
 EVERY = "*"
 _LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -43,11 +46,12 @@ class _Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Explained:
-    """effects: around the proposal, largest range first. contrasts: per candidate, largest difference
-    first."""
+    """effects: around the proposal, largest range first. contrasts: per candidate, largest difference first.
+    interactions: of pairs of domains, largest first."""
 
     effects: tuple[Effect, ...]
     contrasts: dict[str, tuple[Contrast, ...]]
+    interactions: tuple[Interaction, ...]
 
 
 def effects(
@@ -68,7 +72,13 @@ def effects(
     groups, proposal = list(_groups(known.space.groups)), next(iter(candidates.values()))
     moved = [_moved(known.space.groups, g, proposal) for g in groups]
     swapped = [known.space.swap(reference, c, g.coordinates) for c in candidates.values() for g in groups]
-    table = known.space.table(np.concatenate([reference[None], np.stack(swapped), *moved]))
+    pairs = _pairs(groups, proposal - reference)
+    both = [
+        known.space.swap(reference, proposal, np.concatenate([groups[a].coordinates, groups[b].coordinates]))
+        for a, b in pairs
+    ]
+    points = np.concatenate([reference[None], np.stack(swapped), *moved, *(p[None] for p in both)])
+    table = known.space.table(points)
     values = _refits(known, fit, kind, objective, table, seed)
     noise = noise_sd if np.isfinite(noise_sd) else 0.0
     shifts = values[:, 1 : 1 + len(swapped)] - values[:, :1]
@@ -93,7 +103,35 @@ def effects(
         name: tuple(sorted(rows, key=lambda c: -abs(c.difference))[:SHOWN])
         for name, rows in contrasts.items()
     }
-    return Explained(effects=tuple(sorted(found, key=lambda e: -e.range)), contrasts=largest)
+    first = [shifts[:, i] for i in range(len(groups))]  # of the proposal
+    together = values[:, len(points) - len(both) :] - values[:, :1]
+    interactions = [
+        _interaction(groups[a], groups[b], together[:, i] - first[a] - first[b])
+        for i, (a, b) in enumerate(pairs)
+    ]
+    return Explained(
+        effects=tuple(sorted(found, key=lambda e: -e.range)),
+        contrasts=largest,
+        interactions=tuple(sorted(interactions, key=lambda i: -abs(i.difference))),
+    )
+
+
+def _pairs(groups: Sequence["_Group"], step: Floats) -> list[tuple[int, int]]:
+    """Return the pairs of domains, as places in `groups`; of very many domains those that moved furthest.
+
+    step: (P,) proposal minus reference.
+    """
+    whole = any(g.name == EVERY for g in groups)
+    rows = [i for i, g in enumerate(groups) if g.domain != EVERY and (g.name == EVERY or not whole)]
+    far = sorted(rows, key=lambda i: -float(np.square(step[groups[i].coordinates]).sum()))[:PAIRED]
+    return list(itertools.combinations(sorted(far), 2))
+
+
+def _interaction(group: "_Group", other: "_Group", shifts: Floats) -> Interaction:
+    mean, half = float(shifts.mean()), _half_width(shifts)
+    return Interaction(
+        domain=group.domain, other=other.domain, difference=mean, low=mean - half, high=mean + half
+    )
 
 
 def _contrast(group: "_Group", shifts: Floats) -> Contrast:

@@ -26,6 +26,7 @@ from quadmix.types import (
     Contrast,
     Effect,
     Floats,
+    Interaction,
     LearningCurve,
     Objective,
     Optimism,
@@ -51,6 +52,7 @@ class Findings:
     optimism: Optimism | None
     effects: tuple[Effect, ...]
     contrasts: dict[str, tuple[Contrast, ...]]
+    interactions: tuple[Interaction, ...]
     warnings: tuple[str, ...]
 
 
@@ -97,6 +99,7 @@ def find(
         optimism=optimism(known, cross, objective, seed),
         effects=explained.effects,
         contrasts=explained.contrasts,
+        interactions=explained.interactions,
         warnings=tuple(warnings),
     )  # fmt: skip
 
@@ -158,6 +161,7 @@ def as_proposal(
         optimism=findings.optimism,
         effects=findings.effects,
         contrasts=findings.contrasts,
+        interactions=findings.interactions,
         best_observed=float(truth.min()),
     )
 

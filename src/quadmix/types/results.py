@@ -174,6 +174,18 @@ class Effect:
     flat: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interaction:
+    """What the proposal's values of two domains are predicted to do together beyond the sum of what each does
+    alone, put into the reference (the prior mean), with a 90 % interval. Below 0: better together."""
+
+    domain: str
+    other: str
+    difference: float
+    low: float
+    high: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Candidate:
     """A mixture worth confirming: its predicted objective with a 90 % interval, and losses per target.
@@ -213,6 +225,7 @@ class Proposal:
     batches: tuple[Batch, ...] = ()
     effects: tuple[Effect, ...] = ()
     contrasts: dict[str, tuple[Contrast, ...]] = field(default_factory=dict[str, tuple[Contrast, ...]])
+    interactions: tuple[Interaction, ...] = ()
     best_observed: float = float("nan")
 
     @property
@@ -339,7 +352,7 @@ class DatasetManifest:
     `seed` (shard k of K holds the times k/K..(k + 1)/K of `materialise.order`), or "corpus" with copies as
     neighbours. codec: compression of the columns or lines. digest: over shards, counts and domains. plan:
     digest of what was asked for (selection, corpus, format, order, shard size, seed), so that the same call
-    again finds its own work.
+    again finds its own work. version: from 2 on the files of `materialise.facts` belong to it.
     """
 
     format: Literal["parquet", "jsonl.zst", "index"]
