@@ -9,6 +9,7 @@ from quadmix.recipe.load import (
     check_recipe,
     dump_recipe,
     json_schema,
+    load_rater,
     load_recipe,
     preset_names,
     preset_settings,
@@ -16,6 +17,7 @@ from quadmix.recipe.load import (
     remote_paths,
 )
 from quadmix.recipe.proxies import LADDER, ModelSection, ProxySection, TrainingSection
+from quadmix.recipe.rating import RaterRecipe
 from quadmix.recipe.searching import ConfirmSection, SearchSection
 from quadmix.recipe.sections import (
     BudgetSection,
@@ -51,6 +53,7 @@ __all__ = [
     "ModelSection",
     "PriorSection",
     "ProxySection",
+    "RaterRecipe",
     "Recipe",
     "ReportSection",
     "RunSection",
@@ -66,6 +69,7 @@ __all__ = [
     "fixed_texts",
     "json_schema",
     "load_card",
+    "load_rater",
     "load_recipe",
     "preset_names",
     "preset_settings",

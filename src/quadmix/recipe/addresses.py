@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from quadmix.errors import RecipeError
+from quadmix.recipe.rating import RaterRecipe
 from quadmix.recipe.sections import Recipe
 from quadmix.urls import holds_secret, is_remote, redact, refusal
 
@@ -18,7 +19,7 @@ def refuse_secrets(settings: Mapping[str, Any], where: str) -> None:
             raise RecipeError(f"{where}: {place}: {refusal(text)}")
 
 
-def check_addresses(recipe: Recipe, keys: tuple[str, ...], where: str) -> None:
+def check_addresses(recipe: Recipe | RaterRecipe, keys: tuple[str, ...], where: str) -> None:
     """Raise RecipeError for an address of an unknown scheme, one that needs the network in an offline run,
     and for a run folder in a store. keys: those of a recipe that hold paths."""
     if is_remote(recipe.run.folder):
@@ -36,12 +37,12 @@ def check_addresses(recipe: Recipe, keys: tuple[str, ...], where: str) -> None:
             )
 
 
-def remote_addresses(recipe: Recipe, keys: tuple[str, ...]) -> tuple[str, ...]:
+def remote_addresses(recipe: Recipe | RaterRecipe, keys: tuple[str, ...]) -> tuple[str, ...]:
     """Return what of a recipe uses the network, as "key: address"."""
     return tuple(f"{place}: {text}" for place, text in _paths(recipe, keys) if is_remote(text))
 
 
-def _paths(recipe: Recipe, keys: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def _paths(recipe: Recipe | RaterRecipe, keys: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     for place, text in _strings(recipe.model_dump()):
         if any(part in keys for part in place.split(".")):
             yield place, text

@@ -8,15 +8,19 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import ValidationError
 
 from quadmix.errors import RecipeError
 from quadmix.recipe.addresses import check_addresses, refuse_secrets, remote_addresses
+from quadmix.recipe.base import Section
 from quadmix.recipe.proxies import LADDER
+from quadmix.recipe.rating import RaterRecipe
 from quadmix.recipe.sections import Recipe
+
+T = TypeVar("T", Recipe, RaterRecipe)
 
 # keys of the recipe that hold paths, in whatever section
 PATH_KEYS = ("path", "paths", "reuse", "current", "theta_from", "out")
@@ -28,9 +32,20 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises RecipeError for a missing file, YAML that does not parse, an unknown or ill-typed key.
     """
+    settings = _read(path, overrides, remedy="`quadmix init` writes one")
+    return check_recipe(settings, base=Path(path).resolve().parent, where=path)
+
+
+def load_rater(path: str, overrides: Sequence[str] = ()) -> RaterRecipe:
+    """Read the settings of a rater's training, as `load_recipe` reads a recipe."""
+    settings = _read(path, overrides, remedy="docs/murating.md shows one")
+    return _checked(RaterRecipe, settings, Path(path).resolve().parent, path)
+
+
+def _read(path: str, overrides: Sequence[str], *, remedy: str) -> dict[str, Any]:
     file = Path(path)
     if not file.is_file():
-        raise RecipeError(f"recipe {path!r} does not exist; `quadmix init` writes one")
+        raise RecipeError(f"recipe {path!r} does not exist; {remedy}")
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -40,7 +55,7 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     settings = cast(dict[str, Any], data)
     for override in overrides:
         _apply(settings, override)
-    return check_recipe(settings, base=file.resolve().parent, where=path)
+    return settings
 
 
 def preset_settings(name: str) -> dict[str, Any]:
@@ -74,13 +89,18 @@ def _under(base: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
 def check_recipe(settings: Mapping[str, Any], *, base: Path | None = None, where: str = "recipe") -> Recipe:
     """Check a mapping against the schema, over its preset if it names one, and make its relative paths
     absolute from `base`."""
-    refuse_secrets(settings, where)
     if settings.get("preset") is not None:
+        refuse_secrets(settings, where)
         settings = _under(preset_settings(str(settings["preset"])), settings)
+    return _checked(Recipe, settings, base, where)
+
+
+def _checked(cls: type[T], settings: Mapping[str, Any], base: Path | None, where: str) -> T:
+    refuse_secrets(settings, where)
     try:
-        recipe = Recipe.model_validate(settings)
+        recipe = cls.model_validate(settings)
     except ValidationError as error:
-        raise RecipeError(f"{where}: {_explain(error)}") from error
+        raise RecipeError(f"{where}: {_explain(error, cls)}") from error
     check_addresses(recipe, PATH_KEYS, where)
     return _absolute(recipe, base) if base else recipe
 
@@ -90,7 +110,7 @@ def remote_paths(recipe: Recipe) -> tuple[str, ...]:
     return remote_addresses(recipe, PATH_KEYS)
 
 
-def dump_recipe(recipe: Recipe) -> str:
+def dump_recipe(recipe: Recipe | RaterRecipe) -> str:
     """Return the recipe with every default, as YAML that `load_recipe` reads back."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
@@ -130,12 +150,12 @@ def _step(node: Any, name: str, override: str) -> str | int:
     return int(name)
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, cls: type[Section]) -> str:
     lines: list[str] = []
     for item in error.errors():
         place = ".".join(map(str, item["loc"])) or "top level"
         if item["type"] == "extra_forbidden":
-            known = sorted(_known_keys(item["loc"]))
+            known = sorted(_known_keys(item["loc"], cls))
             near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
             lines.append(f"unknown key {place!r}; {hint}")
@@ -149,9 +169,9 @@ def _explain(error: ValidationError) -> str:
     return "; ".join(lines)
 
 
-def _known_keys(location: tuple[int | str, ...]) -> set[str]:
+def _known_keys(location: tuple[int | str, ...], cls: type[Section]) -> set[str]:
     """Walk the schema along an error's location to the keys that its parent section knows."""
-    schema = Recipe.model_json_schema()
+    schema = cls.model_json_schema()
     node: dict[str, Any] = schema
     for part in location[:-1]:
         node = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, {})
@@ -161,7 +181,7 @@ def _known_keys(location: tuple[int | str, ...]) -> set[str]:
     return set(node.get("properties", {}))
 
 
-def _absolute(recipe: Recipe, base: Path) -> Recipe:
+def _absolute(recipe: T, base: Path) -> T:
     def fix(path: str) -> str:
         return path if "://" in path or Path(path).is_absolute() else str(base / path)
 
@@ -173,4 +193,4 @@ def _absolute(recipe: Recipe, base: Path) -> Recipe:
         named = key in PATH_KEYS or (key == "model" and str(node).endswith((".yaml", ".yml")))
         return fix(node) if named and isinstance(node, str) else node
 
-    return Recipe.model_validate(fix_all(recipe.model_dump()))
+    return type(recipe).model_validate(fix_all(recipe.model_dump()))

@@ -1,0 +1,178 @@
+"""The settings of a rater's training (MuRating): what `quadmix rater` reads from its YAML file."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from quadmix.recipe.annotating import CriterionSection
+from quadmix.recipe.base import Name, Section, Share
+from quadmix.recipe.running import RunSection
+
+Direction = Literal["E", "M", "both"]
+HeadName = Literal["plain", "concat", "znorm", "poso"]
+
+
+class TextsSection(Section):
+    """Documents that the pairs are made of, and their translations where there are any."""
+
+    paths: list[str] = Field(min_length=1, description="JSONL or Parquet files; patterns; fsspec paths")
+    text: str = Field(default="text", description="column with the text")
+    id: str = Field(default="id", description="column with the id; equal ids are refused")
+    language: str | None = Field(default=None, description="column with the language")
+    in_language: str | None = Field(
+        default=None, description="language of all documents, where no column says it"
+    )
+    same: str | None = Field(
+        default=None,
+        description="column with the id that translations of one document share (a parallel corpus)",
+    )
+    limit: int | None = Field(
+        default=None, gt=0, description="at most this many documents per language, drawn by a hash of the id"
+    )
+
+    @model_validator(mode="after")
+    def _one_language(self) -> "TextsSection":
+        if (self.language is None) == (self.in_language is None):
+            raise ValueError("texts needs exactly one of the keys `language` (a column) and `in_language`")
+        return self
+
+
+class JudgeSection(Section):
+    """A language model that compares two texts, behind an OpenAI-compatible address; never required."""
+
+    endpoint: str = Field(description="address of the API, up to and with /v1")
+    model: str = Field(description="name that the API knows it by; an answer of another model is refused")
+    key_from: str | None = Field(default=None, description="environment variable that holds the key")
+    generations: int = Field(default=4, ge=1, description="answers per order of the two texts")
+    temperature: float = Field(default=1.0, ge=0)
+    weight: float = Field(default=1.0, gt=0, description="beside the raters, which weigh 1 each")
+    vote: Literal["soft", "hard"] = Field(default="soft", description="hard: rounded to a or b")
+    pairs: int | None = Field(
+        default=None, gt=0, description="ask only about so many pairs, those on which the raters split most"
+    )
+    max_requests: int = Field(default=10_000, gt=0, description="stop before one more")
+    max_tokens: int = Field(default=20_000_000, gt=0, description="of prompts and answers; stop before")
+    price_in: float | None = Field(default=None, ge=0, description="per million tokens of prompts")
+    price_out: float | None = Field(default=None, ge=0, description="per million tokens of answers")
+    timeout: float = Field(default=60.0, gt=0, description="seconds for one answer")
+    parallel: int = Field(default=8, ge=1, description="requests at once")
+
+
+class PairsSection(Section):
+    """Which texts are compared, and how votes become a label (spec sections 2.2 and 2.3)."""
+
+    count: int = Field(default=8_000, gt=0, description="pairs of originals; the paper has 300,000")
+    stratified: Share = Field(default=0.5, description="share of pairs from adjacent bins of mean quality")
+    max_uses: int = Field(default=4, ge=1, description="pairs that one document may be in")
+    holdout: float = Field(default=0.1, gt=0, lt=1, description="share of the documents kept for validation")
+    shortest: int = Field(default=256, ge=1, description="units of the shortest excerpt (words; CJK: signs)")
+    longest: int = Field(default=512, ge=1, description="units of the longest excerpt; half have this length")
+    whole: bool = Field(default=False, description="compare whole documents, however long each is")
+    tie: float = Field(default=0.0, ge=0, description="ratings no further apart than this are a tie")
+    least_voters: int = Field(default=2, ge=1, description="pairs with fewer voters are dropped")
+    min_confidence: Share = Field(default=0.0, description="drop pairs with |p - 0.5| below half of this")
+
+    @model_validator(mode="after")
+    def _lengths(self) -> "PairsSection":
+        if self.shortest > self.longest:
+            raise ValueError(f"pairs.shortest is {self.shortest}, above pairs.longest, {self.longest}")
+        return self
+
+
+class TranslatorSection(Section):
+    """Where translations come from."""
+
+    kind: Literal["parallel", "model", "api", "none"] = Field(
+        default="parallel",
+        description="parallel: from `texts` itself (column `same`); model: a local translation model of "
+        "transformers; api: an OpenAI-compatible address; none: no transfer, one language",
+    )
+    path: str | None = Field(default=None, description="kind model: its folder")
+    endpoint: str | None = Field(default=None, description="kind api: address up to and with /v1")
+    model: str | None = Field(default=None, description="kind api: name of the model")
+    key_from: str | None = Field(default=None, description="kind api: environment variable with the key")
+    max_requests: int = Field(default=10_000, gt=0, description="kind api: stop before one more")
+    codes: dict[str, str] = Field(default={}, description="kind model: your language -> the model's code")
+
+
+class TransferSection(Section):
+    """How preferences reach other languages (spec section 3)."""
+
+    direction: Direction = Field(
+        default="E",
+        description="E: pairs of originals in `source` are labelled and translated; M: native pairs, "
+        "labelled by their translation into `source`; both",
+    )
+    source: str = Field(default="en", description="language that the raters read")
+    languages: list[str] = Field(default=[], description="targets; left out, all there are")
+    without: list[str] = Field(default=[], description="languages kept out of training, to test transfer")
+    translator: TranslatorSection = TranslatorSection()
+    mono: float = Field(default=150, ge=0, description="parts of monolingual pairs")
+    cross: float = Field(default=150, ge=0, description="parts of cross-lingual pairs")
+    parallel: float = Field(default=75, ge=0, description="parts of parallel pairs")
+    reuse: bool = Field(
+        default=False, description="use a pair as monolingual and cross-lingual both (few pairs)"
+    )
+    weight: float = Field(default=1.0, ge=0, description="λ, the weight of the mean parallel loss")
+    fidelity: bool = Field(default=True, description="drop translations that fail the gate")
+
+
+class EncoderSection(Section):
+    """What reads the texts."""
+
+    kind: Literal["hashed", "frozen", "finetune"] = Field(
+        default="hashed",
+        description="hashed: character n-grams, no download; frozen: an embedding model with cached vectors "
+        "and a head; finetune: the whole encoder is trained",
+    )
+    model: str | None = Field(default=None, description="frozen, finetune: card of the encoder, or its .yaml")
+    path: str | None = Field(
+        default=None, description="its local folder; left out, the hub"
+    )
+    pooling: Literal["cls", "mean"] = Field(default="cls", description="finetune: tokens into one vector")
+    epochs: int | None = Field(default=None, gt=0, description="left out: 10 (frozen), 2 (finetune)")
+    batch: int | None = Field(
+        default=None, gt=0, description="pairs; left out: 4096 or 256 (finetune)"
+    )
+    lr: float | None = Field(default=None, gt=0, description="left out: 3e-4 (frozen), 2e-5 (finetune)")
+
+    @model_validator(mode="after")
+    def _named(self) -> "EncoderSection":
+        if self.kind != "hashed" and self.model is None:
+            raise ValueError(f"encoder of kind {self.kind!r} needs the key 'model', the card of an embedder")
+        return self
+
+
+class RaterRecipe(Section):
+    """Everything that a rater is trained from."""
+
+    name: Name
+    seed: int = Field(default=0, ge=0)
+    folder: str = Field(default="raters", description="the rater's folder is made here, under its name")
+    texts: TextsSection
+    raters: list[CriterionSection] = Field(min_length=1, description="who votes; as criteria of a run")
+    judge: JudgeSection | None = None
+    pairs: PairsSection = PairsSection()
+    transfer: TransferSection = TransferSection()
+    encoder: EncoderSection = EncoderSection()
+    head: HeadName = Field(
+        default="plain", description="what the score knows of the language; `quadmix rater compare-heads`"
+    )
+    run: RunSection = RunSection()
+
+    @model_validator(mode="after")
+    def _fits(self) -> "RaterRecipe":
+        names = [r.name for r in self.raters]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"rater name {twice[0]!r} is used twice; names must be distinct")
+        voters = len(names) + (self.judge is not None)
+        if voters < self.pairs.least_voters:
+            raise ValueError(
+                f"pairs.least_voters is {self.pairs.least_voters}, but there are {voters} voters; "
+                "add raters or lower it"
+            )
+        if self.transfer.translator.kind == "parallel" and self.texts.same is None:
+            raise ValueError(
+                "transfer.translator of kind 'parallel' needs texts.same (ids of translations)"
+            )
+        return self
