@@ -10,9 +10,10 @@ from selector_pools import make_pool, make_table, taken
 
 from quadmix.errors import BudgetError
 from quadmix.evaluate.cuts import top_copies, union_copies
-from quadmix.evaluate.sampling import gumbel_copies, mean_score, standardise
+from quadmix.evaluate.sampling import gumbel_copies, mean_score
 from quadmix.evaluate.selectors import choose
 from quadmix.evaluate.upsampling import CAP, DROPPED, solve_curve
+from quadmix.mixing.sampling import standardise
 from quadmix.rng import keyed_uniform
 
 

@@ -222,6 +222,35 @@ def prepare_annotators(
     return AnnotatorSet.load(folder)
 
 
+def prepare_criteria(
+    section: AnnotateSection, columns: Sequence[str], sample: Sequence[str], folder: str | Path
+) -> tuple[Annotator, ...]:
+    """Return the criteria alone, for texts that are no corpus: models tried, others trained, all probed.
+
+    columns: of the user's rows. sample: texts that stand for `bad` where a criterion of kind linear names
+    none. folder: weights of what was trained lie there. Raises InputError as `prepare_annotators` does.
+    """
+    models = place_models(section)
+    asked = [(f"criterion {c.name!r}", str(c.column)) for c in section.criteria if c.kind == "column"]
+    for what, name in (*asked, *model_columns(section, models)):
+        if name.partition(".")[0] not in columns:
+            raise InputError(
+                f"{what}: the rows have no column {name!r}, only {', '.join(map(repr, columns[:40]))}; "
+                "name one of these (nested fields are written a.b)"
+            )
+    try_models(section, models)
+    made = tuple(
+        _probed(
+            model_annotator(c, section, models)
+            if c.kind == "model"
+            else _make_criterion(c, sample, Path(folder))
+        )
+        for c in section.criteria
+    )
+    forget_models()
+    return made
+
+
 def _probed(annotator: Annotator) -> Annotator:
     """Return the annotator with a warning on its card if it ranks plain pairs the wrong way round.
 

@@ -19,6 +19,7 @@ from quadmix.cli.export import export
 from quadmix.cli.models import app as models_app
 from quadmix.cli.output import AsJson, RunFolder, bytes_watched, echo, print_result
 from quadmix.cli.proposal import found_lines
+from quadmix.cli.rater import app as rater_app
 from quadmix.cli.raters import app as raters_app
 from quadmix.cli.report import report
 from quadmix.cli.sinks import Sinks, complaining, send, sink_targets
@@ -279,6 +280,7 @@ app.command()(report)
 app.command()(diff)
 app.command()(export)
 app.add_typer(models_app, name="models")
+app.add_typer(rater_app, name="rater")
 app.add_typer(raters_app, name="raters")
 app.add_typer(trials_app, name="trials")
 

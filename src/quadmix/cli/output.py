@@ -51,3 +51,34 @@ def bytes_watched(name: str, *, after: float = 5.0) -> Generator[Callable[[int, 
             step.advance(done - step.done)
 
         yield watch
+
+
+@contextmanager
+def steps_watched(*, every: float = 10.0) -> Generator[Callable[[str, int, int], None]]:
+    """Yield a callback (step, done, total) that writes plain lines with time left to stderr.
+
+    A line is written when a step begins to last, every `every` seconds, and when it ends after that.
+    """
+    step, began, last, first = "", 0.0, 0.0, 0
+
+    def watch(what: str, done: int, total: int) -> None:
+        nonlocal step, began, last, first
+        now = time.monotonic()
+        if what != step:
+            step, began, last, first = what, now, now, done
+        ended = done >= total and last > began
+        if now - last < every and not ended:
+            return
+        last = now
+        worked, left = done - first, total - done
+        rest = f", about {_clock((now - began) / worked * left)} left" if worked > 0 and left > 0 else ""
+        share = f" ({done / total:.0%})" if total else ""
+        echo(f"{what}: {done:,}/{total:,}{share}, {_clock(now - began)} elapsed{rest}", err=True)
+
+    yield watch
+
+
+def _clock(seconds: float) -> str:
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

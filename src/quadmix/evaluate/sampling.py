@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from quadmix.errors import BudgetError, ScoreError
 from quadmix.mixing.draw import draw_copies
 from quadmix.mixing.merge import merge_scores
+from quadmix.mixing.sampling import gumbel_keys
 from quadmix.rng import keyed_uniform
 from quadmix.types import Annotations, Copies, Floats, Ints
 
@@ -30,26 +31,11 @@ def gumbel_copies(
 ) -> Copies:
     """Sample documents one after another, each with probability ∝ exp(logit / τ) among those left.
 
-    The order of logit / τ + Gumbel noise is such a sample (Gumbel top-k; Kool et al., arXiv 1903.06059). The
-    noise of a document is a hash of (seed, id). logits: (D,), larger = likelier, NaN = never taken.
+    The order of `gumbel_keys` is such a sample. logits: (D,), larger = likelier, NaN = never taken.
     temperature: τ > 0; towards 0 this is the cut at the best logits, towards infinity random selection.
     """
-    noise = keyed_uniform(seed, table.keys, "gumbel")
-    with np.errstate(divide="ignore"):  # a uniform of exactly 0 gives -inf: that document comes last
-        keyed = logits / temperature - np.log(-np.log(noise))
+    keyed = gumbel_keys(logits, table.keys, temperature=temperature, seed=seed)
     return fill_quota(best_first(-keyed, table, seed=seed), table, budget, seed=seed, needs=needs)
-
-
-def standardise(score: Floats) -> Floats:
-    """Return (score - mean) / standard deviation over the documents that have one; NaN stays NaN.
-
-    0 where all scores are equal. Sums run over sorted values: the order of documents changes no bit.
-    """
-    known = np.sort(score[~np.isnan(score)])
-    spread = known.std() if len(known) else 0.0
-    if not spread > 0:
-        return np.where(np.isnan(score), np.nan, 0.0)
-    return (score - known.mean()) / spread
 
 
 def mean_score(normalised: NDArray[np.float32]) -> Floats:

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from quadmix.errors import BudgetError, RecipeError, ScoreError, SearchError
 from quadmix.evaluate.cuts import global_cut_copies, top_copies, top_domain_copies, union_copies
 from quadmix.evaluate.mixtures import mixture_copies
-from quadmix.evaluate.sampling import gumbel_copies, log_importance, mean_score, random_copies, standardise
+from quadmix.evaluate.sampling import gumbel_copies, log_importance, mean_score, random_copies
 from quadmix.evaluate.upsampling import upsampled_copies
 from quadmix.mixing.limits import Limits
 from quadmix.mixing.prior import Prior, draw_theta, prior_mean, random_mean
 from quadmix.mixing.quota import Method, fit_budget
 from quadmix.mixing.rank import Grouped, RankMode
+from quadmix.mixing.sampling import standardise
 from quadmix.mixing.select import select
 from quadmix.recipe import Baseline
 from quadmix.rng import stream

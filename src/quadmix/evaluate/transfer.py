@@ -1,4 +1,4 @@
-"""Does the ranking of selectors by a small model hold for a larger one (spec §10, R7)?
+"""Does the ranking of selectors by a small model hold for a larger one?
 
 In: two rungs of the ladder. Out: a `Transfer`: rank correlation, what noise alone would leave of it, and
 decision accuracy, the share of pairs of selectors that both order alike (DataDecide, arXiv 2504.11393).

@@ -68,7 +68,8 @@ def ask(model: str, path: str | None, settings: Settings, *, accept_remote_code:
         offline=is_offline(),
         beside=card_folder(model),
     )
-    return Asked(placed=placed, settings=settings, pinned=is_pinned(card))
+    language = "language" if card.reads_language else None
+    return Asked(placed=placed, settings=settings, language=language, pinned=is_pinned(card))
 
 
 def is_local(model: str, path: str | None) -> bool:
@@ -95,9 +96,10 @@ def try_rater(asked: Asked, output: str | None = None) -> Tried:
 
 
 def no_columns(asked: Asked, documents: int) -> pa.RecordBatch:
-    """Return rows in which every column that the model reads is empty."""
-    names = asked.columns or ("",)
-    return pa.RecordBatch.from_arrays([pa.array([""] * documents)] * len(names), names=list(names))
+    """Return rows in which every column that the model reads is empty; their language is English, as the
+    fixed texts are."""
+    values = {name: "en" if name == asked.language else "" for name in asked.columns or ("",)}
+    return pa.RecordBatch.from_pydict({name: [value] * documents for name, value in values.items()})
 
 
 def keep_golden(asked: Asked, out: Path, *, local: bool) -> ModelCard:

@@ -6,7 +6,7 @@ encoder cannot read.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +78,29 @@ class Pairs:
             a=self.a[rows], b=self.b[rows], p=self.p[rows], weight=self.weight[rows], kind=self.kind[rows],
             held=self.held[rows],
         )  # fmt: skip
+
+
+def join_pairs(*parts: Pairs) -> Pairs:
+    """Put pairs of the same texts one after another."""
+    return Pairs(
+        **{
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in ("a", "b", "p", "weight", "kind", "held")
+        }
+    )
+
+
+def used_alone(texts: Texts, pairs: Pairs, rated: NDArray[np.bool_]) -> tuple[Rows, Pairs]:
+    """Return the rows of the texts that a pair names, with their originals and the translations of them that
+    were rated, and the pairs of the texts at these rows. rated: (D,)."""
+    place = {id_: row for row, id_ in enumerate(texts.ids)}
+    used = set(np.unique(np.concatenate([pairs.a, pairs.b])).tolist())
+    used |= {place[texts.origin[row]] for row in used if texts.origin[row]}
+    judged = {row for row in np.flatnonzero(rated).tolist() if place.get(texts.origin[row]) in used}
+    rows = np.array(sorted(used | judged), np.int32)
+    new = np.full(len(texts), -1, np.int32)
+    new[rows] = np.arange(len(rows), dtype=np.int32)
+    return rows, replace(pairs, a=new[pairs.a], b=new[pairs.b])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -16,7 +16,7 @@ from quadmix.recipe.base import Name, Section
 
 CARDS = Path(__file__).parent.parent / "data" / "cards"
 
-Family = Literal["fasttext", "sequence", "hub-head", "frozen-head", "yes-no", "ngram", "embedding"]
+Family = Literal["fasttext", "sequence", "hub-head", "frozen-head", "yes-no", "ngram", "embedding", "rater"]
 
 
 class CardInput(Section):
@@ -105,6 +105,10 @@ class ModelCard(Section):
     description: str
     direction: Literal["higher", "lower", "none"] = "higher"
     languages: tuple[str, ...] = Field(default=("*",), description="ISO 639-1 codes; *: any")
+    reads_language: bool = Field(
+        default=False,
+        description="family rater: a score depends on the text's language, so annotate.language is needed",
+    )
     remote_code: bool = Field(default=False, description="does loading run code from the model's repository?")
     input: CardInput = CardInput()
     output: CardOutput
@@ -113,7 +117,7 @@ class ModelCard(Section):
         default={}, description="family yes-no: yes and no -> their spellings; P(yes) is among these"
     )
     base: str | None = Field(
-        default=None, description="hub-head, frozen-head: card, hub id or folder of what is below"
+        default=None, description="hub-head, frozen-head, rater: card, hub id or folder of what is below"
     )
     head: str | None = Field(default=None, description="hub-head, frozen-head: the file with its weights")
     trained_on: tuple[str, ...] = Field(
@@ -139,6 +143,8 @@ class ModelCard(Section):
             not self.prompt or "{text}" not in self.prompt or set(self.answers) != {"yes", "no"}
         ):
             raise ValueError("family yes-no needs a prompt with {text} and answers for yes and no")
+        if self.reads_language and self.family != "rater":
+            raise ValueError("reads_language is for the family rater alone")
         if "{text}" not in self.input.template:
             raise ValueError("input.template needs {text}")
         return self

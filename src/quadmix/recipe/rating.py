@@ -59,18 +59,31 @@ class JudgeSection(Section):
 
 
 class PairsSection(Section):
-    """Which texts are compared, and how votes become a label (spec sections 2.2 and 2.3)."""
+    """Which texts are compared, and how votes become a label."""
 
     count: int = Field(default=8_000, gt=0, description="pairs of originals; the paper has 300,000")
     stratified: Share = Field(default=0.5, description="share of pairs from adjacent bins of mean quality")
     max_uses: int = Field(default=4, ge=1, description="pairs that one document may be in")
-    holdout: float = Field(default=0.1, gt=0, lt=1, description="share of the documents kept for validation")
-    shortest: int = Field(default=256, ge=1, description="units of the shortest excerpt (words; CJK: signs)")
-    longest: int = Field(default=512, ge=1, description="units of the longest excerpt; half have this length")
+    holdout: float = Field(
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="share of the sources (documents with translations) held out",
+    )
+    shortest: int = Field(default=192, ge=1, description="units of the shortest excerpt (words; CJK: signs)")
+    longest: int = Field(
+        default=384,
+        ge=1,
+        description="units of the longest excerpt, half have this length; 384 are about 512 tokens, which "
+        "encoders read",
+    )
     whole: bool = Field(default=False, description="compare whole documents, however long each is")
-    tie: float = Field(default=0.0, ge=0, description="ratings no further apart than this are a tie")
+    tie: dict[str, float] = Field(
+        default={}, description="rater -> how far apart two of its ratings are at most that count as a tie"
+    )
     least_voters: int = Field(default=2, ge=1, description="pairs with fewer voters are dropped")
     min_confidence: Share = Field(default=0.0, description="drop pairs with |p - 0.5| below half of this")
+    temperature: float = Field(default=1.0, gt=0, description="labels become sigmoid(logit(p) / temperature)")
 
     @model_validator(mode="after")
     def _lengths(self) -> "PairsSection":
@@ -87,16 +100,25 @@ class TranslatorSection(Section):
         description="parallel: from `texts` itself (column `same`); model: a local translation model of "
         "transformers; api: an OpenAI-compatible address; none: no transfer, one language",
     )
-    path: str | None = Field(default=None, description="kind model: its folder")
+    path: str | None = Field(default=None, description="kind model: its folder, or its id on the hub")
     endpoint: str | None = Field(default=None, description="kind api: address up to and with /v1")
     model: str | None = Field(default=None, description="kind api: name of the model")
     key_from: str | None = Field(default=None, description="kind api: environment variable with the key")
     max_requests: int = Field(default=10_000, gt=0, description="kind api: stop before one more")
-    codes: dict[str, str] = Field(default={}, description="kind model: your language -> the model's code")
+    codes: dict[str, str] = Field(
+        default={}, description="kind model: your language -> the model's code (de: deu_Latn for NLLB)"
+    )
+    how: Literal["bos", "prefix", "none"] = Field(
+        default="bos",
+        description="kind model: how it is told the language: by its first token (NLLB, M2M100, mBART), in "
+        "`template` (MADLAD), not at all (Marian)",
+    )
+    template: str = Field(default="{text}", description="kind model, prefix: with {target} and {text}")
+    beams: int = Field(default=1, ge=1, description="kind model: 1 is greedy")
 
 
 class TransferSection(Section):
-    """How preferences reach other languages (spec section 3)."""
+    """How preferences reach other languages."""
 
     direction: Direction = Field(
         default="E",
@@ -126,14 +148,10 @@ class EncoderSection(Section):
         "and a head; finetune: the whole encoder is trained",
     )
     model: str | None = Field(default=None, description="frozen, finetune: card of the encoder, or its .yaml")
-    path: str | None = Field(
-        default=None, description="its local folder; left out, the hub"
-    )
+    path: str | None = Field(default=None, description="its local folder; left out, the hub")
     pooling: Literal["cls", "mean"] = Field(default="cls", description="finetune: tokens into one vector")
     epochs: int | None = Field(default=None, gt=0, description="left out: 10 (frozen), 2 (finetune)")
-    batch: int | None = Field(
-        default=None, gt=0, description="pairs; left out: 4096 or 256 (finetune)"
-    )
+    batch: int | None = Field(default=None, gt=0, description="pairs; left out: 4096 or 256 (finetune)")
     lr: float | None = Field(default=None, gt=0, description="left out: 3e-4 (frozen), 2e-5 (finetune)")
 
     @model_validator(mode="after")
@@ -165,6 +183,8 @@ class RaterRecipe(Section):
         names = [r.name for r in self.raters]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"rater name {twice[0]!r} is used twice; names must be distinct")
+        if unknown := sorted(self.pairs.tie.keys() - set(names)):
+            raise ValueError(f"pairs.tie names {unknown[0]!r}, no rater; expected {', '.join(names)}")
         voters = len(names) + (self.judge is not None)
         if voters < self.pairs.least_voters:
             raise ValueError(
@@ -172,7 +192,5 @@ class RaterRecipe(Section):
                 "add raters or lower it"
             )
         if self.transfer.translator.kind == "parallel" and self.texts.same is None:
-            raise ValueError(
-                "transfer.translator of kind 'parallel' needs texts.same (ids of translations)"
-            )
+            raise ValueError("transfer.translator of kind 'parallel' needs texts.same (ids of translations)")
         return self

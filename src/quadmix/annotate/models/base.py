@@ -55,3 +55,17 @@ class TextModel(Protocol):
     def card(self) -> ModelCard: ...
 
     def outputs(self, texts: Sequence[str]) -> Outputs: ...
+
+
+_AFTER_LANGUAGE = "\x1e"  # the record separator stands between a language and the text
+
+
+def with_language(language: str, text: str) -> str:
+    """Return what a card with `reads_language` reads: the text, its language in front."""
+    return f"{language.replace(_AFTER_LANGUAGE, '')}{_AFTER_LANGUAGE}{text}"
+
+
+def split_language(text: str) -> tuple[str, str]:
+    """Undo `with_language`; a text without a language in front has the language ""."""
+    language, mark, rest = text.partition(_AFTER_LANGUAGE)
+    return (language, rest) if mark else ("", text)

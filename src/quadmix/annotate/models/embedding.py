@@ -4,6 +4,7 @@ In: a folder with config.json, tokenizer and weights of an `AutoModel`. Out: (D,
 of several windows the joined vector is normalised again.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,12 @@ MODES = {
 
 def load_embedding(placed: Placed, settings: Settings) -> TokenModel:
     """Return the model; InputError if the folder does not hold one, or pools otherwise than the card says."""
+    pooled = load_pooled(placed, settings)
+    return replace(pooled, forward=_unit(pooled.forward), combine=_normalised(pooled.combine))
+
+
+def load_pooled(placed: Placed, settings: Settings) -> TokenModel:
+    """Return the model as it pools one window, its vectors not normalised; InputError as above."""
     device = choose_device(settings)
     config = read_config(placed)
     check_window(placed, config)
@@ -44,7 +51,7 @@ def load_embedding(placed: Placed, settings: Settings) -> TokenModel:
         card=placed.card,
         tokenise=window_tokeniser(tokenizer, how, limit=longest_input(config, tokenizer)),
         forward=_forward(model, how.pooling),
-        combine=_normalised(combiner(how, frame.tokens)),
+        combine=combiner(how, frame.tokens),
         width=int(config.hidden_size),
         device=device,
         settings=settings,
@@ -52,21 +59,29 @@ def load_embedding(placed: Placed, settings: Settings) -> TokenModel:
     )
 
 
-def _forward(model: Any, pooling: str) -> Forward:
+def pool(hidden: Any, mask: Any, pooling: str) -> Any:
+    """Return (B, H) float32, one vector per window, of its tokens' (B, T, H); mask: (B, T), 1 = token, 0 =
+    padding on the right. pooling: cls (the first token), mean (over tokens) or last."""
     torch = import_torch("an embedding")
+    hidden = hidden.float()
+    if pooling == "mean":
+        weights = mask[:, :, None].float()
+        return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+    if pooling == "last":
+        return hidden[torch.arange(len(mask), device=mask.device), mask.sum(dim=1) - 1]
+    return hidden[:, 0]
 
+
+def _forward(model: Any, pooling: str) -> Forward:
     def forward(ids: Any, mask: Any) -> Any:
-        hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-        if pooling == "mean":
-            weights = mask[:, :, None].float()
-            vector = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
-        elif pooling == "last":
-            vector = hidden[torch.arange(len(ids), device=ids.device), mask.sum(dim=1) - 1]
-        else:
-            vector = hidden[:, 0]
-        return torch.nn.functional.normalize(vector, dim=1)
+        return pool(model(input_ids=ids, attention_mask=mask).last_hidden_state, mask, pooling)
 
     return forward
+
+
+def _unit(forward: Forward) -> Forward:
+    torch = import_torch("an embedding")
+    return lambda ids, mask: torch.nn.functional.normalize(forward(ids, mask), dim=1)
 
 
 def _normalised(combine: Combine) -> Combine:

@@ -9,7 +9,10 @@ transformers' own classes load such a folder too, without a complaint and with a
 
 frozen-head: the embedder is the card's `base`; its card says windows and pooling, so that several heads share
 one embedder in memory. The head is one file with `layer1.*`, `layer2.*` (JQL: a ReLU between them) or with
-`weight`, `bias` (one linear layer, `train_head`).
+`weight`, `bias` (one linear layer, `train_head`). The header of a .safetensors file may declare two things
+(its metadata): `activation`, relu or gelu (the exact one, with erf), between two layers; and `reads`: vector,
+the normalised vector of the document (the default), or windows, the pooled vector of each window as the
+encoder gives it, whose outputs are joined as `input.aggregate` of the base says (a fine-tuned encoder).
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +24,7 @@ import numpy as np
 from quadmix.annotate.models.base import Outputs, Placed, Settings, TextModel
 from quadmix.annotate.models.batches import Forward, TokenModel
 from quadmix.annotate.models.devices import choose_device, import_torch, settle, torch_threads
+from quadmix.annotate.models.embedding import load_pooled
 from quadmix.annotate.models.encoder import label_order
 from quadmix.annotate.models.pretrained import (
     check_window,
@@ -30,7 +34,7 @@ from quadmix.annotate.models.pretrained import (
     read_tokenizer,
     values_config,
 )
-from quadmix.annotate.models.tensors import read_tensors
+from quadmix.annotate.models.tensors import read_metadata, read_tensors
 from quadmix.annotate.models.windows import Frame, combiner, special_tokens, window_tokeniser
 from quadmix.errors import InputError
 from quadmix.io.atomic import read_json
@@ -46,6 +50,7 @@ _DEBERTA_V3_BASE: dict[str, Any] = {
 }  # fmt: skip
 # The multilingual model has the same layers and more words; the number of words is read from the weights.
 BASES = {"microsoft/deberta-v3-base": _DEBERTA_V3_BASE, "microsoft/mdeberta-v3-base": _DEBERTA_V3_BASE}
+DECLARED = {"activation": ("relu", "gelu"), "reads": ("vector", "windows")}  # the first is the default
 LAYOUTS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("layer1.bias", "layer1.weight", "layer2.bias", "layer2.weight"): ("layer1", "layer2"),
     ("bias", "weight"): ("",),
@@ -163,7 +168,7 @@ class FrozenHead:
         return Outputs(values=values, missing=dict(sorted(missing.items())))
 
 
-def load_frozen_head(placed: Placed, settings: Settings) -> FrozenHead:
+def load_frozen_head(placed: Placed, settings: Settings) -> FrozenHead | TokenModel:
     """Return the embedder with the head; InputError if it has no base or another layout."""
     from quadmix.annotate.models.load import load_model  # it imports this module for its families
 
@@ -178,18 +183,42 @@ def load_frozen_head(placed: Placed, settings: Settings) -> FrozenHead:
             f"{placed.base.card.family}, expected embedding"
         )
     layers = read_layers(placed)
-    embedder = load_model(placed.base, settings)
+    by_window = _declared(placed)["reads"] == "windows"
+    pooled = load_pooled(placed.base, settings) if by_window else None
+    embedder = pooled or load_model(placed.base, settings)
     width = getattr(embedder, "width", None)
     if width is not None and width != layers[0].in_features:
         raise InputError(
             f"card {placed.card.name!r}: the head reads vectors of {layers[0].in_features} numbers, the "
             f"embedder {placed.base.card.name!r} gives {width}; name the embedder that it was trained on"
         )
+    if pooled is not None:
+        head, vectors = settle(layers, replace(settings, precision="float32")), pooled.forward
+        return replace(
+            pooled,
+            card=placed.card,
+            forward=lambda ids, mask: head(vectors(ids, mask)),
+            width=layers[-1].out_features,
+        )
     return FrozenHead(card=placed.card, embedder=embedder, layers=layers, threads=settings.threads)
 
 
+def _declared(placed: Placed) -> dict[str, str]:
+    """Return what the head's file declares; InputError for a value that is not known."""
+    path = placed.folder / str(placed.card.head)
+    stored = read_metadata(path)
+    found = {key: stored.get(key, known[0]) for key, known in DECLARED.items()}
+    for key, value in found.items():
+        if value not in DECLARED[key]:
+            raise InputError(
+                f"card {placed.card.name!r}: the header of {path} declares {key} {value!r}, expected "
+                f"{' or '.join(DECLARED[key])}; was the head written by a newer version?"
+            )
+    return found
+
+
 def read_layers(placed: Placed) -> Any:
-    """Return the file `card.head` as a torch module: linear layers with ReLU between them."""
+    """Return the file `card.head` as a torch module: linear layers with the declared activation between."""
     torch = import_torch("a head")
     path = placed.folder / str(placed.card.head)
     tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
@@ -199,13 +228,14 @@ def read_layers(placed: Placed) -> Any:
             f"card {placed.card.name!r}: {path} holds {', '.join(sorted(tensors)[:6])}; a frozen-head is "
             "laid out as layer1.weight, layer1.bias, layer2.weight, layer2.bias or as weight, bias"
         )
+    between = {"relu": torch.nn.ReLU, "gelu": torch.nn.GELU}[_declared(placed)["activation"]]
     modules: list[Any] = []
     for prefix in prefixes:
         part = {k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(prefix)}
         outputs, inputs = part["weight"].shape
         layer = torch.nn.Linear(inputs, outputs)
         _fill(placed, layer, part, f"{prefix}." if prefix else "")
-        modules += [torch.nn.ReLU(), layer] if modules else [layer]
+        modules += [between(), layer] if modules else [layer]
     outputs = modules[-1].out_features
     if outputs != max(1, len(placed.card.output.labels)):
         raise InputError(

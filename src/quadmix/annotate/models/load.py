@@ -77,6 +77,8 @@ def _loader(family: str) -> Callable[[Placed, Settings], TextModel]:
         from quadmix.annotate.models.heads import load_frozen_head as load
     elif family == "embedding":
         from quadmix.annotate.models.embedding import load_embedding as load
+    elif family == "rater":
+        from quadmix.annotate.models.rated import load_rater as load
     elif family == "yes-no":
         from quadmix.annotate.models.yes_no import load_yes_no as load
     else:

@@ -34,8 +34,10 @@ def model_users(section: AnnotateSection) -> list[CriterionSection | DomainSecti
 
 
 def model_families(section: AnnotateSection) -> set[str]:
-    """Return the families of the section's models, from their cards alone."""
-    return {load_card(str(user.model)).family for user in model_users(section)}
+    """Return the families of the section's models, from their cards alone; a rater over vectors runs an
+    embedder, too."""
+    found = [load_card(str(user.model)) for user in model_users(section)]
+    return {card.family for card in found} | {"embedding" for card in found if card.base is not None}
 
 
 def place_models(section: AnnotateSection) -> dict[str, PlacedRecord]:

@@ -78,7 +78,7 @@ def model_from_tensors(placed: Placed, config: Any, tensors: dict[str, Any]) -> 
             f"{config.model_type} with {config.num_hidden_layers} layers of {config.hidden_size} "
             f"({', '.join(sorted(wrong)[:3])}{', ...' if len(wrong) > 3 else ''}); is `base` the right one?"
         )
-    with _quiet(transformers):
+    with quiet(transformers):
         return type(empty).from_pretrained(
             None, config=config, state_dict={key: tensors[key] for key in expected}
         )
@@ -129,7 +129,7 @@ def _read(placed: Placed, auto: str, expected: str, **extra: Any) -> Any:
         )
     remote = placed.card.remote_code
     try:
-        with _quiet(transformers):
+        with quiet(transformers):
             return getattr(transformers, auto).from_pretrained(
                 str(placed.folder), local_files_only=True, trust_remote_code=remote, **extra
             )
@@ -154,7 +154,7 @@ def _names_code(folder: Path) -> bool:
 
 
 @contextmanager
-def _quiet(transformers: Any) -> Generator[None]:
+def quiet(transformers: Any) -> Generator[None]:
     """No progress bars and no warnings of transformers: what matters is checked and said by us."""
     log = transformers.utils.logging
     level, bar = log.get_verbosity(), log.is_progress_bar_enabled()

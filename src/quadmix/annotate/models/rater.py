@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from quadmix.annotate.annotator import OTHER, UNKNOWN, AnnotatorCard, Labelled, Scored
 from quadmix.annotate.fallback import ask_batch
-from quadmix.annotate.models.base import Outputs, Placed, Settings
+from quadmix.annotate.models.base import Outputs, Placed, Settings, with_language
 from quadmix.annotate.models.devices import NEURAL, resolved
 from quadmix.annotate.models.load import load_model
 from quadmix.corpus.columns import column_values
@@ -46,8 +46,12 @@ class Asked:
     @property
     def columns(self) -> tuple[str, ...]:
         """The user's columns that the model reads."""
-        names = template_columns(self.placed.card.input.template)
-        return (*names, *([self.language] if self.language and ANY not in self.placed.card.languages else []))
+        card = self.placed.card
+        needed = self.language and (ANY not in card.languages or card.reads_language)
+        return (
+            *template_columns(card.input.template),
+            *([self.language] if self.language and needed else []),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +72,11 @@ class ModelAnnotator:
             raise InputError(
                 f"criterion {name!r}: card {model.name!r} is for {model.role}, expected one for quality; "
                 "`quadmix raters list` names them"
+            )
+        if model.reads_language and asked.language is None:
+            raise InputError(
+                f"criterion {name!r}: card {model.name!r} reads a text's language, but annotate.language is "
+                "not set; set it to the column with the language codes"
             )
         several = model.output.kind == "number" and len(model.output.labels) > 1
         if (several and output is None) or (output is not None and output not in model.output.labels):
@@ -200,7 +209,7 @@ def _outputs(
     reasons = refused(asked, texts, rows)
     missing.update(reason for reason in reasons if reason)
     usable = np.array([i for i, reason in enumerate(reasons) if not reason], np.int64)
-    inputs = _inputs(asked.placed.card, texts, rows, usable.tolist())
+    inputs = _inputs(asked, texts, rows, usable.tolist())
     return usable, _judged(asked, inputs)
 
 
@@ -208,13 +217,15 @@ def refused(asked: Asked, texts: Sequence[str], rows: pa.RecordBatch) -> list[st
     """Return why the model may not judge each document (empty_text, language_unknown, language_outside_card),
     "" where it may."""
     reasons = ["" if text.strip() else "empty_text" for text in texts]
-    known = asked.placed.card.languages
-    if asked.language is None or ANY in known:
+    card, known = asked.placed.card, asked.placed.card.languages
+    if asked.language is None or (ANY in known and not card.reads_language):
         return reasons
-    languages, codes = column_values(rows, asked.language), _codes(known)
-    return [
-        reason or _language_reason(value, codes) for reason, value in zip(reasons, languages, strict=True)
-    ]
+    languages = column_values(rows, asked.language)
+    if ANY in known:  # a code that the model does not know is read as such, none at all is not
+        own = ["" if _plain(value).strip() else "language_unknown" for value in languages]
+    else:
+        own = [_language_reason(value, _codes(known)) for value in languages]
+    return [reason or other for reason, other in zip(reasons, own, strict=True)]
 
 
 def check_languages(card: ModelCard) -> None:
@@ -275,11 +286,15 @@ def language_code(tag: str) -> str:
         return ""
 
 
-def _inputs(card: ModelCard, texts: Sequence[str], rows: pa.RecordBatch, usable: Sequence[int]) -> list[str]:
+def _inputs(asked: Asked, texts: Sequence[str], rows: pa.RecordBatch, usable: Sequence[int]) -> list[str]:
     """Return what the model reads of each usable document."""
-    given = card.input
-    columns = {name: column_values(rows, name) for name in template_columns(given.template)}
-    return [prepare_text(card, texts[i], {n: _plain(v[i]) for n, v in columns.items()}) for i in usable]
+    card = asked.placed.card
+    columns = {name: column_values(rows, name) for name in template_columns(card.input.template)}
+    made = [prepare_text(card, texts[i], {n: _plain(v[i]) for n, v in columns.items()}) for i in usable]
+    if not card.reads_language or asked.language is None:
+        return made
+    languages = column_values(rows, asked.language)
+    return [with_language(_plain(languages[i]).strip(), text) for i, text in zip(usable, made, strict=True)]
 
 
 def prepare_text(card: ModelCard, text: str, columns: dict[str, str]) -> str:
@@ -360,7 +375,9 @@ def asked_digest(asked: Asked, output: str | None = None) -> str:
 def computing(asked: Asked) -> tuple[str, ...]:
     """Return device and number format in which a neural model runs here, such as (cuda, bfloat16); nothing
     for other models, whose numbers depend on neither. InputError as `asked_digest`."""
-    return resolved(asked.settings) if asked.placed.card.family in NEURAL else ()
+    placed = asked.placed
+    below = placed.base.card.family if placed.base else ""
+    return resolved(asked.settings) if NEURAL & {placed.card.family, below} else ()
 
 
 def asked_warnings(name: str, asked: Asked) -> tuple[str, ...]:

@@ -32,6 +32,18 @@ def read_tensors(path: Path) -> dict[str, Any]:
     return tensors
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return what the header of a .safetensors file says beside its tensors; nothing for other files."""
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        from safetensors import safe_open
+    except ImportError as error:
+        raise MissingExtraError("safetensors", "annotate", "a file of weights") from error
+    with safe_open(path, framework="numpy") as file:
+        return dict(file.metadata() or {})
+
+
 def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
         from safetensors import SafetensorError

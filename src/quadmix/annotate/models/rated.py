@@ -1,0 +1,261 @@
+"""Raters that were trained here from pairs of texts (`quadmix.raters`), as models of the family `rater`.
+
+In: a folder with `rater.json` and `rater.safetensors`. Out: (D, 1) float32 scores on the scale of the loss:
+sigmoid(s_a - s_b) is the probability that text a is preferred (MuRating, arXiv 2507.01785). Larger = better.
+
+Two kinds. `hashed`: linear in hashed character n-grams and surface statistics; numpy alone, no download. A
+long text is read in windows of equal length, evenly spaced where there are more than `max_windows`; its score
+is the mean of theirs, weighed by length. `vectors`: a head over the vectors of the card's `base`.
+
+A head may depend on the language (`card.reads_language`): then every text comes with its language in front,
+see `with_language`; a language that the head was not trained on has tables of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quadmix.annotate.models.base import Outputs, Placed, Settings, TextModel, split_language
+from quadmix.annotate.models.char_ngrams import FEATURES, LONGEST, VERSION, ngram_counts
+from quadmix.annotate.models.rater import language_code
+from quadmix.annotate.models.rater_head import HeadWeights, head_of, head_tensors
+from quadmix.annotate.models.surface import NAMES, surface
+from quadmix.errors import InputError, MissingExtraError
+from quadmix.io.atomic import naming, read_value, replacing, write_json
+from quadmix.recipe.cards import ModelCard
+from quadmix.types import Floats, Ints
+
+FACTS, WEIGHTS = "rater.json", "rater.safetensors"
+_LOGS = 1.0 + np.log(np.maximum(np.arange(1024), 1)).astype(np.float32)
+Numbers = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaterFacts:
+    """What rater.json says. window: characters of a window; features, longest, surface, ngrams: of kind
+    hashed (ngrams: version of the hashing). languages: what the rater was trained on."""
+
+    kind: Literal["hashed", "vectors"]
+    languages: list[str]
+    version: int = 1
+    window: int = 2_000
+    max_windows: int = 8
+    features: int = FEATURES
+    longest: int = LONGEST
+    surface: list[str] | None = None
+    ngrams: int = VERSION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HashedScorer:
+    """weights: (F,) of the n-grams; statistic_weights, means, scales: (S,) of the surface statistics, S = 0
+    without them; all float32. bias is 0: it cancels in every difference."""
+
+    facts: RaterFacts
+    weights: Numbers
+    statistic_weights: Numbers
+    means: Numbers
+    scales: Numbers
+
+    def scores(self, texts: Sequence[str]) -> Floats:
+        """Return (D,) float64 scores, NaN for a text of nothing but blanks. A score is a function of its own
+        text, to the last bit."""
+        pieces = [windows(text, self.facts.window, self.facts.max_windows) for text in texts]
+        flat = [piece for text in pieces for piece in text]
+        owner = np.repeat(np.arange(len(texts)), [len(p) for p in pieces])
+        weight = np.array([len(piece) for piece in flat], np.float64)
+        values = self._window_scores(flat)
+        read = ~np.isnan(values)
+        owner, weight, values = owner[read], weight[read], values[read]
+        whole = np.bincount(owner, weight, minlength=len(texts))
+        with np.errstate(invalid="ignore"):
+            return np.bincount(owner, weight * values, minlength=len(texts)) / whole
+
+    def _window_scores(self, texts: list[str]) -> Floats:
+        rows, columns, counts = ngram_counts(texts, features=self.facts.features, longest=self.facts.longest)
+        values = log_counts(counts).astype(np.float64)
+        square = np.bincount(rows, values * values, minlength=len(texts))
+        dot = np.bincount(rows, values * self.weights[columns], minlength=len(texts))
+        with np.errstate(invalid="ignore"):
+            found = dot / np.sqrt(square)
+        if len(self.statistic_weights):
+            scaled = scaled_surface(surface(texts), self.means, self.scales)
+            found += (scaled * self.statistic_weights).astype(np.float64).sum(axis=1)
+        return found
+
+
+def log_counts(counts: NDArray[np.int32]) -> Numbers:
+    """Return 1 + log(count) as float32."""
+    return np.where(
+        counts < len(_LOGS), _LOGS[np.minimum(counts, len(_LOGS) - 1)], 1 + np.log(counts)
+    ).astype(np.float32)
+
+
+def scaled_surface(shares: Numbers, means: Numbers, scales: Numbers) -> Numbers:
+    """Return the statistics about their means, in units of `scales`, at most 5 standard deviations away."""
+    return np.clip((shares - means) / scales, -0.5, 0.5).astype(np.float32)
+
+
+def windows(text: str, size: int, most: int) -> list[str]:
+    """Return the pieces of a text that are read: of equal length and together all of it, where that takes no
+    more than `most` of `size` characters; else `most` of them, evenly spaced from its begin to its end."""
+    count = max(1, -(-len(text) // size))
+    if count <= most:
+        return [text[len(text) * i // count : len(text) * (i + 1) // count] for i in range(count)]
+    starts = [(len(text) - size) * i // max(1, most - 1) for i in range(most)]
+    return [text[start : start + size] for start in starts]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HashedModel:
+    """A `TextModel` of kind hashed; it runs on one core."""
+
+    card: ModelCard
+    scorer: HashedScorer
+
+    def outputs(self, texts: Sequence[str]) -> Outputs:
+        """Return (D, 1) float32; NaN rows: `no_tokens`."""
+        values = self.scorer.scores(texts).astype(np.float32)[:, None]
+        lost = int(np.isnan(values).sum())
+        return Outputs(values=values, missing={"no_tokens": lost} if lost else {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class VectorModel:
+    """A `TextModel` of kind vectors: the head over the vectors of an embedder, on the CPU in float32."""
+
+    card: ModelCard
+    head: HeadWeights
+    embedder: TextModel
+
+    def outputs(self, texts: Sequence[str]) -> Outputs:
+        """Return (D, 1) float32; NaN where there is no vector."""
+        languages = np.zeros(len(texts), np.int64)
+        if self.head.reads_language:
+            told = [split_language(text) for text in texts]
+            languages = language_rows([code for code, _ in told], self.head.languages)
+            texts = [text for _, text in told]
+        vectors = self.embedder.outputs(texts)
+        values = self.head.scores(vectors.values, languages)[:, None]
+        missing = dict(vectors.missing)
+        if own := int((~np.isfinite(values)).sum()) - sum(missing.values()):
+            missing["not_finite"] = missing.get("not_finite", 0) + own
+        values[~np.isfinite(values)] = np.nan
+        return Outputs(values=values, missing=dict(sorted(missing.items())))
+
+
+def language_rows(codes: Sequence[str], known: Sequence[str]) -> Ints:
+    """Return (D,) the row of each language in a head's tables: 1 + its place in `known`, 0 if not there.
+
+    A code counts as it is written, else as what `language_code` makes of it: deu, de-DE and de are one.
+    """
+    row = {code: place for place, code in reversed(list(enumerate(known, start=1)))}
+    spelt = {c: row.get(c) for c in set(codes)}
+    if None in spelt.values():
+        plain = {language_code(code): row[code] for code in reversed(known)}
+        spelt = {c: r if r is not None else plain.get(language_code(c) or c, 0) for c, r in spelt.items()}
+    return np.array([spelt[c] or 0 for c in codes], np.int64)
+
+
+def load_rater(placed: Placed, settings: Settings) -> HashedModel | VectorModel:
+    """Return the rater of a placed card.
+
+    Raises InputError for files that are not a rater's, a card that says otherwise than they whether the
+    language is read, or an embedder whose vectors have another width; MissingExtraError without safetensors.
+    """
+    card = placed.card
+    facts, tensors = read_rater(placed.folder)
+    if facts.kind == "hashed":
+        if card.base is not None or card.reads_language:
+            raise InputError(
+                f"card {card.name!r}: {placed.folder / FACTS} is of kind hashed, which has no `base` and "
+                "reads no language; take them off the card"
+            )
+        return HashedModel(card=card, scorer=hashed_scorer(facts, tensors, where=str(placed.folder)))
+    head = head_of(tensors, facts.languages, where=str(placed.folder / WEIGHTS))
+    if placed.base is None or placed.base.card.role != "embedding":
+        raise InputError(
+            f"card {card.name!r}: {placed.folder / FACTS} is of kind vectors and needs `base`, the card of "
+            "the embedder that it was trained on"
+        )
+    if head.reads_language != card.reads_language:
+        raise InputError(
+            f"card {card.name!r}: reads_language is {card.reads_language}, its head "
+            f"{'depends' if head.reads_language else 'does not depend'} on the language; correct the card"
+        )
+    from quadmix.annotate.models.load import load_model  # it imports this module for its families
+
+    embedder = load_model(placed.base, settings)
+    width = getattr(embedder, "width", head.width)
+    if width != head.width:
+        raise InputError(
+            f"card {card.name!r}: the head reads vectors of {head.width} numbers, the embedder "
+            f"{placed.base.card.name!r} gives {width}; name the embedder that it was trained on"
+        )
+    return VectorModel(card=card, head=head, embedder=embedder)
+
+
+def hashed_scorer(facts: RaterFacts, tensors: dict[str, Any], *, where: str) -> HashedScorer:
+    """Return the scorer of a folder's files; InputError if they do not fit each other, or this version."""
+    if facts.ngrams != VERSION or facts.surface not in (None, [], list(NAMES)):
+        raise InputError(
+            f"{where}: the rater counts n-grams of version {facts.ngrams} and statistics {facts.surface}, "
+            f"here they are of version {VERSION} and {list(NAMES)}; train it again"
+        )
+    sizes = {"weights": facts.features} | dict.fromkeys(("statistics", "means", "scales"), 0)
+    if facts.surface:
+        sizes.update(dict.fromkeys(("statistics", "means", "scales"), len(NAMES)))
+    for name, size in sizes.items():
+        if name not in tensors or tensors[name].shape != (size,):
+            got = tensors[name].shape if name in tensors else "absent"
+            raise InputError(f"{where}: tensor {name!r} is {got}, expected {(size,)}; train it again")
+    return HashedScorer(
+        facts=facts, weights=tensors["weights"], statistic_weights=tensors["statistics"],
+        means=tensors["means"], scales=tensors["scales"],
+    )  # fmt: skip
+
+
+def scorer_tensors(scorer: HashedScorer) -> dict[str, Numbers]:
+    """Return the arrays of a scorer by the names that a file has."""
+    return {
+        "weights": scorer.weights, "statistics": scorer.statistic_weights, "means": scorer.means,
+        "scales": scorer.scales,
+    }  # fmt: skip
+
+
+def write_rater(folder: Path, facts: RaterFacts, weights: HashedScorer | HeadWeights) -> None:
+    """Write rater.safetensors, then rater.json, each atomically; MissingExtraError without safetensors."""
+    try:
+        from safetensors.numpy import save_file
+    except ImportError as error:
+        raise MissingExtraError("safetensors", "annotate", "saving a rater") from error
+    hashed = isinstance(weights, HashedScorer)
+    tensors = scorer_tensors(weights) if hashed else head_tensors(weights)
+    with replacing(folder / WEIGHTS) as temporary:
+        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, temporary)
+    write_json(folder / FACTS, asdict(facts))
+
+
+def read_rater(folder: Path) -> tuple[RaterFacts, dict[str, Any]]:
+    """Return what a rater's folder holds; InputError names a file that is absent, damaged or of a later
+    version."""
+    for name in (FACTS, WEIGHTS):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name} does not exist; expected the folder of a trained rater")
+    facts = read_value(folder / FACTS, RaterFacts)
+    if facts.version != 1:
+        raise InputError(f"{folder / FACTS}: version is {facts.version}, expected 1; update quadmix")
+    try:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+    except ImportError as error:
+        raise MissingExtraError("safetensors", "annotate", "a trained rater") from error
+    try:
+        with naming(folder / WEIGHTS):
+            return facts, load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise InputError(f"{folder / WEIGHTS} is damaged ({error}); train or fetch it again") from error

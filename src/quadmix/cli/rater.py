@@ -1,0 +1,153 @@
+"""`quadmix rater`: train a quality rater for many languages from pairwise votes (MuRating)."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quadmix.cli.output import AsJson, print_result, steps_watched
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help=(
+        "Train one quality rater for many languages from what several raters of one language say about pairs "
+        "of texts (MuRating).\n\n`pairs` makes labelled pairs in all languages from your documents, raters "
+        "and translations; `train` trains a rater on them and writes its card and report; `score` rates "
+        "files; `compare` holds raters against each other on the same held-out pairs; `compare-heads` says "
+        "whether the score should know the language. In a recipe the rater is a criterion of `kind: model` "
+        "with `model: FOLDER/model/card.yaml`.\n\ndocs/murating.md walks through all of it. `quadmix raters` "
+        "(with s) lists and tries raters that others have trained."
+    ),
+)
+
+Settings = Annotated[str, typer.Argument(metavar="RATER.yaml", help="settings of the rater's training")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="override one key; may be repeated")
+]
+
+
+@app.command()
+def pairs(
+    settings: Settings,
+    overrides: Overrides = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="say what the judge would be asked and what it costs, send nothing")
+    ] = False,
+    json_: AsJson = False,
+) -> None:
+    """Make the labelled pairs: documents -> excerpts -> votes -> translations -> pairs of three kinds.
+
+    What is there from the same settings and files is loaded. A judge and a translator go on where a killed
+    call stopped, and stop at their budgets.
+    """
+    from quadmix.codec import to_json
+    from quadmix.raters.making import make_pairs, plan_judge, rater_folder
+    from quadmix.raters.telling import pairs_lines
+    from quadmix.recipe import load_rater
+
+    recipe = load_rater(settings, overrides or ())
+    folder = rater_folder(recipe)
+    with steps_watched() as tell:
+        if plan:
+            planned = plan_judge(recipe, folder, tell)
+            print_result(to_json(planned.estimate), planned.lines(), json_)
+            return
+        made = make_pairs(recipe, folder, tell)
+    print_result(to_json(made), [*pairs_lines(made), f"written to {folder}"], json_)
+
+
+@app.command()
+def train(settings: Settings, overrides: Overrides = None, json_: AsJson = False) -> None:
+    """Train the rater on the pairs, write its card and report: accuracy, one scale or not, bias, offsets.
+
+    Makes the pairs first if they are not there. A killed training goes on from its last checkpoint.
+    """
+    from quadmix.codec import to_json
+    from quadmix.raters.making import make_pairs, rater_folder
+    from quadmix.raters.telling import report_lines
+    from quadmix.raters.training import MODEL, train_rater
+    from quadmix.recipe import load_rater
+
+    recipe = load_rater(settings, overrides or ())
+    folder = rater_folder(recipe)
+    with steps_watched() as tell:
+        made = make_pairs(recipe, folder, tell)
+        report = train_rater(recipe, folder, made.digest, tell)
+    lines = [*report_lines(report), f"the rater: {folder / MODEL / 'card.yaml'}"]
+    print_result(to_json(report), lines, json_)
+
+
+@app.command()
+def score(
+    card: Annotated[str, typer.Argument(metavar="CARD.yaml", help="model/card.yaml of a trained rater")],
+    files: Annotated[list[str], typer.Argument(help="JSONL or Parquet files, folders or patterns")],
+    out: Annotated[Path, typer.Option("--out", help="Parquet file of the scores; OUT.json says of what")],
+    text: Annotated[str, typer.Option("--text", help="column with the text")] = "text",
+    id_: Annotated[str, typer.Option("--id", help="column with the id")] = "id",
+    language: Annotated[str | None, typer.Option("--language", help="column with the language")] = None,
+    in_language: Annotated[
+        str | None, typer.Option("--in-language", help="language of all documents")
+    ] = None,
+    json_: AsJson = False,
+) -> None:
+    """Rate files: score (higher = better), z against the rater's own reference, and how even long texts are.
+
+    sigmoid(a - b) of two scores is the probability that the raters prefer the first text.
+    """
+    from quadmix.codec import to_json
+    from quadmix.raters.scored import load_rater_model, read_reference
+    from quadmix.raters.scoring import Columns, score_files
+    from quadmix.raters.telling import scoring_lines
+
+    columns = Columns(text=text, id=id_, language=language, in_language=in_language)
+    rater = load_rater_model(card)
+    with steps_watched() as tell:
+        found = score_files(rater, files, out, columns, reference=read_reference(card), tell=tell)
+    print_result(to_json(found), scoring_lines(found, out), json_)
+
+
+@app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="folders of `quadmix rater train`, two or more")],
+    json_: AsJson = False,
+) -> None:
+    """Hold raters against each other on the held-out pairs of the first one.
+
+    Pairs of documents that any of them was trained on are left out. Differences are paired, with intervals.
+    """
+    from quadmix.codec import to_json
+    from quadmix.raters.against import compare_raters
+    from quadmix.raters.scored import load_rater_model
+    from quadmix.raters.telling import against_lines
+    from quadmix.raters.training import MODEL
+
+    raters = [load_rater_model(folder / MODEL / "card.yaml") for folder in folders]
+    with steps_watched() as tell:
+        found = compare_raters(folders, raters, tell)
+    print_result(to_json(found), against_lines(found), json_)
+
+
+@app.command("compare-heads")
+def compare_heads(
+    settings: Settings,
+    overrides: Overrides = None,
+    seeds: Annotated[int, typer.Option(min=1, help="trainings per head; the rule asks for 5")] = 5,
+    tail: Annotated[
+        list[str] | None, typer.Option(help="languages that matter; left out, those with few pairs")
+    ] = None,
+    json_: AsJson = False,
+) -> None:
+    """Train every head (plain, concat, znorm, poso, a placebo) on one frozen encoder, and say which to take.
+
+    POSO is taken only if the tail gains at least 0.5 points beyond its interval, the other languages lose no
+    more than 0.2, and codes dealt out at random gain nothing.
+    """
+    from quadmix.codec import to_json
+    from quadmix.raters.choosing import choose_head
+    from quadmix.raters.telling import heads_lines
+    from quadmix.recipe import load_rater
+
+    recipe = load_rater(settings, overrides or ())
+    with steps_watched() as tell:
+        found = choose_head(recipe, seeds=seeds, tail=tail, tell=tell)
+    print_result(to_json(found), heads_lines(found), json_)

@@ -1,0 +1,148 @@
+"""The judge and the translator of a rater's settings, made ready; both are options that cost money or time.
+
+In: the settings, texts. Out: the judge's votes with what they cost; a `Translator`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from quadmix.annotate.models.base import Settings
+from quadmix.errors import InputError
+from quadmix.io.door import is_offline
+from quadmix.raters.endpoint import Endpoint, RefusedError, complete
+from quadmix.raters.judge import Judge
+from quadmix.raters.judging import Estimate, Judged, choose_active, estimate_judging, judge_pairs
+from quadmix.raters.rating import Progress
+from quadmix.raters.seq2seq import Seq2Seq, load_seq2seq
+from quadmix.raters.spending import Budget
+from quadmix.raters.table import Rows, Texts
+from quadmix.raters.translate import ApiTranslator, NotTranslatedError, Translator
+from quadmix.raters.votes import JudgeVotes
+from quadmix.recipe import RaterRecipe
+from quadmix.types import Floats, Ints
+
+LEDGER = "judge.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeFacts:
+    """What the judge did. asked: pairs chosen for it. voted: with a vote. left: not answered when the budget
+    ended. reasons: answers that are no votes. first: share of votes for the text shown first, before both
+    orders are averaged. requests, tokens: spent by all calls together. cost: NaN without prices."""
+
+    model: str
+    asked: int
+    voted: int
+    left: int
+    reasons: dict[str, int]
+    first: float
+    requests: int
+    tokens: int
+
+
+def judge_votes(
+    recipe: RaterRecipe,
+    folder: Path,
+    texts: Texts,
+    cheap: Floats,
+    sides: tuple[Rows, Rows],
+    progress: Progress | None,
+) -> tuple[JudgeVotes, JudgeFacts]:
+    """Ask the judge about the pairs on which the other raters split most.
+
+    cheap: (P,) share of the raters for side a, NaN where none votes. sides: (P,) rows of `texts` each.
+    """
+    section = recipe.judge
+    assert section is not None
+    order = _chosen(recipe, texts, cheap, sides)
+    asked = judge_questions(recipe, texts, cheap, sides)
+    judged: Judged = judge_pairs(
+        asked, _endpoint(recipe), _judge(recipe), ledger=folder / LEDGER,
+        budget=Budget(requests=section.max_requests, tokens=section.max_tokens), workers=section.parallel,
+        progress=progress,
+    )  # fmt: skip
+    p = np.full(len(cheap), np.nan)
+    p[order] = judged.p
+    facts = JudgeFacts(
+        model=section.model, asked=len(asked), voted=int((~np.isnan(judged.p)).sum()), left=judged.left,
+        reasons=dict(judged.reasons), first=judged.first, requests=judged.total_requests,
+        tokens=judged.total_tokens,
+    )  # fmt: skip
+    return JudgeVotes(p=p, weight=section.weight, vote=section.vote), facts
+
+
+def judge_questions(
+    recipe: RaterRecipe, texts: Texts, cheap: Floats, sides: tuple[Rows, Rows]
+) -> list[tuple[str, str]]:
+    """Return the pairs of texts that the judge is asked about, those on which the raters split most first."""
+    a, b = sides
+    return [(texts.text[a[i]], texts.text[b[i]]) for i in _chosen(recipe, texts, cheap, sides).tolist()]
+
+
+def _chosen(recipe: RaterRecipe, texts: Texts, cheap: Floats, sides: tuple[Rows, Rows]) -> Ints:
+    section = recipe.judge
+    assert section is not None
+    a, b = sides
+    names = [f"{texts.ids[i]}\x1f{texts.ids[j]}" for i, j in zip(a.tolist(), b.tolist(), strict=True)]
+    return choose_active(cheap, names, section.pairs or len(names), seed=recipe.seed)
+
+
+def estimate(recipe: RaterRecipe, folder: Path, texts: list[tuple[str, str]]) -> Estimate:
+    """Return what the judge would still be asked about pairs of texts, and its cost; nothing is sent."""
+    section = recipe.judge
+    assert section is not None
+    return estimate_judging(
+        texts, _endpoint(recipe), _judge(recipe), ledger=folder / LEDGER, price_in=section.price_in,
+        price_out=section.price_out,
+    )  # fmt: skip
+
+
+def translator_of(recipe: RaterRecipe, folder: Path) -> Translator:
+    """Return the translator of kind model or api."""
+    section, transfer = recipe.transfer.translator, recipe.transfer
+    if section.kind == "model":
+        if section.path is None:
+            raise InputError("transfer.translator of kind 'model' needs `path`, the folder of the model")
+        how = Seq2Seq(codes=section.codes, how=section.how, template=section.template, beams=section.beams)
+        settings = Settings(device=recipe.run.device)
+        return load_seq2seq(section.path, how, settings=settings, offline=is_offline())
+    if section.endpoint is None or section.model is None:
+        raise InputError("transfer.translator of kind 'api' needs `endpoint` and `model`")
+    if not transfer.languages:
+        raise InputError("transfer.translator of kind 'api' needs transfer.languages, the targets")
+    endpoint = Endpoint(address=section.endpoint, model=section.model, key_variable=section.key_from or "")
+    asked = 0
+
+    def ask(messages: list[dict[str, str]]) -> str:
+        nonlocal asked
+        asked += 1
+        if asked > section.max_requests:
+            raise InputError(
+                f"transfer.translator.max_requests, {section.max_requests:,}, is used up; all "
+                "that was translated is kept: raise it and call again"
+            )
+        try:
+            found = complete(endpoint, {"messages": messages})
+        except RefusedError as error:
+            raise NotTranslatedError(str(error)) from error
+        return found.texts[0] or "" if found.texts else ""
+
+    languages = tuple(sorted({transfer.source, *transfer.languages}))
+    return ApiTranslator(ask=ask, model=section.model, languages=languages)
+
+
+def _endpoint(recipe: RaterRecipe) -> Endpoint:
+    section = recipe.judge
+    assert section is not None
+    return Endpoint(
+        address=section.endpoint, model=section.model, key_variable=section.key_from or "",
+        timeout=section.timeout,
+    )  # fmt: skip
+
+
+def _judge(recipe: RaterRecipe) -> Judge:
+    section = recipe.judge
+    assert section is not None
+    return Judge(generations=section.generations, temperature=section.temperature, seed=recipe.seed)

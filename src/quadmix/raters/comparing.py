@@ -1,0 +1,307 @@
+"""Which head? Plain, concatenated code, normalised vectors and POSO on the same pairs, and a rule to decide.
+
+In: which held pairs each head got right, for several seeds. Out: accuracies with paired intervals, the chosen
+head and why. A head is chosen for languages with few pairs, the tail, against which the others are the head
+languages; accuracy is within a language, and its mean over languages gives each the same weight.
+
+Rule: POSO is chosen only if the tail gains at least 0.5 points with an interval above 0 against the best of
+plain, concat and znorm, the head languages lose at most 0.2 points, and the placebo, POSO with the codes
+dealt out at random, gains nothing over plain (at most 0.3 points). Else the simplest winner: plain, unless
+concat or znorm gains with an interval above 0 and the head languages lose at most 0.2 points. With fewer than
+5 seeds nothing but plain is chosen.
+
+Intervals are paired, of the differences pair by pair. Two variances add up: that of the sources of the texts
+(pairs that share one vary together: the dyadic sum of squares of Aronow, Samii and Assenova 2015, by the
+normal's quantile) and the seeds (variance of the S differences over S, by Student's with S - 1 degrees).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quadmix.errors import InputError
+from quadmix.raters.dense import DenseTraining, rater_scores, train_dense
+from quadmix.raters.learning import canonical
+from quadmix.raters.table import MONO, Pairs, Texts
+from quadmix.rng import keyed_uniform
+from quadmix.types import Floats, Ints
+
+SIMPLE = ("plain", "concat", "znorm")  # simplest first
+GATED = ("poso", "poso-znorm")
+WIDE, PLACEBO = "concat-wide", "placebo"
+ARMS = (*SIMPLE, *GATED, WIDE, PLACEBO)
+LEAST_SEEDS = 5
+GAIN, LOSS, NOTHING = 0.005, 0.002, 0.003
+Progress = Callable[[int, int], None]
+Numbers = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HeldOut:
+    """The pairs that the heads are judged on. language: (P,) code. a, b: (P,) number of the source of each
+    side. right: arm -> (seeds, P) float64 in [0, 1], seeds in one order for all arms."""
+
+    language: tuple[str, ...]
+    a: Ints
+    b: Ints
+    right: Mapping[str, Floats]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Accuracy of one head minus that of another, with a 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmResult:
+    """Means over seeds. tail, head, every: mean accuracy over the languages of the tail, the others, all;
+    worst: over the five worst. Differences to plain, of the tail and of the head languages."""
+
+    arm: str
+    tail: float
+    head: float
+    every: float
+    worst: float
+    languages: dict[str, float]
+    tail_gain: Difference
+    head_gain: Difference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadComparison:
+    """chosen: plain, concat, znorm, poso or poso-znorm. why: one sentence with the numbers that decided."""
+
+    chosen: str
+    why: str
+    seeds: int
+    pairs: int
+    tail: tuple[str, ...]
+    arms: tuple[ArmResult, ...]
+
+
+def decide(held: HeldOut, tail: Sequence[str]) -> HeadComparison:
+    """Return the comparison, a pure function of held-out results.
+
+    Raises InputError if plain is missing, arms have different shapes, or no pair is in a tail language.
+    """
+    _check(held, tail)
+    judge = _Judge.make(held, tail)
+    arms = tuple(judge.result(arm) for arm in held.right)
+    seeds = len(held.right["plain"])
+    chosen, why = _choose(judge, {a.arm: a for a in arms}, seeds)
+    return HeadComparison(
+        chosen=chosen, why=why, seeds=seeds, pairs=len(held.language), tail=tuple(tail), arms=arms
+    )
+
+
+def _check(held: HeldOut, tail: Sequence[str]) -> None:
+    if "plain" not in held.right:
+        raise InputError(f"there are results of {', '.join(held.right) or 'no head'}, expected plain, too")
+    wanted = (len(held.right["plain"]), len(held.language))
+    for arm, right in held.right.items():
+        if right.shape != wanted:
+            raise InputError(
+                f"results of head {arm!r} have shape {right.shape}, expected {wanted} (seeds, pairs): train "
+                "every head with the same seeds and judge it on the same pairs"
+            )
+    if not set(tail) & set(held.language):
+        raise InputError(
+            f"no held pair is in a tail language ({', '.join(tail) or 'none named'}); name languages of the "
+            f"held pairs: {', '.join(sorted(set(held.language)))}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Judge:
+    """numbers: (P,) place of each pair's language in `names`. a, b: (P,) places of its sources, a <= b. tail:
+    (L,) bool."""
+
+    held: HeldOut
+    names: list[str]
+    numbers: Ints
+    a: Ints
+    b: Ints
+    tail: NDArray[np.bool_]
+
+    @staticmethod
+    def make(held: HeldOut, tail: Sequence[str]) -> "_Judge":
+        names, numbers = np.unique(np.array(held.language, dtype=object).astype(str), return_inverse=True)
+        sides = np.unique(np.concatenate([held.a, held.b]), return_inverse=True)[1].reshape(2, -1)
+        low, high = np.sort(sides, axis=0).astype(np.int64)
+        return _Judge(
+            held=held, names=names.tolist(), numbers=numbers.astype(np.int64), a=low, b=high,
+            tail=np.isin(names, list(tail)),
+        )  # fmt: skip
+
+    def result(self, arm: str) -> ArmResult:
+        """Return what is reported of one arm."""
+        own = self._by_language(self.held.right[arm].mean(axis=0))
+        return ArmResult(
+            arm=arm, tail=_mean(own[self.tail]), head=_mean(own[~self.tail]), every=_mean(own),
+            worst=_mean(np.sort(own)[:5]), languages=dict(zip(self.names, own.tolist(), strict=True)),
+            tail_gain=self.gain(arm, "plain", self.tail), head_gain=self.gain(arm, "plain", ~self.tail),
+        )  # fmt: skip
+
+    def gain(self, arm: str, other: str, languages: NDArray[np.bool_]) -> Difference:
+        """Return arm minus other, mean over some languages; 0 where there is none of them."""
+        from scipy.stats import norm, t
+
+        if not languages.any():
+            return Difference(value=0.0, low=0.0, high=0.0)
+        values = self.held.right[arm] - self.held.right[other]
+        by_seed = np.array([_mean(self._by_language(row)[languages]) for row in values])
+        variance = float(norm.ppf(0.975)) ** 2 * self._variance(values.mean(axis=0), languages)
+        if len(by_seed) > 1:
+            variance += float(t.ppf(0.975, len(by_seed) - 1)) ** 2 * by_seed.var(ddof=1) / len(by_seed)
+        value, half = float(by_seed.mean()), float(np.sqrt(variance))
+        return Difference(value=value, low=value - half, high=value + half)
+
+    def _variance(self, values: Floats, languages: NDArray[np.bool_]) -> float:
+        """Return the variance of the mean over languages of values (P,), over draws of sources."""
+        inside = languages[self.numbers]
+        counts = np.bincount(self.numbers, minlength=len(self.names))
+        share = inside / (counts[self.numbers] * languages.sum())
+        part = share * (values - self._by_language(values)[self.numbers])
+        sources = int(self.b.max()) + 1
+        by_source = np.bincount(self.a, part, sources)
+        by_source += np.bincount(self.b, np.where(self.a == self.b, 0.0, part), sources)
+        both = np.unique(self.a * sources + self.b, return_inverse=True)[1]
+        by_two = np.bincount(both, np.where(self.a == self.b, 0.0, part))  # they were counted for each side
+        # few sources can make the difference of the two sums too small; pairs alone are the least there is
+        return float(max((by_source**2).sum() - (by_two**2).sum(), (part**2).sum()))
+
+    def _by_language(self, values: Floats) -> Floats:
+        """Return (L,) mean of values (P,) over each language's pairs."""
+        count = len(self.names)
+        return np.bincount(self.numbers, values, count) / np.bincount(self.numbers, minlength=count)
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _choose(judge: _Judge, arms: Mapping[str, ArmResult], seeds: int) -> tuple[str, str]:
+    if seeds < LEAST_SEEDS:
+        return (
+            "plain",
+            f"{seeds} seeds were trained, and the rule asks for {LEAST_SEEDS}; plain is the default",
+        )
+    best = max((a for a in SIMPLE if a in arms), key=lambda a: (arms[a].tail, -SIMPLE.index(a)))
+    gated = [a for a in GATED if a in arms]
+    against = ""
+    if gated:
+        poso = max(gated, key=lambda a: (arms[a].tail, -GATED.index(a)))
+        gain = judge.gain(poso, best, judge.tail)
+        loss = -judge.gain(poso, best, ~judge.tail).value
+        objections = _objections(gain, loss, arms.get(PLACEBO))
+        told = f"{poso} against {best}, the best of the simple heads: tail {_points(gain)}"
+        if not objections:
+            return poso, f"{told}, head languages lose {100 * loss:.2f}, the placebo gains nothing"
+        against = f"; {told}, {objections[0]}"
+    winners = [
+        a for a in SIMPLE[1:] if a in arms and arms[a].tail_gain.low > 0 and arms[a].head_gain.value >= -LOSS
+    ]
+    if not winners:
+        return "plain", f"no simple head beats plain on the tail beyond its interval{against}"
+    chosen = max(winners, key=lambda a: (arms[a].tail, -SIMPLE.index(a)))
+    return chosen, f"{chosen} against plain: tail {_points(arms[chosen].tail_gain)}{against}"
+
+
+def _objections(gain: Difference, loss: float, placebo: ArmResult | None) -> list[str]:
+    """Return what speaks against POSO, by the rule."""
+    found: list[str] = []
+    if gain.value < GAIN:
+        found.append(f"below the {100 * GAIN:.1f} points that are asked for")
+    if gain.low <= 0:
+        found.append("within its interval")
+    if loss > LOSS:
+        found.append(f"head languages lose {100 * loss:.2f} points, above {100 * LOSS:.1f}")
+    if placebo is None:
+        found.append("without a placebo beside it")
+    elif placebo.tail_gain.value > NOTHING:
+        found.append(f"but codes dealt out at random gain {100 * placebo.tail_gain.value:.2f} points, too")
+    return found
+
+
+def _points(gain: Difference) -> str:
+    return f"{100 * gain.value:+.2f} points ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
+
+
+def tail_languages(pairs: Pairs, texts: Texts, *, share: float = 0.25) -> tuple[str, ...]:
+    """Return the languages with fewer training pairs than `share` of the one with most, held-only ones among
+    them; where there are none, all but the one with most."""
+    counts = dict.fromkeys(sorted(set(texts.language)), 0)
+    for row in np.flatnonzero(~pairs.held).tolist():
+        for code in {texts.language[int(pairs.a[row])], texts.language[int(pairs.b[row])]}:
+            counts[code] += 1
+    most = max(counts, key=lambda code: counts[code])
+    few = tuple(code for code, n in counts.items() if n < share * counts[most])
+    return few or tuple(code for code in counts if code != most)
+
+
+def compare_heads(
+    vectors: Numbers,
+    texts: Texts,
+    pairs: Pairs,
+    training: DenseTraining | None = None,
+    *,
+    seeds: int = LEAST_SEEDS,
+    arms: Sequence[str] = ARMS,
+    tail: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> HeadComparison:
+    """Train every head with seeds 0, 1, ... and decide on the held monolingual pairs that prefer a side.
+
+    Every head is trained for all epochs and its last is judged: to stop early on the pairs that decide would
+    flatter all of them. progress: (heads trained, heads). Raises InputError as `train_dense` and `decide`.
+    """
+    training = replace(training or DenseTraining(), patience=None)
+    if unknown := sorted(set(arms) - set(ARMS)):
+        raise InputError(f"head {unknown[0]!r} is not one of {', '.join(ARMS)}")
+    judged = canonical(pairs, texts)
+    judged = judged.take(judged.held & (judged.kind == MONO) & (judged.p != 0.5))
+    right: dict[str, list[Floats]] = {arm: [] for arm in arms}
+    for number in range(seeds):
+        for place, arm in enumerate(arms):
+            if progress:
+                progress(number * len(arms) + place, seeds * len(arms))
+            settings, told = _arm(arm, training, number, texts, vectors.shape[1])
+            rater = train_dense(vectors, told, pairs, settings)
+            scores = rater_scores(rater.weights, vectors, told.language)
+            sides = np.sign(scores[judged.a] - scores[judged.b]) * np.sign(judged.p - 0.5)
+            right[arm].append((1.0 + sides.astype(np.float64)) / 2.0)
+    if progress:
+        progress(seeds * len(arms), seeds * len(arms))
+    number_of = {source: i for i, source in enumerate(sorted(set(texts.source)))}
+    source = np.array([number_of[s] for s in texts.source], np.int64)
+    held = HeldOut(
+        language=tuple(texts.language[i] for i in judged.a.tolist()), a=source[judged.a],
+        b=source[judged.b], right={arm: np.stack(rows) for arm, rows in right.items()},
+    )  # fmt: skip
+    return decide(held, tail_languages(pairs, texts) if tail is None else tail)
+
+
+def _arm(
+    arm: str, training: DenseTraining, number: int, texts: Texts, width: int
+) -> tuple[DenseTraining, Texts]:
+    """Return how an arm is trained, and the texts with the languages that it is told."""
+    settings: Any = replace(training, seed=training.seed + number)
+    if arm == WIDE:  # as many parameters as POSO has: gate 8 -> 16 -> h, beside 8 more inputs
+        own, gate = width + 2, 8 * 16 + 16 + 17 * training.hidden
+        hidden = round((own * training.hidden + gate) / (own + 8))
+        return replace(settings, head="concat", hidden=hidden), texts
+    if arm != PLACEBO:
+        return replace(settings, head=arm), texts
+    order = np.argsort(keyed_uniform(settings.seed, texts.ids, "placebo"), kind="stable")
+    dealt = [""] * len(texts)
+    by_id = np.argsort(np.array(texts.ids), kind="stable")
+    for to, of in zip(order.tolist(), by_id.tolist(), strict=True):
+        dealt[to] = texts.language[of]
+    return replace(settings, head="poso"), replace(texts, language=tuple(dealt))

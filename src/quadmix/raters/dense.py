@@ -1,0 +1,287 @@
+"""The second tier: a head over vectors that an encoder made once, trained on pairs.
+
+In: vectors of the texts, pairs. Out: a `HeadWeights` and, in a folder, a card that scores documents.
+
+    L = sum_i w_i BCE(sigmoid(s(a_i) - s(b_i)), p_i) / (batch * mean of w)       AdamW, all in float32
+
+What epoch e does is a function of (vectors, pairs, settings, seed, e): the order of pairs from their texts'
+ids, dropout and unknown languages from a seed per step. So the order of rows, the side called a, and a kill
+with a resume from the last epoch's checkpoint change nothing, to the last bit. torch may add in another order
+with another number of threads or on another processor; training therefore uses one thread unless `threads`
+says otherwise, and then last bits, and with them the epoch that is best, may differ from those of one thread.
+
+Training stops when the mean over languages of the accuracy on held pairs has not grown for `patience` epochs;
+the best epoch's weights are kept.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quadmix.annotate.models.devices import import_torch, torch_threads
+from quadmix.annotate.models.rated import FACTS, WEIGHTS, RaterFacts, write_rater
+from quadmix.annotate.models.rater_head import HeadWeights
+from quadmix.errors import InputError, ScoreError
+from quadmix.io.atomic import value_digest
+from quadmix.io.hashing import sha256_file
+from quadmix.raters.learning import canonical, check_pairs, mean_accuracy, trained_languages, used_texts
+from quadmix.raters.table import Pairs, Texts
+from quadmix.recipe.cards import CardOutput, ModelCard, save_card
+from quadmix.rng import derived_seed, stream
+from quadmix.types import Ints
+
+if TYPE_CHECKING:
+    from quadmix.raters.heads import Head, HeadKind
+
+Progress = Callable[[int, int], None]
+Numbers = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseTraining:
+    """head: plain, concat, znorm, poso or poso-znorm, see `heads.py`. hidden: 0 is a linear head. batch:
+    pairs. patience: epochs without a better held-out accuracy before training stops; None: never, and the
+    last epoch is kept, whatever the held pairs say. unknown: share of texts whose language is withheld."""
+
+    head: "HeadKind" = "plain"
+    hidden: int = 1024
+    dropout: float = 0.1
+    lr: float = 3e-4
+    weight_decay: float = 0.01
+    batch: int = 4096
+    epochs: int = 10
+    patience: int | None = 3
+    unknown: float = 0.05
+    seed: int = 0
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch:
+    """epoch: 1 is the first. loss: mean over its steps, as trained. accuracy: held pairs, mean over
+    languages."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DenseRater:
+    """best: the epoch whose weights these are."""
+
+    weights: HeadWeights
+    best: Epoch
+    epochs: tuple[Epoch, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Data:
+    """vectors: (U, d) float32 of the texts that occur in pairs. pairs: canonical, rows of vectors. rows: (U,)
+    int64 rows of the language tables. languages: (U,) codes. known: codes of the tables' rows 1, 2, ..."""
+
+    vectors: Numbers
+    pairs: Pairs
+    rows: Ints
+    languages: list[str]
+    known: list[str]
+
+
+def train_dense(
+    vectors: Numbers,
+    texts: Texts,
+    pairs: Pairs,
+    training: DenseTraining | None = None,
+    *,
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+) -> DenseRater:
+    """Train a head on the pairs that are not held.
+
+    vectors: (D, d) float32, row by row those of `texts`. checkpoint: a file that is written after every epoch
+    and, where it is of this very training, gone on from. progress: (epochs done, epochs). Raises InputError
+    if a text of a pair has no vector, or no pair of either part prefers a side; ScoreError if the loss is no
+    number; MissingExtraError without torch.
+    """
+    training = training or DenseTraining()
+    data = gathered(vectors, texts, pairs)
+    import_torch("training a head")
+    from quadmix.raters.dense_state import State
+
+    with torch_threads(training.threads):
+        state = State.start(data, training, checkpoint, key=_key(data, training))
+        while not _finished(state.epochs, training):
+            if progress:
+                progress(len(state.epochs), training.epochs)
+            loss = _train_epoch(state.head, state.optimizer, data, training, len(state.epochs))
+            scores = score_rows(state.head, data)
+            held = data.pairs.take(data.pairs.held)
+            done = Epoch(
+                epoch=len(state.epochs) + 1, loss=loss, accuracy=mean_accuracy(scores, held, data.languages)
+            )
+            state.finish(done, keep=_is_best(done, state.epochs, training), checkpoint=checkpoint)
+        if progress:
+            progress(training.epochs, training.epochs)
+        best = _best(state.epochs, training)
+        return DenseRater(
+            weights=state.best_head().weights(data.known), best=best, epochs=tuple(state.epochs)
+        )
+
+
+def gathered(vectors: Numbers, texts: Texts, pairs: Pairs) -> Data:
+    """Return what is trained on; InputError as `train_dense`."""
+    if vectors.ndim != 2 or len(vectors) != len(texts):
+        raise InputError(
+            f"vectors have shape {vectors.shape}, expected one row for each of {len(texts)} texts"
+        )
+    check_pairs(pairs)
+    used, ordered = used_texts(pairs, texts), canonical(pairs, texts)
+    place = np.full(len(texts), -1, np.int32)
+    place[used] = np.arange(len(used), dtype=np.int32)
+    inner = Pairs(
+        a=place[ordered.a], b=place[ordered.b], p=ordered.p, weight=ordered.weight, kind=ordered.kind,
+        held=ordered.held,
+    )  # fmt: skip
+    chosen = np.ascontiguousarray(vectors[used], np.float32)
+    if bad := np.flatnonzero(~np.isfinite(chosen).all(axis=1)).tolist():
+        raise InputError(
+            f"text {texts.ids[int(used[bad[0]])]!r} has no finite vector, as have {len(bad)} in all; drop "
+            "the pairs of texts that the encoder could not read"
+        )
+    known, languages = trained_languages(pairs, texts), [texts.language[i] for i in used.tolist()]
+    row = {code: place for place, code in enumerate(known, start=1)}
+    rows = np.array([row.get(code, 0) for code in languages], np.int64)
+    return Data(vectors=chosen, pairs=inner, rows=rows, languages=languages, known=known)
+
+
+def new_head(data: Data, training: DenseTraining) -> "Head":
+    """Return the head before training: a function of the seed, and of the training part's vectors."""
+    import torch
+
+    from quadmix.raters.heads import Head, moments
+
+    train = data.pairs.take(~data.pairs.held)
+    seen = np.unique(np.concatenate([train.a, train.b]))
+    by_language = training.head in ("znorm", "poso-znorm")
+    found = moments(data.vectors[seen], data.rows[seen], len(data.known), by_language=by_language)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(training.seed, "head"))
+        return Head(training.head, found, len(data.known), hidden=training.hidden, dropout=training.dropout)
+
+
+def _train_epoch(head: Any, optimizer: Any, data: Data, training: DenseTraining, epoch: int) -> float:
+    """Train one epoch and return the mean loss."""
+    import torch
+
+    from quadmix.raters.loss import torch_pair_loss
+
+    train = data.pairs.take(~data.pairs.held)
+    order = stream(training.seed, "pairs", epoch).permutation(len(train))
+    vectors, rows = torch.from_numpy(data.vectors), torch.from_numpy(data.rows)
+    whole, mean_weight = 0.0, float(train.weight.mean())
+    for step, start in enumerate(range(0, len(train), training.batch)):
+        batch = train.take(order[start : start + training.batch])
+        texts, inner = np.unique(np.concatenate([batch.a, batch.b]), return_inverse=True)
+        own, draw = torch.from_numpy(texts.astype(np.int64)), torch.Generator()
+        draw.manual_seed(derived_seed(training.seed, "step", epoch, step))
+        told = rows[own] * (torch.rand(len(own), generator=draw) >= training.unknown)
+        kept = torch.rand(len(own), training.hidden, generator=draw) >= training.dropout
+        scores = head(vectors[own], told, kept if training.hidden else None)
+        a, b = torch.from_numpy(inner.reshape(2, -1))
+        weight = torch.from_numpy(batch.weight.astype(np.float32))
+        p = torch.from_numpy(batch.p.astype(np.float32))
+        # the mean over the batch, in units of the mean weight of all pairs: each pair counts as in the whole
+        loss = torch_pair_loss(scores[a] - scores[b], p, weight) * (weight.mean() / mean_weight)
+        if not torch.isfinite(loss):
+            raise ScoreError(
+                f"the loss is {loss.item()} in epoch {epoch}, step {step}; lower lr ({training.lr}) or look "
+                "at the vectors"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        whole += loss.item() * len(batch)
+    return whole / len(train)
+
+
+def score_rows(head: Any, data: Data) -> Numbers:
+    """Return (U,) float32 scores of all texts of the pairs."""
+    import torch
+
+    parts: list[Numbers] = []
+    with torch.inference_mode():
+        for start in range(0, len(data.vectors), 8192):
+            part = slice(start, start + 8192)
+            scores = head(torch.from_numpy(data.vectors[part]), torch.from_numpy(data.rows[part]))
+            parts.append(scores.numpy())
+    return np.concatenate(parts)
+
+
+def _is_best(done: Epoch, before: Sequence[Epoch], training: DenseTraining) -> bool:
+    return training.patience is None or all(done.accuracy > old.accuracy for old in before)
+
+
+def _best(epochs: Sequence[Epoch], training: DenseTraining) -> Epoch:
+    # the first of equals, as `_is_best` keeps it
+    return epochs[-1] if training.patience is None else max(epochs, key=lambda e: (e.accuracy, -e.epoch))
+
+
+def _finished(epochs: Sequence[Epoch], training: DenseTraining) -> bool:
+    if len(epochs) >= training.epochs:
+        return True
+    if training.patience is None or not epochs:
+        return False
+    return len(epochs) - _best(epochs, training).epoch >= training.patience
+
+
+def _key(data: Data, training: DenseTraining) -> str:
+    """Return what names a training: a checkpoint of another one is not gone on from."""
+    import xxhash
+
+    pairs = data.pairs
+    arrays = (
+        data.vectors, data.rows, pairs.a, pairs.b, pairs.p, pairs.weight, pairs.kind, pairs.held,
+    )  # fmt: skip
+    digests = [xxhash.xxh3_128_hexdigest(np.ascontiguousarray(array).tobytes()) for array in arrays]
+    return value_digest([training, data.known, *digests])
+
+
+def save_dense(
+    folder: Path,
+    rater: DenseRater,
+    *,
+    name: str,
+    base: ModelCard,
+    base_name: str,
+    licence: str = "that of the texts it was trained on",
+    trained_on: Sequence[str] = (),
+) -> ModelCard:
+    """Write rater.safetensors, rater.json and card.yaml into a folder, and return the card.
+
+    base, base_name: card of the embedder, and what names it: a card of the package, or a .yaml file relative
+    to the folder. Its input is the rater's, so that texts are read as they were embedded.
+    """
+    head = rater.weights
+    write_rater(folder, RaterFacts(kind="vectors", languages=list(head.languages)), head)
+    card = ModelCard(
+        name=name, family="rater", role="quality", model=".", base=base_name,
+        files={file: sha256_file(folder / file) for file in (FACTS, WEIGHTS)},
+        licence=f"{licence}, and that of {base.name} ({base.licence})",
+        source="trained with quadmix from votes on pairs of texts (MuRating, arXiv 2507.01785)",
+        description=f"preference of raters, a head on vectors of {base.name}; trained in "
+        f"{', '.join(head.languages)}",
+        input=base.input, output=CardOutput(kind="number"), reads_language=head.reads_language,
+        trained_on=tuple(trained_on),
+    )  # fmt: skip
+    save_card(folder / "card.yaml", card)
+    return card
+
+
+def rater_scores(head: HeadWeights, vectors: Numbers, languages: Sequence[str]) -> Numbers:
+    """Return (D,) float32 scores of vectors; a language that the head does not know is row 0."""
+    row = {code: place for place, code in enumerate(head.languages, start=1)}
+    return head.scores(vectors, np.array([row.get(code, 0) for code in languages], np.int64))

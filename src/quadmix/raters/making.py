@@ -1,0 +1,364 @@
+"""The step `pairs`: from documents and raters to the labelled pairs of texts that a rater is trained on.
+
+In: the settings of a rater. Out: texts.parquet, ratings.parquet, pairs.parquet and, written last, pairs.json
+with every count, in the rater's folder. The same settings and files again load what is there; a killed step
+goes on with the translations and the judge's answers that it has.
+
+Direction E compares documents in the language that the raters read, and carries the label over to their
+translations; direction M compares documents in other languages by their translations into it.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from quadmix.annotate.annotator import Annotator, AnnotatorCard
+from quadmix.annotate.models.prepare import place_models
+from quadmix.annotate.prepare import prepare_criteria
+from quadmix.errors import InputError, RecipeError
+from quadmix.io.atomic import read_value, value_digest, write_json
+from quadmix.io.fs import expand, file_info
+from quadmix.io.lease import lease
+from quadmix.raters.asking import JudgeFacts, estimate, judge_questions, judge_votes
+from quadmix.raters.compared import Tell, compared, telling
+from quadmix.raters.compose import Composition, compose_pairs
+from quadmix.raters.diagnostics import RaterDiagnostics, diagnose_raters
+from quadmix.raters.documents import Documents, read_texts_section
+from quadmix.raters.fidelity import Route
+from quadmix.raters.judging import Estimate
+from quadmix.raters.pairs import check_split
+from quadmix.raters.table import (
+    KINDS,
+    MONO,
+    PAIRS,
+    RATINGS,
+    TEXTS,
+    Pairs,
+    Ratings,
+    Rows,
+    Texts,
+    join_pairs,
+    used_alone,
+    write_pairs,
+    write_ratings,
+    write_texts,
+)
+from quadmix.raters.translate import Count, join_texts
+from quadmix.raters.validation import held_pairs
+from quadmix.raters.votes import JudgeVotes, Votes, label_pairs
+from quadmix.recipe import AnnotateSection, RaterRecipe
+from quadmix.types import Floats
+
+FACTS = "pairs.json"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectionFacts:
+    """One direction. asked, drawn: pairs of documents. unrated: documents that no rater rates. refused:
+    reason -> pairs that could not be cut. unlabelled: reason -> pairs without a label. labelled: pairs with
+    one. texts: originals that were cut."""
+
+    direction: str
+    documents: int
+    asked: int
+    drawn: int
+    unrated: int
+    refused: dict[str, int]
+    unlabelled: dict[str, int]
+    labelled: int
+    texts: int
+    missing: dict[str, dict[str, int]]
+    judge: JudgeFacts | None
+    diagnostics: RaterDiagnostics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairsMade:
+    """pairs.json. request: digest of settings and files. languages: documents read by language; rows: read
+    in all, of which `dropped` (language -> reason -> rows) were of no use. translated: language -> what a
+    translator made. routes: fidelity by route. wanted: kind -> pairs for
+    training; made: part -> kind -> pairs. sides: kind -> language
+    -> texts in training pairs. unused, missing: see `compose.Composed`. digest: of the three tables."""
+
+    request: str
+    languages: dict[str, int]
+    rows: int
+    dropped: dict[str, dict[str, int]]
+    raters: tuple[AnnotatorCard, ...]
+    directions: tuple[DirectionFacts, ...]
+    translated: dict[str, Count]
+    routes: tuple[Route, ...]
+    wanted: dict[str, int]
+    made: dict[str, dict[str, int]]
+    sides: dict[str, dict[str, int]]
+    unused: dict[str, int]
+    missing: dict[str, str]
+    warnings: tuple[str, ...]
+    digest: str
+    version: int = VERSION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Labelled:
+    """Texts of one direction with labelled pairs of them. rated: rows of `texts` that have ratings."""
+
+    texts: Texts
+    pairs: Pairs
+    rated: Texts
+    ratings: Ratings
+    facts: DirectionFacts
+    translated: dict[str, Count]
+    routes: tuple[Route, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgePlan:
+    """What the judge would still be asked. pairs: chosen for it."""
+
+    model: str
+    pairs: int
+    estimate: Estimate
+
+    def lines(self) -> list[str]:
+        """Return it as text."""
+        e = self.estimate
+        cost = "unknown: give judge.price_in and judge.price_out" if e.cost is None else f"{e.cost:.2f}"
+        return [
+            f"judge {self.model}: {e.pairs:,} of {self.pairs:,} pairs are not answered yet",
+            f"{e.requests:,} requests, about {e.tokens_in:,} tokens in, at most {e.tokens_out:,} out",
+            f"cost: {cost}",
+        ]
+
+
+def rater_folder(recipe: RaterRecipe) -> Path:
+    """Return the folder of a rater: <folder>/<name>."""
+    return Path(recipe.folder) / recipe.name
+
+
+def plan_judge(recipe: RaterRecipe, folder: Path, tell: Tell | None = None) -> JudgePlan:
+    """Return what the judge would be asked, from the pairs that it would be asked about; nothing is sent.
+
+    Raises RecipeError without a judge.
+    """
+    if recipe.judge is None:
+        raise RecipeError("there is no `judge` in the settings, so nothing would be asked")
+    documents, raters, languages = _inputs(recipe, folder)
+    direction = "M" if recipe.transfer.direction == "M" else "E"
+    step = compared(recipe, folder, documents, raters, languages, direction, tell)
+    ties = _ties(recipe, step.ratings)
+    cheap = label_pairs(step.ratings.values[step.a], step.ratings.values[step.b], tie_eps=ties, least=1)
+    asked = judge_questions(recipe, step.judged, cheap.p, (step.a, step.b))
+    return JudgePlan(model=recipe.judge.model, pairs=len(asked), estimate=estimate(recipe, folder, asked))
+
+
+def make_pairs(recipe: RaterRecipe, folder: Path, tell: Tell | None = None) -> PairsMade:
+    """Make the pairs, or return what is there from the same settings and files.
+
+    Raises InputError for documents, raters, translations or a judge that cannot be used; what each lost is in
+    the result by reason.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with lease(folder):
+        request = _request(recipe)
+        if (folder / FACTS).is_file():
+            found = read_value(folder / FACTS, PairsMade)
+            if found.request == request:
+                return found
+        documents, raters, languages = _inputs(recipe, folder)
+        parts = [
+            _direction(recipe, folder, documents, raters, languages, one, tell)
+            for one in (("E", "M") if recipe.transfer.direction == "both" else (recipe.transfer.direction,))
+        ]
+        texts = parts[0].texts if len(parts) == 1 else join_texts(parts[0].texts, parts[1].texts)
+        labelled, how = _all_pairs(parts), _composition(recipe)
+        seen = [code for code in languages if code not in recipe.transfer.without]
+        train = labelled.take(~labelled.held)
+        composed = compose_pairs(texts, train, how, languages=seen, seed=recipe.seed)
+        held = held_pairs(texts, labelled.take(labelled.held), how, languages, seed=recipe.seed)
+        pairs = join_pairs(composed.pairs, held)
+        ratings = _all_ratings(parts, texts)
+        rated = np.isfinite(ratings.values).sum(axis=1) > 0
+        rows, pairs = used_alone(texts, pairs, rated)
+        texts, ratings = texts.take(rows.tolist()), dataclasses.replace(ratings, values=ratings.values[rows])
+        check_split(texts, pairs)
+        write_texts(folder / TEXTS, texts)
+        write_ratings(folder / RATINGS, ratings, texts)
+        write_pairs(folder / PAIRS, pairs, texts)
+        made = PairsMade(
+            request=request,
+            languages=_counts(documents.texts.language),
+            rows=documents.rows,
+            dropped=documents.dropped,
+            raters=tuple(r.card for r in raters),
+            directions=tuple(p.facts for p in parts),
+            translated={code: n for p in parts for code, n in p.translated.items()},
+            routes=tuple(r for p in parts for r in p.routes),
+            wanted=composed.wanted["train"],
+            made={**composed.made, "held": _by_kind(held)},
+            sides=composed.sides,
+            unused=composed.unused,
+            missing=composed.missing,
+            warnings=tuple(_warnings(parts, raters, composed.missing)),
+            digest=value_digest([file_info(str(folder / name)).digest for name in (TEXTS, RATINGS, PAIRS)]),
+        )
+        write_json(folder / FACTS, made)
+        return made
+
+
+def _request(recipe: RaterRecipe) -> str:
+    """Digest of all that the pairs depend on: settings, files, models."""
+    sections = {"seed", "texts", "raters", "judge", "pairs", "transfer"}
+    sets = [s.path for r in recipe.raters for s in (*r.good, *r.bad, *r.labelled)]
+    models = place_models(AnnotateSection(criteria=list(recipe.raters)))
+    return value_digest(
+        {
+            "version": VERSION,
+            "settings": recipe.model_dump(mode="json", include=sections),
+            "files": [file_info(path).digest for path in (*expand(recipe.texts.paths), *sets)],
+            "models": {name: record.digest for name, record in models.items()},
+        }
+    )
+
+
+def _inputs(recipe: RaterRecipe, folder: Path) -> tuple[Documents, tuple[Annotator, ...], list[str]]:
+    """Return the documents, the raters and the languages of the pairs."""
+    section = AnnotateSection(
+        criteria=list(recipe.raters), device=recipe.run.device, language=recipe.texts.language
+    )
+    wanted = [str(r.column) for r in recipe.raters if r.kind == "column"]
+    documents = read_texts_section(recipe.texts, recipe.transfer.source, wanted, seed=recipe.seed)
+    texts = documents.texts
+    sample = [t for t, code in zip(texts.text, texts.language, strict=True) if code == recipe.transfer.source]
+    raters = prepare_criteria(section, documents.columns, sample, folder / "annotators")
+    return documents, raters, _languages(recipe, documents)
+
+
+def _languages(recipe: RaterRecipe, documents: Documents) -> list[str]:
+    """Return the languages of the texts: the source, the targets, and those kept out of training."""
+    transfer = recipe.transfer
+    if transfer.translator.kind == "none":
+        return [transfer.source]
+    there = set(documents.texts.language)
+    named = (set(transfer.languages) or there) | set(transfer.without)
+    if transfer.translator.kind == "parallel" and (unknown := sorted(named - there)):
+        raise InputError(
+            f"transfer.languages names {unknown[0]!r}, but no document is in that language; found "
+            f"{', '.join(sorted(there))}. Use the codes of column {recipe.texts.language!r}"
+        )
+    return sorted(named | {transfer.source, *transfer.without})
+
+
+def _direction(
+    recipe: RaterRecipe,
+    folder: Path,
+    documents: Documents,
+    raters: Sequence[Annotator],
+    languages: Sequence[str],
+    direction: str,
+    tell: Tell | None,
+) -> _Labelled:
+    step = compared(recipe, folder, documents, raters, languages, direction, tell)
+    votes, judge = _votes(recipe, folder, step.judged, step.ratings, step.a, step.b, tell)
+    place = {id_: i for i, id_ in enumerate(step.texts.ids)}
+    at = np.array([place[i] for i in step.judged.ids], np.int32)
+    ok = votes.kept
+    labelled = Pairs(
+        a=at[step.a[ok]], b=at[step.b[ok]], p=votes.p[ok], weight=np.ones(int(ok.sum())),
+        kind=np.full(int(ok.sum()), MONO, np.int8), held=step.held[ok],
+    )  # fmt: skip
+    refused = {**step.sides.refused, **({"a side has no translation": step.lost} if step.lost else {})}
+    facts = DirectionFacts(
+        direction=direction, documents=len(step.pool), asked=step.drawn.asked, drawn=len(step.drawn),
+        unrated=step.drawn.unrated, refused=refused, unlabelled=dict(votes.dropped), labelled=len(labelled),
+        texts=len(step.sides.texts), missing=step.missing, judge=judge,
+        diagnostics=diagnose_raters(votes, step.ratings, step.judged.ids),
+    )  # fmt: skip
+    return _Labelled(
+        texts=step.texts, pairs=labelled, rated=step.judged, ratings=step.ratings, facts=facts,
+        translated=step.translated, routes=step.routes,
+    )  # fmt: skip
+
+
+def _votes(
+    recipe: RaterRecipe,
+    folder: Path,
+    texts: Texts,
+    ratings: Ratings,
+    a: Rows,
+    b: Rows,
+    tell: Tell | None,
+) -> tuple[Votes, JudgeFacts | None]:
+    pairs, ties = recipe.pairs, _ties(recipe, ratings)
+    sides = ratings.values[a], ratings.values[b]
+
+    def label(answers: JudgeVotes | None) -> Votes:
+        return label_pairs(
+            *sides, tie_eps=ties, least=pairs.least_voters, min_confidence=pairs.min_confidence,
+            temperature=pairs.temperature, judge=answers,
+        )  # fmt: skip
+
+    if recipe.judge is None:
+        return label(None), None
+    cheap = label_pairs(*sides, tie_eps=ties, least=1)
+    answers, facts = judge_votes(recipe, folder, texts, cheap.p, (a, b), telling(tell, "judge"))
+    return label(answers), facts
+
+
+def _ties(recipe: RaterRecipe, ratings: Ratings) -> Floats:
+    return np.array([recipe.pairs.tie.get(name, 0.0) for name in ratings.names])
+
+
+def _composition(recipe: RaterRecipe) -> Composition:
+    transfer = recipe.transfer
+    alone = transfer.translator.kind == "none"
+    return Composition(
+        direction=transfer.direction, mono=transfer.mono if not alone else 1.0,
+        cross=0.0 if alone else transfer.cross, parallel=0.0 if alone else transfer.parallel,
+        parallel_weight=transfer.weight, reuse=transfer.reuse and not alone,
+    )  # fmt: skip
+
+
+def _all_pairs(parts: Sequence[_Labelled]) -> Pairs:
+    shift = np.cumsum([0, *(len(p.texts) for p in parts)]).astype(np.int32)
+    moved = [
+        dataclasses.replace(p.pairs, a=p.pairs.a + s, b=p.pairs.b + s)
+        for p, s in zip(parts, shift, strict=False)
+    ]
+    return join_pairs(*moved)
+
+
+def _by_kind(pairs: Pairs) -> dict[str, int]:
+    return {name: int((pairs.kind == k).sum()) for k, name in enumerate(KINDS)}
+
+
+def _all_ratings(parts: Sequence[_Labelled], texts: Texts) -> Ratings:
+    place = {id_: row for row, id_ in enumerate(texts.ids)}
+    names = parts[0].ratings.names
+    values = np.full((len(texts), len(names)), np.nan, np.float32)
+    for part in parts:
+        rows = np.array([place.get(i, -1) for i in part.rated.ids], np.int64)
+        values[rows[rows >= 0]] = part.ratings.values[rows >= 0]
+    return Ratings(names=names, values=values)
+
+
+def _warnings(parts: Sequence[_Labelled], raters: Sequence[Annotator], missing: dict[str, str]) -> list[str]:
+    found = [w for r in raters for w in r.card.warnings]
+    for part in parts:
+        facts = part.facts
+        if facts.drawn < facts.asked:
+            found.append(
+                f"direction {facts.direction}: {facts.drawn:,} pairs of {facts.asked:,} asked for; more need "
+                "more documents, or a higher pairs.max_uses"
+            )
+        if lost := facts.drawn - facts.labelled:
+            found.append(f"direction {facts.direction}: {lost:,} of {facts.drawn:,} pairs have no label")
+    return [*found, *(f"language {code!r}: {why}" for code, why in missing.items())]
+
+
+def _counts(values: Sequence[str]) -> dict[str, int]:
+    names, counts = np.unique(np.array(values, dtype=str), return_counts=True)
+    return dict(zip(names.tolist(), counts.tolist(), strict=True))

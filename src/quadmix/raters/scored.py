@@ -1,0 +1,80 @@
+"""A saved rater read back, and its scores of texts.
+
+In: card.yaml, texts. Out: (D,) scores, as a criterion of kind model gives them in a run.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from quadmix.annotate.models.base import Device, Settings
+from quadmix.annotate.models.fetch import place
+from quadmix.annotate.models.load import forget_models
+from quadmix.annotate.models.prepare import is_pinned
+from quadmix.annotate.models.rater import Asked, ModelAnnotator
+from quadmix.io.atomic import read_value, write_json
+from quadmix.io.door import is_offline
+from quadmix.raters.compared import Tell, telling
+from quadmix.raters.table import Texts
+from quadmix.recipe import load_card
+from quadmix.recipe.cards import card_folder
+from quadmix.types import Floats
+
+REFERENCE = "reference.json"
+_BATCH = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """reference.json beside a rater's card: mean and standard deviation of its scores of the texts in one
+    language that it was trained with, so that scores of later raters can be compared. texts: how many."""
+
+    language: str
+    mean: float
+    sd: float
+    texts: int
+
+
+def load_rater_model(path: str | Path, device: Device = "auto") -> ModelAnnotator:
+    """Return the rater of a card.yaml, as a criterion of kind model would be; columns of language are called
+    `language`."""
+    card = load_card(str(path))
+    placed = place(card, path=None, offline=is_offline(), beside=card_folder(str(path)))
+    forget_models()
+    settings = Settings(device=device)
+    asked = Asked(placed=placed, settings=settings, language="language", pinned=is_pinned(card))
+    return ModelAnnotator.make(card.name, asked)
+
+
+def score_texts(rater: ModelAnnotator, texts: Texts, tell: Tell | None = None) -> Floats:
+    """Return (D,) float64 scores, NaN where a text has none."""
+    values = np.full(len(texts), np.nan)
+    order = sorted(range(len(texts)), key=lambda i: (len(texts.text[i]), texts.ids[i]))
+    progress = telling(tell, "score texts")
+    for start in range(0, len(order), _BATCH):
+        rows = order[start : start + _BATCH]
+        table = pa.RecordBatch.from_arrays(
+            [pa.array([texts.language[i] for i in rows], pa.string())], names=["language"]
+        )
+        values[rows] = rater.score([texts.text[i] for i in rows], table).values
+        if progress is not None:
+            progress(start + len(rows), len(order))
+    return values
+
+
+def write_reference(folder: Path, language: str, texts: Texts, scores: Floats) -> None:
+    """Write mean and standard deviation of the scores of the originals in one language beside the card."""
+    own = [i for i, code in enumerate(texts.language) if code == language and np.isfinite(scores[i])]
+    values = scores[own]
+    if len(own) < 2 or not values.std() > 0:
+        return  # nothing to compare with
+    found = Reference(language=language, mean=float(values.mean()), sd=float(values.std()), texts=len(own))
+    write_json(folder / REFERENCE, found)
+
+
+def read_reference(card: str) -> Reference | None:
+    """Return the reference beside a rater's card, None where there is none."""
+    path = Path(card).parent / REFERENCE
+    return read_value(path, Reference) if path.is_file() else None

@@ -1,0 +1,171 @@
+"""Rate files with a trained rater, outside of a run: one row per document, with where it comes from.
+
+In: a card, files of documents. Out: a Parquet table (id, language, score, z, first, least, spread, windows)
+and, beside it, a JSON file that says which model gave the numbers. `score` is what a criterion of kind model
+gives in a run. The other columns say how even a long document is: it is cut into windows of WINDOW characters
+(at most MOST, evenly spaced) and each is rated alone.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from quadmix import __version__
+from quadmix.annotate.models.rated import windows
+from quadmix.annotate.models.rater import ModelAnnotator
+from quadmix.errors import InputError
+from quadmix.io.atomic import write_json
+from quadmix.io.fs import expand, file_info
+from quadmix.io.rows import read_records
+from quadmix.io.tables import write_groups
+from quadmix.raters.compared import Tell, telling
+from quadmix.raters.scored import Reference
+from quadmix.types import Floats
+
+WINDOW, MOST = 2_000, 8
+_BATCH = 2_048  # documents per row group
+_SCHEMA = pa.schema(
+    [("id", pa.string()), ("language", pa.string())]
+    + [(name, pa.float32()) for name in ("score", "z", "first", "least", "spread")]
+    + [("windows", pa.int16())]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """Names of the user's columns. language: None where `in_language` holds for all, or nobody knows it."""
+
+    text: str = "text"
+    id: str = "id"
+    language: str | None = None
+    in_language: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scoring:
+    """What was rated. missing: reason -> documents without a score, which are in the table with none.
+    languages: language -> documents. digest: of the model with its settings."""
+
+    card: str
+    digest: str
+    files: dict[str, str]
+    documents: int
+    scored: int
+    missing: dict[str, int]
+    languages: dict[str, int]
+    window: int
+    max_windows: int
+    quadmix: str
+
+
+def score_files(
+    rater: ModelAnnotator,
+    paths: Sequence[str],
+    out: Path,
+    columns: Columns,
+    *,
+    reference: Reference | None = None,
+    tell: Tell | None = None,
+) -> Scoring:
+    """Write the scores of all documents to `out` and OUT.json beside it.
+
+    Raises InputError for a file without the columns, a row without a text or an id, and where the rater reads
+    the language and no column says it.
+    """
+    if rater.asked.placed.card.reads_language and not (columns.language or columns.in_language):
+        raise InputError(
+            f"rater {rater.card.name!r} reads the language of a text; name its column with --language, or "
+            "the language of all documents with --in-language"
+        )
+    files = expand(paths)
+    missing, languages, seen = Counter[str](), Counter[str](), [0, 0]
+    progress = telling(tell, "score")
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for path in files:
+            rows = read_records(path)
+            for start in range(0, len(rows), _BATCH):
+                ids, texts, codes = _read(path, rows[start : start + _BATCH], start, columns)
+                made = _scored(rater, ids, texts, codes, reference, missing)
+                languages.update(code or "" for code in codes)
+                seen[0] += len(ids)
+                seen[1] += len(ids) - made["score"].null_count
+                if progress is not None:
+                    progress(start + len(ids), len(rows))
+                yield made
+
+    write_groups(out, _SCHEMA, (pa.Table.from_batches([batch]) for batch in batches()))
+    scoring = Scoring(
+        card=rater.asked.placed.card.name, digest=rater.card.digest,
+        files={path: file_info(path).digest for path in files}, documents=seen[0], scored=seen[1],
+        missing=dict(sorted(missing.items())), languages=dict(sorted(languages.items())), window=WINDOW,
+        max_windows=MOST, quadmix=__version__,
+    )  # fmt: skip
+    write_json(out.with_name(f"{out.name}.json"), scoring)
+    return scoring
+
+
+def _read(
+    path: str, rows: Sequence[dict[str, Any]], start: int, columns: Columns
+) -> tuple[list[str], list[str], list[str | None]]:
+    ids, texts, codes = list[str](), list[str](), list[str | None]()
+    for number, row in enumerate(rows, start):
+        for name in (columns.id, columns.text, *((columns.language,) if columns.language else ())):
+            if name not in row:
+                raise InputError(
+                    f"{path}, row {number}: there is no column {name!r}, found {', '.join(row)}; name it "
+                    "with --text, --id or --language"
+                )
+        text = row[columns.text]
+        if not isinstance(text, str):
+            raise InputError(f"{path}, row {number}: column {columns.text!r} holds {text!r}, expected text")
+        ids.append(str(row[columns.id]))
+        texts.append(text)
+        code = row[columns.language] if columns.language else columns.in_language
+        codes.append(None if code is None else str(code))
+    return ids, texts, codes
+
+
+def _scored(
+    rater: ModelAnnotator,
+    ids: Sequence[str],
+    texts: Sequence[str],
+    codes: Sequence[str | None],
+    reference: Reference | None,
+    missing: Counter[str],
+) -> pa.RecordBatch:
+    found = rater.score(texts, _languages(codes))
+    missing.update(found.missing)
+    score = found.values.astype(np.float64)
+    pieces = [windows(text, WINDOW, MOST) for text in texts]
+    first, least, spread = score.copy(), score.copy(), np.where(np.isnan(score), np.nan, 0.0)
+    long = [i for i, p in enumerate(pieces) if len(p) > 1]
+    if long:
+        flat = [piece for i in long for piece in pieces[i]]
+        own = [codes[i] for i in long for _ in pieces[i]]
+        values = rater.score(flat, _languages(own)).values.astype(np.float64)
+        start = 0
+        for i in long:
+            mine = values[start : start + len(pieces[i])]
+            start += len(pieces[i])
+            known = mine[~np.isnan(mine)]
+            first[i] = mine[0]
+            least[i], spread[i] = (known.min(), known.std()) if len(known) else (np.nan, np.nan)
+    z = np.full(len(score), np.nan) if reference is None else (score - reference.mean) / reference.sd
+    numbers = [_column(v) for v in (score, z, first, least, spread)]
+    count = pa.array([len(p) for p in pieces], pa.int16())
+    arrays = [pa.array(ids, pa.string()), pa.array(codes, pa.string()), *numbers, count]
+    return pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA)
+
+
+def _languages(codes: Sequence[str | None]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.array(codes, pa.string())], names=["language"])
+
+
+def _column(values: Floats) -> pa.Array:
+    return pa.array(values.astype(np.float32), pa.float32(), from_pandas=True)

@@ -1,0 +1,159 @@
+"""What the steps of a rater's training say to people, as lines of text."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from quadmix.raters.against import Against
+from quadmix.raters.audit import audit_lines
+from quadmix.raters.comparing import HeadComparison
+from quadmix.raters.making import DirectionFacts, PairsMade
+from quadmix.raters.measures import Measured
+from quadmix.raters.reportcard import card_lines
+from quadmix.raters.scoring import Scoring
+from quadmix.raters.table import KINDS
+from quadmix.raters.training import RaterReport
+
+_SHOWN = 12
+
+
+def pairs_lines(made: PairsMade) -> list[str]:
+    """Return what went into the pairs, what was lost on the way and why, and what came out."""
+    lines = [f"{made.rows:,} rows, {sum(made.languages.values()):,} documents: {_counted(made.languages)}"]
+    lines += [f"  dropped, {code or 'no language'}: {_counted(why)}" for code, why in made.dropped.items()]
+    for one in made.directions:
+        lines += _direction(one)
+    if made.translated:
+        failed = {code: n.failed for code, n in made.translated.items() if n.failed}
+        total = sum(n.made + n.known for n in made.translated.values())
+        lines.append(f"translations: {total:,} there" + (f"; failed: {_counted(failed)}" if failed else ""))
+    lost = {f"{r.source}->{r.target}": r.given - r.kept for r in made.routes if r.kept < r.given}
+    given = sum(r.given for r in made.routes)
+    if given:
+        lines.append(f"fidelity: {sum(lost.values()):,} of {given:,} translations dropped: {_counted(lost)}")
+        reasons: dict[str, int] = {}
+        for route in made.routes:
+            for reason, n in route.dropped.items():
+                reasons[reason] = reasons.get(reason, 0) + n
+        lines += [f"  {reason}: {n:,}" for reason, n in sorted(reasons.items(), key=lambda r: -r[1])]
+    kinds = (f"{made.made['train'][k]:,} {k} (of {made.wanted[k]:,} wanted)" for k in KINDS)
+    lines.append(f"training pairs: {', '.join(kinds)}")
+    lines.append("held-out pairs: " + ", ".join(f"{made.made['held'][k]:,} {k}" for k in KINDS))
+    lines += [f"  unused: {why}: {n:,}" for why, n in made.unused.items()]
+    lines += [f"warning: {w}" for w in made.warnings]
+    return lines
+
+
+def report_lines(report: RaterReport) -> list[str]:
+    """Return what a rater is worth: its card, the bias audit, the offsets."""
+    chosen = ", ".join(f"{name} {value:g}" for name, value in report.chosen.items())
+    lines = [
+        f"{report.name}: {report.encoder}, head {report.head}, {report.pairs:,} training pairs"
+        + (f"; {chosen}" if chosen else "")
+    ]
+    lines += [f"  not read: {why}: {n:,}" for why, n in report.unread.items()]
+    lines += card_lines(report.card)
+    if report.audit is not None:
+        found = audit_lines(report.audit)
+        warned = [line for line in found if line.startswith("warning")]
+        lines += ["", "bias audit of the held-out texts", *(line for line in found if line not in warned)]
+        lines += warned[:_SHOWN]
+        if len(warned) > _SHOWN:
+            lines.append(f"and {len(warned) - _SHOWN} more such warnings, in report.json")
+    if report.offsets is not None:
+        lines += ["", "offsets of the languages on parallel held-out texts, with standard errors"]
+        lines += [
+            f"  {o.language:<8} {o.value:+.3f} ± {o.stderr:.3f} ({o.sources:,} sources)"
+            for o in report.offsets.languages
+        ]
+        lines += [f"  {code}: none, {why}" for code, why in report.offsets.left_out.items()]
+    return lines
+
+
+def scoring_lines(found: Scoring, out: Path) -> list[str]:
+    """Return what was rated, and what has no score."""
+    lines = [f"{found.scored:,} of {found.documents:,} documents have a score by {found.card}"]
+    lines += [f"  none: {why}: {n:,}" for why, n in found.missing.items()]
+    named = {code or "not said": n for code, n in found.languages.items()}
+    return [*lines, f"languages: {_counted(named)}", f"written to {out}, its origin to {out.name}.json"]
+
+
+def against_lines(found: Against) -> list[str]:
+    """Return the raters as a table: accuracies with intervals, paired differences to the first, the scale."""
+    lines = [
+        f"{found.pairs:,} held-out pairs of {found.texts:,} texts; {found.left_out:,} left out, a rater has "
+        "seen their documents",
+        f"{'rater':<20}{'within languages':<24}{'between':<24}{'within - first':<26}"
+        f"{'between - first':<26}{'MSE/var':<9}kept by one cut",
+    ]
+    for r in found.raters:
+        first = r is found.raters[0]
+        gains = ["–", "–"] if first else [_gain(r.difference), _gain(r.cross_gain)]
+        lines.append(
+            f"{r.name:<20}{_measured(r.within):<24}{_measured(r.cross):<24}{gains[0]:<26}{gains[1]:<26}"
+            f"{r.parallel:<9.3f}{r.least:.1%} to {r.most:.1%}"
+        )
+    return lines
+
+
+def heads_lines(found: HeadComparison) -> list[str]:
+    """Return the heads as a table, and which to take."""
+    lines = [
+        f"{found.pairs:,} held-out pairs, {found.seeds} seeds; tail: {', '.join(found.tail)}",
+        f"{'head':<14}{'tail':<8}{'others':<8}{'all':<8}{'worst 5':<9}{'tail - plain':<26}others - plain",
+    ]
+    for a in found.arms:
+        gains = [
+            "–" if a.arm == "plain" else f"{100 * g.value:+.2f} [{100 * g.low:+.2f}, {100 * g.high:+.2f}]"
+            for g in (a.tail_gain, a.head_gain)
+        ]
+        lines.append(
+            f"{a.arm:<14}{a.tail:<8.3f}{a.head:<8.3f}{a.every:<8.3f}{a.worst:<9.3f}{gains[0]:<26}{gains[1]}"
+        )
+    return [*lines, f"take {found.chosen}: {found.why}"]
+
+
+def _measured(m: Measured) -> str:
+    return f"{m.value:.3f} [{m.low:.3f}, {m.high:.3f}]"
+
+
+def _gain(m: Measured) -> str:
+    return f"{m.value:+.3f} [{m.low:+.3f}, {m.high:+.3f}]"
+
+
+def _direction(one: DirectionFacts) -> list[str]:
+    lines = [
+        f"direction {one.direction}: {one.labelled:,} labelled pairs of {one.drawn:,} drawn among "
+        f"{one.documents:,} documents, {one.texts:,} texts"
+    ]
+    lines += [f"  refused: {why}: {n:,}" for why, n in one.refused.items()]
+    lines += [f"  no label: {why}: {n:,}" for why, n in one.unlabelled.items()]
+    lines += [f"  rater {name} abstains: {_counted(why)}" for name, why in one.missing.items() if why]
+    if one.judge is not None:
+        j = one.judge
+        lines.append(
+            f"  judge {j.model}: {j.voted:,} votes of {j.asked:,} asked, {j.left:,} left by the budget; "
+            f"{j.requests:,} requests, {j.tokens:,} tokens; {j.first:.0%} for the text shown first"
+        )
+        lines += [f"    no vote: {why}: {n:,}" for why, n in j.reasons.items()]
+    found = one.diagnostics
+    width = max(map(len, found.names))
+    lines.append("  agreement of the raters, pairs on which both prefer a side:")
+    for name, row in zip(found.names, found.agreement.tolist(), strict=True):
+        cells = " ".join(f"{value:5.2f}" if value == value else "    –" for value in row)
+        lines.append(f"    {name:{width}}  {cells}")
+    for left in found.without:
+        lines.append(
+            f"  without {left.name}: labels move by {left.change:.2f}, {left.flipped:.1%} turn round, "
+            f"{left.lost:,} are lost; of the best tenth {_share(left.top)} are others"
+        )
+    return lines
+
+
+def _share(value: float) -> str:
+    return f"{value:.0%}" if value == value else "–"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    order: Sequence[tuple[str, int]] = sorted(counts.items(), key=lambda c: (-c[1], c[0]))
+    shown = ", ".join(f"{name} {n:,}" for name, n in order[:_SHOWN])
+    return shown + (f", and {len(order) - _SHOWN} more" if len(order) > _SHOWN else "") or "none"

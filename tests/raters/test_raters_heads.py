@@ -1,0 +1,223 @@
+"""What heads know of the language, against formulas written out; the comparison of heads and its rule."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from rater_world import shifted_vectors, vector_texts, world_pairs
+from scipy.stats import norm
+from scipy.stats import t as stats_t
+
+from quadmix.errors import InputError
+from quadmix.raters.comparing import (
+    ARMS,
+    HeldOut,
+    compare_heads,
+    decide,
+    tail_languages,
+)
+from quadmix.raters.dense import DenseTraining
+from quadmix.raters.heads import Head, HeadKind, moments
+
+KINDS: list[HeadKind] = ["plain", "concat", "znorm", "poso", "poso-znorm"]
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(60, 6)).astype(np.float32) * 3 + 1
+    return vectors, np.arange(60) % 4  # 0: unknown, languages 1 to 3
+
+
+def a_head(kind: HeadKind, data, hidden: int = 8) -> Head:
+    torch.manual_seed(0)
+    found = moments(*data, 3, by_language="znorm" in kind)
+    return Head(kind, found, 3, hidden=hidden, dropout=0.1)
+
+
+def test_moments_are_shrunk_by_n_over_n_plus_ten(data) -> None:
+    vectors, languages = data
+    found = moments(vectors, languages, 4, by_language=True)
+    own, whole = vectors[languages == 2], vectors
+    share = 15 / 25
+    np.testing.assert_allclose(
+        found.mean[2], share * own.mean(axis=0) + (1 - share) * whole.mean(axis=0), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        found.scale[2] ** 2, share * own.var(axis=0) + (1 - share) * whole.var(axis=0), rtol=1e-5
+    )
+    np.testing.assert_array_equal(found.mean[4], found.mean[0])  # no text of it: as all texts
+    assert len(moments(vectors, languages, 4, by_language=False).mean) == 1
+
+
+def test_constant_number_of_a_vector_is_no_division_by_zero(data) -> None:
+    vectors, languages = data
+    vectors[:, 2] = 5.0
+    assert np.isfinite(moments(vectors, languages, 3, by_language=True).scale).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_arrays_of_a_head_compute_what_the_module_computes(kind: HeadKind, data) -> None:
+    vectors, languages = data
+    head = a_head(kind, data)
+    with torch.no_grad():
+        found = head(torch.from_numpy(vectors), torch.from_numpy(languages)).numpy()
+    weights = head.weights(["a", "b", "c"])
+    np.testing.assert_allclose(weights.scores(vectors, languages), found, atol=2e-6)
+    other = weights.scores(vectors, (languages + 1) % 4)
+    assert (np.abs(other - found).max() > 1e-3) == (kind != "plain")
+
+
+def test_poso_head_is_equation_11(data) -> None:
+    """h = C g(code) * gelu(W x + b), C = 2, the last layer not gated; written out for one text."""
+    vectors, _ = data
+    head = a_head("poso", data)
+    named = {name: p.detach().double().numpy() for name, p in head.named_parameters()}
+    x = (vectors[7] - vectors.mean(axis=0)) / vectors.std(axis=0)
+    z = named["hidden.weight"] @ x + named["hidden.bias"]
+    code = named["codes.weight"][3]
+    inner = np.maximum(named["gate.first.weight"] @ code + named["gate.first.bias"], 0)
+    gate = 2 / (1 + np.exp(-(named["gate.second.weight"] @ inner + named["gate.second.bias"])))
+    wanted = named["out.weight"][0] @ (gate * z * norm.cdf(z)) + named["out.bias"][0]
+    found = head(torch.from_numpy(vectors[7:8]), torch.tensor([3])).item()
+    assert found == pytest.approx(wanted, abs=1e-5)
+    assert named["gate.first.weight"].shape == (16, 8)
+
+
+def test_concatenated_code_stands_beside_the_vector(data) -> None:
+    vectors, _ = data
+    head = a_head("concat", data, hidden=0)
+    named = {name: p.detach().double().numpy() for name, p in head.named_parameters()}
+    x = (vectors[7] - vectors.mean(axis=0)) / vectors.std(axis=0)
+    wanted = named["out.weight"][0] @ np.concatenate([x, named["codes.weight"][2]]) + named["out.bias"][0]
+    assert head(torch.from_numpy(vectors[7:8]), torch.tensor([2])).item() == pytest.approx(wanted, abs=1e-5)
+
+
+# The rule
+
+
+def results(tail_gain: dict[str, float], head_gain: dict[str, float], *, seeds: int = 5) -> HeldOut:
+    """4,000 pairs of sources of their own, 5 languages, the last four the tail; right with a probability of
+    0.7 plus a head's gain, by draws that all heads share."""
+    rng = np.random.default_rng(0)
+    pairs = 4000
+    language = [f"l{i % 5}" for i in range(pairs)]
+    draw = rng.random((seeds, pairs))
+    right = {}
+    for arm in ("plain", "concat", "znorm", "poso", "placebo"):
+        chance = [0.7 + (head_gain if code == "l0" else tail_gain).get(arm, 0.0) for code in language]
+        right[arm] = (draw < np.array(chance)).astype(np.float64)
+    return HeldOut(language=tuple(language), a=np.arange(pairs), b=np.arange(pairs) + pairs, right=right)
+
+
+TAIL = ("l1", "l2", "l3", "l4")
+
+
+@pytest.mark.parametrize(
+    ("tail", "head", "chosen", "why"),
+    [
+        ({"poso": 0.03}, {}, "poso", "the placebo gains nothing"),
+        ({}, {}, "plain", "no simple head beats plain"),
+        ({"poso": 0.03, "znorm": 0.03}, {}, "znorm", r"poso against znorm.*below the 0\.5 points"),
+        ({"poso": 0.03}, {"poso": -0.03}, "plain", r"head languages lose .* above 0\.2"),
+        ({"poso": 0.03, "placebo": 0.03}, {}, "plain", "codes dealt out at random gain"),
+        ({"concat": 0.03}, {}, "concat", "concat against plain"),
+        ({"concat": 0.03}, {"concat": -0.03}, "plain", "no simple head"),
+        ({"poso": 0.003}, {}, "plain", r"below the 0\.5 points"),
+    ],
+)
+def test_rule_of_the_comparison(tail, head, chosen: str, why: str) -> None:
+    found = decide(results(tail, head), TAIL)
+    assert found.chosen == chosen
+    assert re.search(why, found.why), found.why
+
+
+def test_few_seeds_choose_nothing_but_plain() -> None:
+    found = decide(results({"poso": 0.1}, {}, seeds=4), TAIL)
+    assert found.chosen == "plain"
+    assert found.why.startswith("4 seeds were trained")
+
+
+def test_accuracies_and_gains_are_means_of_languages_with_paired_intervals() -> None:
+    """Two languages of different size weigh the same; equal results have a difference of 0 and no width."""
+    right = np.array([[1.0, 1.0, 1.0, 0.0, 1.0, 0.5]] * 5)
+    other = right.copy()
+    held = HeldOut(
+        language=("a", "a", "a", "a", "b", "b"), a=np.arange(6), b=np.arange(6) + 6,
+        right={"plain": right, "concat": other},
+    )  # fmt: skip
+    found = {arm.arm: arm for arm in decide(held, ("b",)).arms}
+    assert found["plain"].every == pytest.approx((0.75 + 0.75) / 2)
+    assert found["plain"].languages == {"a": 0.75, "b": 0.75}
+    assert (
+        found["concat"].tail_gain.value
+        == found["concat"].tail_gain.low
+        == found["concat"].tail_gain.high
+        == 0
+    )
+
+
+def test_interval_is_as_wide_as_the_estimate_varies_when_pairs_share_sources() -> None:
+    """500 worlds of 60 sources with an effect on every pair that they are in, no effect of seeds: the half
+    width is 1.96 standard deviations of the estimate over worlds."""
+    rng = np.random.default_rng(0)
+    values, widths = list[float](), list[float]()
+    for _ in range(500):
+        a, b = rng.integers(60, size=(2, 150))
+        effect = rng.normal(size=60)
+        gain = effect[a] + effect[b] + rng.normal(size=150)
+        right = {"plain": np.zeros((5, 150)), "concat": np.tile(gain, (5, 1))}
+        held = HeldOut(language=("l1", "l2") * 75, a=a, b=b, right=right)
+        found = next(x for x in decide(held, ("l1", "l2")).arms if x.arm == "concat").tail_gain
+        values.append(found.value)
+        widths.append((found.high - found.low) / 2 / 1.96)
+    assert np.mean(widths) == pytest.approx(np.std(values), rel=0.12)
+
+
+def test_seeds_that_disagree_widen_the_interval() -> None:
+    """No spread over pairs: the interval is Student's over the seeds."""
+    gains = np.array([0.01, 0.05, 0.02, 0.06, 0.01])
+    right = {"plain": np.zeros((5, 20)), "concat": np.repeat(gains[:, None], 20, axis=1)}
+    held = HeldOut(language=("l1",) * 20, a=np.arange(20), b=np.arange(20) + 20, right=right)
+    found = next(x for x in decide(held, ("l1",)).arms if x.arm == "concat").tail_gain
+    low, high = stats_t.interval(0.95, 4, loc=gains.mean(), scale=gains.std(ddof=1) / np.sqrt(5))
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_results_that_do_not_fit_are_refused() -> None:
+    held = results({}, {})
+    with pytest.raises(InputError, match="expected plain, too"):
+        decide(HeldOut(language=held.language, a=held.a, b=held.b, right={"poso": held.right["poso"]}), TAIL)
+    short = {**held.right, "poso": held.right["poso"][:3]}
+    with pytest.raises(InputError, match=r"'poso' have shape \(3, 4000\), expected \(5, 4000\)"):
+        decide(HeldOut(language=held.language, a=held.a, b=held.b, right=short), TAIL)
+    with pytest.raises(InputError, match="no held pair is in a tail language"):
+        decide(held, ("xx",))
+
+
+def test_runner_trains_every_arm_with_every_seed_and_decides() -> None:
+    quality = np.random.default_rng(0).normal(size=100)
+    ratings = quality[:, None] + np.random.default_rng(1).normal(scale=0.5, size=(100, 3))
+    pairs, texts = world_pairs(ratings, 3, (300, 100, 50), 2), vector_texts(100, 3)
+    training, seen = DenseTraining(hidden=8, batch=128, epochs=1), list[tuple[int, int]]()
+    found = compare_heads(
+        shifted_vectors(quality, 3, 3), texts, pairs, training, seeds=2, tail=("l1",),
+        progress=lambda done, whole: seen.append((done, whole)),
+    )  # fmt: skip
+    assert [arm.arm for arm in found.arms] == list(ARMS)
+    assert seen == [(i, 14) for i in range(15)]
+    assert found.seeds == 2
+    assert found.chosen == "plain"
+    judged = pairs.held & (pairs.kind == 0) & (pairs.p != 0.5)
+    assert found.pairs == judged.sum()
+
+
+def test_tail_is_the_languages_with_few_training_pairs() -> None:
+    texts = vector_texts(40, 3)
+    pairs = world_pairs(np.random.default_rng(0).normal(size=(40, 3)), 3, (400, 0, 0), 1)
+    language = np.array([texts.language[i] for i in pairs.a])
+    drop = (language == "l2") & (np.arange(len(pairs)) % 10 > 0)
+    assert tail_languages(pairs.take(~drop), texts) == ("l2",)
+    most = tail_languages(pairs, texts)
+    assert len(most) == 2  # none is far behind: all but the one with most

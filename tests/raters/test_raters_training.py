@@ -1,0 +1,229 @@
+"""From pairs to a rater that a run can use, its report, scores of files, and raters against each other."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pyarrow.parquet as pq
+import pytest
+from parallel_world import BAD, GOOD, PLAIN, make_world, translate, write_settings
+from tiny_encoders import save_encoder
+from typer.testing import CliRunner, Result
+
+from quadmix.cli.main import app
+from quadmix.errors import InputError, RecipeError
+from quadmix.raters.making import make_pairs, rater_folder
+from quadmix.raters.scored import load_rater_model, score_texts
+from quadmix.raters.table import read_pairs, read_texts
+from quadmix.raters.training import inner_split, train_rater
+from quadmix.recipe import load_rater
+
+
+def cli(*words: str) -> Result:
+    return CliRunner().invoke(app, ["rater", *words])
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained rater: rater.yaml beside raters/small, and corpus.jsonl."""
+    folder = tmp_path_factory.mktemp("training")
+    write_settings(folder, make_world(folder, 90))
+    done = cli("train", str(folder / "rater.yaml"), "--set", "pairs.count=150")
+    assert done.exit_code == 0, done.output
+    (folder / "said.txt").write_text(done.output, "utf-8")
+    return folder
+
+
+def test_the_rater_orders_unseen_texts_in_every_language(world: Path):
+    report = json.loads((world / "raters/small/report.json").read_text("utf-8"))
+    assert {one["language"] for one in report["card"]["languages"]} == {"en", "xa", "xb"}
+    assert report["card"]["accuracy"]["value"] > 0.75
+    said = (world / "said.txt").read_text("utf-8")
+    assert "pair accuracy within languages" in said
+    assert "one cut over all languages" in said
+    rater = load_rater_model(world / "raters/small/model/card.yaml")
+    rng = np.random.default_rng(5)
+    good = " ".join(rng.choice(GOOD + PLAIN, 60))
+    bad = " ".join(rng.choice(BAD + PLAIN, 60))
+    for text in (lambda t: t, lambda t: translate(t, "xa"), lambda t: translate(t, "xb")):
+        high, low = rater.score([text(good), text(bad)], _rows(2)).values
+        assert high > low
+
+
+def _rows(n: int):
+    import pyarrow as pa
+
+    return pa.RecordBatch.from_arrays([pa.array(["en"] * n)], names=["language"])
+
+
+def test_the_same_call_loads_and_other_settings_train_anew(world: Path):
+    card = world / "raters/small/model/card.yaml"
+    stamp = card.stat().st_mtime_ns
+    again = cli("train", str(world / "rater.yaml"), "--set", "pairs.count=150", "--json")
+    assert card.stat().st_mtime_ns == stamp
+    report = json.loads(again.output)
+    assert report["chosen"]["penalty"] > 0
+    recipe = load_rater(str(world / "rater.yaml"), ["name=other", "pairs.count=100"])
+    made = make_pairs(recipe, rater_folder(recipe))
+    other = train_rater(recipe, rater_folder(recipe), made.digest)
+    assert other.request != report["request"]
+
+
+def test_held_pairs_decide_nothing(world: Path):
+    """The labels of the held pairs turned round change the report but not one byte of the rater."""
+    folder = world / "raters/small"
+    texts = read_texts(folder / "texts.parquet")
+    pairs = read_pairs(folder / "pairs.parquet", texts)
+    inner = inner_split(texts, pairs, 0)
+    drawn = {texts.source[r] for side in (inner.a, inner.b) for r in side[inner.held]}
+    rest = {texts.source[r] for side in (inner.a, inner.b) for r in side[~inner.held]}
+    held = {texts.source[r] for side in (pairs.a, pairs.b) for r in side[pairs.held]}
+    assert drawn
+    assert not drawn & rest
+    assert not held & (drawn | rest)
+
+
+def test_the_rater_is_a_criterion_of_a_run(world: Path, tmp_path: Path):
+    settings = tmp_path / "run.yaml"
+    settings.write_text(
+        f"""
+name: mixed
+corpus: {{paths: [{world / "corpus.jsonl"}]}}
+annotate:
+  domain: {{kind: column, column: lang, min_documents: 1}}
+  criteria: [{{name: murating, kind: model, model: {world / "raters/small/model/card.yaml"}}}]
+budget: {{share: 0.2}}
+targets: [{{name: t, path: {world / "corpus.jsonl"}, text: text, limit: 5}}]
+run: {{folder: {tmp_path / "runs"}}}
+""",
+        "utf-8",
+    )
+    done = CliRunner().invoke(app, ["annotate", str(settings)])
+    assert done.exit_code == 0, done.output
+    columns = pq.read_table(next((tmp_path / "runs/mixed/annotations").glob("part-*.parquet"))).to_pydict()
+    score = next(v for k, v in columns.items() if k.endswith("murating"))
+    assert all(np.isfinite(score))
+
+
+def test_scores_of_files_say_what_gave_them(world: Path, tmp_path: Path):
+    card = str(world / "raters/small/model/card.yaml")
+    long = " ".join(["theory evidence of the river ."] * 400) + " ".join([" click buy now free ."] * 400)
+    rows = [{"id": "a", "text": "theory of history", "lang": "en"}, {"id": "b", "text": long, "lang": "xa"}]
+    rows.append({"id": "c", "text": "  ", "lang": None})
+    path = tmp_path / "docs.jsonl"
+    path.write_bytes(b"\n".join(orjson.dumps(r) for r in rows))
+    done = cli("score", card, str(path), "--out", str(tmp_path / "s.parquet"), "--language", "lang")
+    assert done.exit_code == 0, done.output
+    assert "2 of 3 documents have a score" in done.output
+    found = {r["id"]: r for r in pq.read_table(tmp_path / "s.parquet").to_pylist()}
+    assert found["c"]["score"] is None
+    assert (found["a"]["windows"], found["a"]["spread"]) == (1, 0.0)
+    assert found["a"]["first"] == found["a"]["least"] == found["a"]["score"]
+    assert found["b"]["windows"] > 1
+    assert found["b"]["first"] > found["b"]["score"] > found["b"]["least"], (
+        "it begins well and ends as an advert"
+    )
+    assert found["b"]["spread"] > 0
+    origin = json.loads((tmp_path / "s.parquet.json").read_text("utf-8"))
+    assert origin["missing"] == {"empty_text": 1}
+    assert origin["languages"] == {"": 1, "en": 1, "xa": 1}
+    reference = json.loads((world / "raters/small/model/reference.json").read_text("utf-8"))
+    assert found["a"]["z"] == pytest.approx(
+        (found["a"]["score"] - reference["mean"]) / reference["sd"], abs=1e-4
+    )
+
+
+def test_bad_files_are_refused_by_name(world: Path, tmp_path: Path):
+    card = str(world / "raters/small/model/card.yaml")
+    path = tmp_path / "docs.jsonl"
+    path.write_bytes(orjson.dumps({"id": "a", "body": "x"}))
+    done = cli("score", card, str(path), "--out", str(tmp_path / "s.parquet"))
+    assert isinstance(done.exception, InputError)
+    assert "row 0: there is no column 'text'" in str(done.exception)
+    assert not (tmp_path / "s.parquet").exists()
+    gone = cli("score", str(tmp_path / "card.yaml"), str(path), "--out", str(tmp_path / "s.parquet"))
+    assert isinstance(gone.exception, InputError | RecipeError)
+
+
+def test_raters_are_compared_on_pairs_that_none_has_seen(world: Path):
+    own = ["--set", "name=mono", "--set", "transfer.cross=0", "--set", "transfer.parallel=0"]
+    done = cli("train", str(world / "rater.yaml"), "--set", "pairs.count=150", *own)
+    assert done.exit_code == 0, done.output
+    folders = [str(world / "raters/small"), str(world / "raters/mono")]
+    done = cli("compare", *folders, "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.output)
+    first, mono = found["raters"]
+    texts = read_texts(world / "raters/small/texts.parquet")
+    pairs = read_pairs(world / "raters/small/pairs.parquet", texts)
+    rater = load_rater_model(world / "raters/small/model/card.yaml")
+    scores = score_texts(rater, texts)
+    at = pairs.held & (pairs.kind == 0) & (pairs.p != 0.5)
+    right = np.sign(scores[pairs.a] - scores[pairs.b])[at] == np.sign(pairs.p - 0.5)[at]
+    assert first["within"]["value"] == pytest.approx(right.mean())
+    assert first["difference"]["value"] == 0
+    assert mono["difference"]["value"] == pytest.approx(mono["within"]["value"] - first["within"]["value"])
+    assert found["left_out"] == 0
+    lines = cli("compare", *folders).output
+    assert "within - first" in lines
+    alone = cli("compare", folders[0])
+    assert isinstance(alone.exception, InputError)
+
+
+def test_another_split_shares_no_unseen_pair(world: Path):
+    done = cli(
+        "train", str(world / "rater.yaml"), "--set", "name=s1", "--set", "seed=1", "--set", "pairs.count=150"
+    )
+    assert done.exit_code == 0, done.output
+    done = cli("compare", str(world / "raters/small"), str(world / "raters/s1"), "--json")
+    if done.exit_code == 0:
+        assert json.loads(done.output)["left_out"] > 0
+    else:
+        assert "share the split" in str(done.exception)
+
+
+def test_a_head_on_a_frozen_encoder_is_trained_saved_and_compared(world: Path, tmp_path: Path):
+    save_encoder(tmp_path / "encoder")
+    card = tmp_path / "encoder.yaml"
+    card.write_text(
+        f"name: tiny\nfamily: embedding\nrole: embedding\nmodel: {tmp_path / 'encoder'}\n"
+        "licence: none\nsource: made here\ndescription: random\n"
+        "input: {pooling: mean}\noutput: {kind: vector}\n",
+        "utf-8",
+    )
+    own = ["--set", "encoder.kind=frozen", "--set", f"encoder.model={card}", "--set", f"folder={tmp_path}"]
+    done = cli("train", str(world / "rater.yaml"), *own, "--set", "encoder.epochs=2", "--set", "head=concat")
+    assert done.exit_code == 0, done.output
+    rater = load_rater_model(tmp_path / "small/model/card.yaml")
+    assert rater.asked.placed.card.reads_language
+    again = cli("train", str(world / "rater.yaml"), *own, "--set", "encoder.epochs=3", "--set", "head=concat")
+    assert again.exit_code == 0, again.output
+    stores = list((tmp_path / "small/embeddings").glob("*"))
+    assert len(stores) == 1
+    done = cli(
+        "compare-heads",
+        str(world / "rater.yaml"),
+        *own,
+        "--set",
+        "encoder.epochs=1",
+        "--seeds",
+        "1",
+        "--json",
+    )
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.output)
+    assert found["chosen"] == "plain"
+    assert "asks for 5" in found["why"]
+    wrong = cli("compare-heads", str(world / "rater.yaml"))
+    assert isinstance(wrong.exception, RecipeError)
+    wrong = cli("train", str(world / "rater.yaml"), "--set", "name=x", "--set", "head=poso")
+    assert isinstance(wrong.exception, InputError)
+    assert "encoder.kind: frozen" in str(wrong.exception)
+
+
+def test_help_teaches_every_step():
+    text = cli("--help").output
+    for word in ("pairs", "train", "score", "compare", "compare-heads"):
+        assert word in text
+        assert cli(word, "--help").exit_code == 0
