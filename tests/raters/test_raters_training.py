@@ -134,6 +134,33 @@ def test_scores_of_files_say_what_gave_them(world: Path, tmp_path: Path):
     )
 
 
+def test_selection_by_score_takes_the_best_of_every_language(world: Path, tmp_path: Path):
+    card, corpus = str(world / "raters/small/model/card.yaml"), str(world / "corpus.jsonl")
+    table = tmp_path / "s.parquet"
+    assert cli("score", card, corpus, "--out", str(table), "--language", "lang").exit_code == 0
+    rows = pq.read_table(table).to_pylist()
+    done = cli("select", str(table), "--out", str(tmp_path / "top.parquet"), "--share", "0.2")
+    assert done.exit_code == 0, done.output
+    taken = {r["id"] for r in pq.read_table(tmp_path / "top.parquet").to_pylist()}
+    for code in ("en", "xa", "xb"):
+        own = sorted((r for r in rows if r["language"] == code), key=lambda r: -r["score"])
+        units, budget, expected = 0, 0.2 * sum(r["units"] for r in own), set[str]()
+        for row in own:
+            if units < budget:
+                expected.add(row["id"])
+                units += row["units"]
+        assert {r["id"] for r in own} & taken == expected
+    equal = ["--units", "3000", "--alpha", "0", "--how", "sample", "--temperature", "2", "--json"]
+    found = json.loads(cli("select", str(table), "--out", str(tmp_path / "x.parquet"), *equal).output)
+    assert all(1000 <= one["tokens"] < 1200 for one in found["languages"])
+    half = ["--how", "threshold", "--share", "0.5", "--json"]
+    found = json.loads(cli("select", str(table), "--out", str(tmp_path / "y.parquet"), *half).output)
+    assert [one["documents"] for one in found["languages"]] == [45, 45, 45]
+    both = cli("select", str(table), str(table), "--out", str(tmp_path / "z.parquet"))
+    assert "twice" in str(both.exception)
+    assert cli("select", str(table), "--out", str(tmp_path / "z.parquet"), "--part", "en").exit_code == 2
+
+
 def test_bad_files_are_refused_by_name(world: Path, tmp_path: Path):
     card = str(world / "raters/small/model/card.yaml")
     path = tmp_path / "docs.jsonl"

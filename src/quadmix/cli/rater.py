@@ -1,7 +1,8 @@
 """`quadmix rater`: train a quality rater for many languages from pairwise votes (MuRating)."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -104,6 +105,57 @@ def score(
     with steps_watched() as tell:
         found = score_files(rater, files, out, columns, reference=read_reference(card), tell=tell)
     print_result(to_json(found), scoring_lines(found, out), json_)
+
+
+@app.command()
+def select(
+    scores: Annotated[list[Path], typer.Argument(help="tables of `quadmix rater score`")],
+    out: Annotated[Path, typer.Option("--out", help="Parquet file: id, language, units, score")],
+    share: Annotated[float, typer.Option(help="of the units of every language (threshold: documents)")] = 0.1,
+    units: Annotated[float | None, typer.Option(help="in all instead, parts by --alpha or --part")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="languages get parts as their units ** alpha; 0: equal parts")
+    ] = None,
+    part: Annotated[
+        list[str] | None, typer.Option("--part", metavar="LANGUAGE=N", help="explicit parts; may be repeated")
+    ] = None,
+    how: Annotated[
+        Literal["top", "sample", "threshold"],
+        typer.Option(help="best first; drawn by score (QuRating); quantile of documents (FineWeb2-HQ)"),
+    ] = "top",
+    temperature: Annotated[float, typer.Option(help="of --how sample")] = 1.0,
+    seed: int = 0,
+    json_: AsJson = False,
+) -> None:
+    """Select by score alone, language by language, as the published selectors do.
+
+    A unit is a word, or a sign in scripts without spaces. No cut over all languages is offered: see the
+    offsets in a rater's report first.
+    """
+    from quadmix.codec import to_json
+    from quadmix.raters.selecting import select_scored
+    from quadmix.raters.telling import taken_lines
+
+    found = select_scored(
+        scores, out, share=share, units=units, how=how, alpha=alpha, explicit=_parts(part or ()),
+        temperature=temperature, seed=seed,
+    )  # fmt: skip
+    print_result(to_json(found), [*taken_lines(found), f"written to {out}"], json_)
+
+
+def _parts(given: Sequence[str]) -> dict[str, float] | None:
+    parts: dict[str, float] = {}
+    for one in given:
+        language, equals, number = one.partition("=")
+        try:
+            parts[language] = float(number)
+        except ValueError:
+            equals = ""
+        if not equals or not language:
+            raise typer.BadParameter(
+                f"{one!r}: expected LANGUAGE=NUMBER, such as de=0.2", param_hint="--part"
+            )
+    return parts or None
 
 
 @app.command()

@@ -1,9 +1,9 @@
 """Rate files with a trained rater, outside of a run: one row per document, with where it comes from.
 
-In: a card, files of documents. Out: a Parquet table (id, language, score, z, first, least, spread, windows)
-and, beside it, a JSON file that says which model gave the numbers. `score` is what a criterion of kind model
-gives in a run. The other columns say how even a long document is: it is cut into windows of WINDOW characters
-(at most MOST, evenly spaced) and each is rated alone.
+In: a card, files of documents. Out: a Parquet table (id, language, units, score, z, first, least, spread,
+windows) and, beside it, a JSON file that says which model gave the numbers. `score` is what a criterion of
+kind model gives in a run. The other columns say how even a long document is: it is cut into windows of WINDOW
+characters (at most MOST, evenly spaced) and each is rated alone.
 """
 
 from collections import Counter
@@ -24,13 +24,14 @@ from quadmix.io.fs import expand, file_info
 from quadmix.io.rows import read_records
 from quadmix.io.tables import write_groups
 from quadmix.raters.compared import Tell, telling
+from quadmix.raters.excerpts import unit_spans
 from quadmix.raters.scored import Reference
 from quadmix.types import Floats
 
 WINDOW, MOST = 2_000, 8
 _BATCH = 2_048  # documents per row group
 _SCHEMA = pa.schema(
-    [("id", pa.string()), ("language", pa.string())]
+    [("id", pa.string()), ("language", pa.string()), ("units", pa.int32())]
     + [(name, pa.float32()) for name in ("score", "z", "first", "least", "spread")]
     + [("windows", pa.int16())]
 )
@@ -159,7 +160,8 @@ def _scored(
     z = np.full(len(score), np.nan) if reference is None else (score - reference.mean) / reference.sd
     numbers = [_column(v) for v in (score, z, first, least, spread)]
     count = pa.array([len(p) for p in pieces], pa.int16())
-    arrays = [pa.array(ids, pa.string()), pa.array(codes, pa.string()), *numbers, count]
+    units = pa.array([len(unit_spans(text)) for text in texts], pa.int32())
+    arrays = [pa.array(ids, pa.string()), pa.array(codes, pa.string()), units, *numbers, count]
     return pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA)
 
 

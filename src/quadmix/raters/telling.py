@@ -10,6 +10,7 @@ from quadmix.raters.making import DirectionFacts, PairsMade
 from quadmix.raters.measures import Measured
 from quadmix.raters.reportcard import card_lines
 from quadmix.raters.scoring import Scoring
+from quadmix.raters.selecting import Taken
 from quadmix.raters.table import KINDS
 from quadmix.raters.training import RaterReport
 
@@ -75,6 +76,22 @@ def scoring_lines(found: Scoring, out: Path) -> list[str]:
     lines += [f"  none: {why}: {n:,}" for why, n in found.missing.items()]
     named = {code or "not said": n for code, n in found.languages.items()}
     return [*lines, f"languages: {_counted(named)}", f"written to {out}, its origin to {out.name}.json"]
+
+
+def taken_lines(found: Taken) -> list[str]:
+    """Return what a selection by score took of every language."""
+    lines = [
+        f"{found.documents:,} documents, {found.units:,} units",
+        f"{'language':<12}{'documents':>12}{'of':>12}{'units':>14}{'of':>14}{'share':>8}  least score",
+    ]
+    for one in found.languages:
+        share = one.tokens / one.pool_tokens if one.pool_tokens else 0.0
+        lines.append(
+            f"{one.language or 'not said':<12}{one.documents:>12,}{one.pool_documents:>12,}{one.tokens:>14,}"
+            f"{one.pool_tokens:>14,}{share:>8.1%}  {one.threshold:+.3f}"
+            + (f"; {one.unscored:,} without a score" if one.unscored else "")
+        )
+    return lines
 
 
 def against_lines(found: Against) -> list[str]:
