@@ -109,8 +109,14 @@ def test_figures_are_inert_also_when_opened_alone(folder, visitor):
         visit.page.close()
 
 
-def test_the_script_never_writes_markup():
-    files = [resources.files("quadmix.report").joinpath(name) for name in ("why.js", "page.js")]
-    script = "".join(f.read_text("utf-8") for f in files)
+@pytest.mark.parametrize("name", ["why.js", "page.js", "diff.js", "watch.js"])
+def test_the_script_never_writes_markup(name):
+    """Every script of the package, checked for types by its own comments."""
+    scripts = resources.files("quadmix.report")
+    assert {f.name for f in scripts.iterdir() if f.name.endswith(".js")} == {
+        "why.js", "page.js", "diff.js", "watch.js",
+    }  # fmt: skip
+    script = scripts.joinpath(name).read_text("utf-8")
+    assert script.startswith("// @ts-check\n")
     assert [way for way in MARKUP if way in script] == []
     assert "textContent" in script

@@ -1,6 +1,7 @@
 """A why card tells what `quadmix explain` tells, number by number, and notices numbers that do not fit."""
 
 import re
+from importlib import resources
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,9 @@ from materialise.materialise_run import SIZE, THETA, build_run, documents, write
 
 from quadmix.io.atomic import read_table, write_json, write_table
 from quadmix.materialise.explain import explain
+from quadmix.mixing.curve import mean_copies
 from quadmix.report import write_report
+from quadmix.types import Ranks, Theta
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,62 @@ def test_the_card_agrees_with_explain(folder, samples, visitor):
         assert f"Copies {draw.copies}." in words
         assert "do not lead" not in words
     assert visit.harm() == []
+
+
+WAY = """([curve, low, high, expected]) => {
+  const docs = {domain: [0], copies: [Math.floor(expected)], merged: [0.5], low: [low],
+    high: [high], expected: [expected], uniform: [0.9999], factor: [1]};
+  document.body.replaceChildren();
+  whyCard({domains: ["x"], criteria: [], curves: [curve], applied: true, docs, scores: [], norms: []})(
+    document.body, 0);
+  return [document.body.innerText.replaceAll("\\u2212", "-"),
+          document.querySelector("polyline").getAttribute("points"),
+          Number(document.querySelector("circle").getAttribute("cy"))];
+}"""
+
+
+def mean(theta, low, high):
+    """Return the mean of S over an interval of ranks, by the module that selects."""
+    ranks = Ranks(low=np.array([low]), high=np.array([high]))
+    return float(mean_copies(ranks, theta, np.array([0]))[0])
+
+
+@pytest.mark.parametrize(
+    ("cutoff", "low", "high", "place"),
+    [
+        (0.0, 0.0, 0.1, "The window is empty"),
+        (0.0, 0.2, 0.3, "The window is empty"),
+        (0.1, 0.1, 0.2, "beyond the cutoff"),
+        (0.1, 0.15, 0.2, "beyond the cutoff"),
+        (0.1, 0.05, 0.15, "across the edge"),
+        (0.1, 0.05, 0.1, "inside the window"),
+        (0.1, 0.0, 0.01, "inside the window"),
+    ],
+)
+def test_the_curve_at_the_edges_of_its_window(browser, cutoff, low, high, place):
+    """Both ends of S are those of the selection: the mean over a sliver of the interval at either end."""
+    numbers = {"steepness": 30.0, "cutoff": cutoff, "exponent": 0.7, "floor": 0.01, "scale": 1.5}
+    theta = Theta(weights=np.array([[1.0]]), **{k: np.array([v]) for k, v in numbers.items()})
+    page = browser.new_page()
+    page.add_script_tag(content=resources.files("quadmix.report").joinpath("why.js").read_text("utf-8"))
+    curve = numbers | {"weights": []}
+    words, points, dot = page.evaluate(WAY, [curve, low, high, mean(theta, low, high)])
+    page.close()
+    assert place in words
+    sliver = (high - low) * 1e-9
+    ends = [mean(theta, low, low + sliver), mean(theta, high - sliver, high)]
+    said = re.search(r"S (?:goes from (\d+\.\d+) to (\d+\.\d+)|= (?:scale · ε = )?(\d+\.\d+))", words)
+    first, last = (said[1], said[2]) if said[1] else (said[3], said[3])
+    assert float(first) == pytest.approx(ends[0], abs=2e-6)
+    if "inside" not in place:  # there the last rank itself still counts as inside
+        assert float(last) == pytest.approx(ends[1], abs=2e-6)
+    assert "do not lead" not in words
+    heights = {float(p.split(",")[1]) for p in points.split()}
+    if cutoff == 0:
+        assert len(heights) == 1, "no spike at rank 0"
+        assert dot == pytest.approx(heights.pop(), abs=0.06)
+    else:
+        assert len(heights) > 1
 
 
 def test_a_card_says_when_its_numbers_do_not_fit(folder, tmp_path, visitor):

@@ -263,6 +263,19 @@ def test_without_room_for_a_bar_the_share_stands_there() -> None:
     assert any("▸ evaluate 16% 152/1,024 models 123 k tokens/s" in text for text in drawn(short, 84))
 
 
+def test_both_rates_where_there_is_room_for_them() -> None:
+    """Documents and tokens per second; a narrow table gives up the bar first, then the second rate."""
+    rates = {"documents_per_s": 2340.0, "tokens_per_s": 123_456.0, "bytes_per_s": 5e6}
+    both = replace(shown(), stage="evaluate", rates=rates)
+    assert any("▸ evaluate ━━────────── 152/1,024 models 123 k tokens/s, 2.34 k documents/s" in text
+               for text in drawn(both, 120))  # fmt: skip
+    assert any("▸ evaluate 16% 152/1,024 models 123 k tokens/s, 2.34 k documents/s" in text
+               for text in drawn(both, 105))  # fmt: skip
+    narrow = next(text for text in drawn(both, 84) if "evaluate" in text)
+    assert "123 k tokens/s" in narrow
+    assert "documents/s" not in narrow
+
+
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 200])
 def test_no_line_is_wider_than_the_terminal_and_counts_are_whole(width: int) -> None:
     lines = drawn(shown(), width)

@@ -162,3 +162,29 @@ def test_what_cannot_be_used_is_refused_with_its_name(tmp_path: Path, corpus: Pa
         make(tmp_path, corpus, "pairs.least_voters=5")
     with pytest.raises(RecipeError, match=r"unknown key 'pairs.cuont'; did you mean 'count'"):
         make(tmp_path, corpus, "pairs.cuont=5")
+
+
+def test_raters_who_all_abstain_are_named_with_counts(tmp_path: Path, corpus: Path):
+    rows = [orjson.loads(line) for line in corpus.read_bytes().splitlines()]
+    for row in rows:
+        row.pop("web", None)
+        row["edu"] = None
+    path = tmp_path / "corpus.jsonl"
+    path.write_bytes(b"\n".join(orjson.dumps(r) for r in rows))
+    with pytest.raises(InputError, match="0 labelled pairs for training and 0 held out"):
+        make(tmp_path, path, "raters.1.column=edu", "raters.2.kind=column", "raters.2.column=edu")
+
+
+def test_a_weight_counts_in_the_vote(tmp_path: Path, corpus: Path):
+    _, texts, pairs, ratings = make(tmp_path, corpus, "pairs.weights={edu: 3}")
+    place = {id_: row for row, id_ in enumerate(texts.ids)}
+    weights = [3.0, 1.0, 1.0]
+    for a, b, p, kind in zip(pairs.a, pairs.b, pairs.p, pairs.kind, strict=True):
+        if kind == PARALLEL:
+            continue
+        x, y = (ratings.values[place[texts.origin[r]] if texts.origin[r] else r] for r in (a, b))
+        votes = [(w, 1.0 if u > v else 0.5 if u == v else 0.0) for u, v, w in zip(x, y, weights, strict=True)
+                 if not (np.isnan(u) or np.isnan(v))]  # fmt: skip
+        assert p == pytest.approx(sum(w * v for w, v in votes) / sum(w for w, _ in votes))
+    with pytest.raises(RecipeError, match="'nobody'"):
+        make(tmp_path, corpus, "pairs.weights={nobody: 3}")

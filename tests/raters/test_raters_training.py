@@ -226,8 +226,16 @@ def test_a_head_on_a_frozen_encoder_is_trained_saved_and_compared(world: Path, t
     assert rater.asked.placed.card.reads_language
     again = cli("train", str(world / "rater.yaml"), *own, "--set", "encoder.epochs=3", "--set", "head=concat")
     assert again.exit_code == 0, again.output
+    texts = read_texts(tmp_path / "small/texts.parquet")
     stores = list((tmp_path / "small/embeddings").glob("*"))
     assert len(stores) == 1
+    kept = sum(pq.read_metadata(p).num_rows for p in stores[0].glob("vectors-*.parquet"))
+    assert kept == len(set(texts.text)), "every text stands there once"
+    stored = {r["ids"]: r["score"] for r in pq.read_table(tmp_path / "small/scores.parquet").to_pylist()}
+    saved = load_rater_model(tmp_path / "small/model/card.yaml")
+    some = texts.take(range(0, len(texts), 9))
+    found = score_texts(saved, some)
+    assert found == pytest.approx([stored[i] for i in some.ids], abs=1e-4)
     done = cli(
         "compare-heads",
         str(world / "rater.yaml"),
@@ -247,6 +255,45 @@ def test_a_head_on_a_frozen_encoder_is_trained_saved_and_compared(world: Path, t
     wrong = cli("train", str(world / "rater.yaml"), "--set", "name=x", "--set", "head=poso")
     assert isinstance(wrong.exception, InputError)
     assert "encoder.kind: frozen" in str(wrong.exception)
+
+
+def test_an_encoder_reads_no_text_twice_in_a_whole_training(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from quadmix.annotate.models.batches import TokenModel
+
+    save_encoder(tmp_path / "encoder")
+    card = tmp_path / "encoder.yaml"
+    card.write_text(
+        f"name: tiny\nfamily: embedding\nrole: embedding\nmodel: {tmp_path / 'encoder'}\n"
+        "licence: none\nsource: made here\ndescription: random\n"
+        "input: {pooling: mean}\noutput: {kind: vector}\n",
+        "utf-8",
+    )
+    given: list[str] = []
+    outputs = TokenModel.outputs
+
+    def counted(self: TokenModel, texts):
+        given.extend(texts)
+        return outputs(self, texts)
+
+    monkeypatch.setattr(TokenModel, "outputs", counted)
+    own = ["--set", "encoder.kind=frozen", "--set", f"encoder.model={card}", "--set", f"folder={tmp_path}"]
+    done = cli("train", str(world / "rater.yaml"), *own, "--set", "encoder.epochs=1")
+    assert done.exit_code == 0, done.output
+    assert given
+    assert len(given) == len(set(given))
+
+
+def test_what_would_do_nothing_is_refused(world: Path, tmp_path: Path):
+    table = tmp_path / "s.parquet"
+    card, corpus = str(world / "raters/small/model/card.yaml"), str(world / "corpus.jsonl")
+    done = cli("score", card, corpus, "--out", str(table), "--in-language", "qq")
+    assert "qq: 270 documents; the rater was never trained on it" in done.output
+    for wrong in (["--share", "2"], ["--share", "0"], ["--temperature", "2"],
+                  ["--alpha", "1", "--part", "en=1"], ["--how", "threshold", "--units", "3"]):  # fmt: skip
+        done = cli("select", str(table), "--out", str(tmp_path / "x.parquet"), *wrong)
+        assert isinstance(done.exception, RecipeError), wrong
 
 
 def test_help_teaches_every_step():

@@ -67,7 +67,7 @@ def make_rung(rng: np.random.Generator, place: int, *, seeds: int, labels, choic
         promised=0.0049, scores=tuple(scores), differences=tuple(differences),
         verdict=f"θ* did NOT beat {', '.join(lost)} (of {len(pairs)} baselines)",
         left_out={"top:heuristic": "reached 1.2 of 2.0 M tokens: too few documents score above its cut"},
-        flags=("selected tokens differ by 3.1 % between dsir and quadmix",) if place == 1 else (),
+        flags=("selected tokens differ by 3.1 % between regmix and quadmix",) if place == 1 else (),
     )  # fmt: skip
 
 

@@ -50,6 +50,45 @@ def test_sources_are_those_of_the_file_with_shares_of_all_tokens(folder: Path):
     assert pictures["source-shares"].source == ("dataset/sources.json",)
 
 
+@pytest.mark.parametrize(
+    ("sources", "words"),
+    [(1.0, "every document is a source of its own"), (0.9, "nearly every document is a source"), (0.5, "")],
+)
+def test_where_every_document_is_its_own_source_the_page_says_that_this_tells_nothing(
+    folder: Path, sources: float, words: str
+):
+    files = load_run(folder)
+    facts = files.records.sources
+    assert facts is not None
+    before = dataclasses.replace(facts.before, sources=int(sources * facts.before.documents))
+    told = changed(files, sources=dataclasses.replace(facts, before=before))
+    said, pictures = shown(told)
+    if words:
+        assert f"By the column url {words}" in said
+        assert "corpus.columns.source" in said
+        assert "equally large sources" not in said
+        html = concentration.concentration(told, [])
+        fold = html.index("<details><summary>The largest sources all the same")
+        assert fold < html.index(".example")
+        assert fold < html.index("<figure>")
+    else:
+        assert "of its own" not in said
+        assert "equally large sources" in said
+    assert "source-shares" in pictures
+
+
+def test_addresses_are_told_apart_on_the_axis(folder: Path):
+    """Twenty pages of one site, which differ at their ends alone."""
+    files = load_run(folder)
+    facts = files.records.sources
+    assert facts is not None
+    names = [f"https://en.wikipedia.org/wiki/List_of_all_things/{i:02}" for i in range(len(facts.top))]
+    top = tuple(dataclasses.replace(s, source=n) for s, n in zip(facts.top, names, strict=True))
+    svg = concentration.source_shares(dataclasses.replace(facts, top=top)).svg.decode()
+    labels = re.findall(r">(https://[^<]*)</text>", svg)
+    assert len(labels) == len(set(labels)) == 20
+
+
 def test_documents_without_a_source_are_said(folder: Path):
     files = load_run(folder)
     facts = files.records.sources

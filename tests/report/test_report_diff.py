@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from report.test_report_origins import QUOTED, Node, Tree, footnotes
 
-from quadmix.report.diff_page import Sides, render_diff, steps, write_diff
+from quadmix.report.diff_cards import Curves
+from quadmix.report.diff_page import Sides, render_diff, write_diff
 from quadmix.types.diffing import (
     Card,
     CardScore,
@@ -24,7 +26,9 @@ from quadmix.types.diffing import (
 
 ATTACK = "</script><script>window.pwned=1</script><img src=x onerror=alert(1)>\u202e"
 NAN = float("nan")
-SIDES = Sides(names=("one", "two"), places=("../one", "../two"))
+CURVE = {"weights": [0.75], "steepness": 40.0, "cutoff": 0.1, "exponent": 0.5, "floor": 0.001, "scale": 1.5}
+THETA = Curves(criteria=("edu",), rows={"web": CURVE}, file="theta.json")
+SIDES = Sides(names=("one", "two"), places=("../one", "../two"), curves=(THETA, Curves()))
 CARD = Card(
     state="kept", domain="web", tokens=321,
     scores=(
@@ -123,7 +127,7 @@ def test_the_tables_have_the_numbers_of_the_diff():
     assert len(flow) == 5
     scores = rows_after(page, "Mean normalised score")
     assert ["web", "0.250 → 0.125 (−0.125)"] in scores
-    assert [row[1] for row in scores if row[0] != "web"] == ["–"]
+    assert [row[1] for row in scores if row[0] != "web"] == ["– → 0.500"]  # A selects nothing there
     assert rows_after(page, "Parameters of θ that differ (1)") == [["web", "0.1 → 0.3"]]
     assert rows_after(page, "Fields of the runs&#x27; identities that differ (1)") == [
         ["recipe.seed", "1", "2"]
@@ -135,6 +139,27 @@ def test_runs_that_normalise_differently_are_marked():
     page = page_of(make_diff(same_scale=False))
     assert "two maps" in page
     assert "equal numbers do not mean equal quality" in page
+
+
+@pytest.mark.parametrize("figures", [False, True])
+def test_every_number_names_the_files_of_both_runs(figures: bool):
+    """Sentence, tiles, tables, figures and running text, as on the page of one run."""
+    tree = Tree(page_of(make_diff(), figures=figures)).root
+    parts = [n for n in tree.walk() if n.tag in ("table", "figcaption") or n.css.startswith("tile")]
+    assert sum(p.css.startswith("tile") for p in parts) == 8
+    assert sum(p.tag == "figcaption" for p in parts) == 3
+    for part in parts:
+        assert {href.split("/")[1] for href in footnotes(part)} == {"one", "two"}, (part.tag, part.css)
+    sections = [n for n in tree.walk() if n.tag in ("section", "header")]
+    assert len(sections) == 7
+    for section in sections:
+        prose = [
+            n.text
+            for n in section.walk(without=("table", "figure", "tile", *QUOTED))
+            if n.tag in ("p", "li", "h1") and any(c.isdigit() for c in n.text)
+        ]
+        own = next((n for n in section.walk() if n.css == "origin"), Node("none"))
+        assert not prose or footnotes(own), prose[:3]
 
 
 def test_numbers_name_the_files_they_come_from():
@@ -159,28 +184,39 @@ def test_nothing_in_the_page_is_markup_or_remote():
 
 
 def test_cards_of_both_runs_come_as_data():
-    docs = data_of(page_of(make_diff()))["docs"]
+    data = data_of(page_of(make_diff()))
+    docs, a, b = data["docs"], data["a"], data["b"]
     assert [d["only"] for d in docs] == ["A", "B", "B"]
-    first = docs[0]
-    assert (first["domain"], first["tokens"], first["more"]) == ("web", 321, 6)
-    assert first["a"]["head"] == "2 copies"
-    assert first["a"]["scores"] == [["edu", "higher = better", "3.25", "0.1250", "0.750"]]
-    assert docs[1]["a"]["head"] == "not in this run's pool"
-    assert docs[2]["a"]["head"] == "excluded (held_out)"
+    assert (docs[0]["domain"], docs[0]["tokens"], docs[0]["more"]) == ("web", 321, 6)
+    assert [(d["inA"], d["inB"]) for d in docs] == [(True, True), (False, True), (True, True)]
     assert (docs[2]["text"], docs[2]["note"]) == (None, "the text could not be read: gone")
+    assert a["criteria"] == b["criteria"] == [{"name": "edu", "higher": True}]
+    assert a["scores"] == [[3.25, None, 3.25]]
+    assert a["norms"] == [[0.125, None, 0.125]]
+    assert a["docs"]["copies"] == [2, 0, 0]
+    assert a["docs"]["low"] == [0.0625, None, None]
+    assert a["docs"]["excluded"] == [None, None, "held_out"]
+    assert b["docs"]["expected"] == [0.001, 1.25, 1.25]
+    assert (b["docs"]["uniform"][0], b["docs"]["factor"][0]) == (0.7, 0.9)
+    assert a["curves"] == [CURVE]
+    assert (a["applied"], b["curves"], b["applied"]) == (True, [None], False)
 
 
-def test_the_way_to_the_copies_in_words():
-    merged, rank, curve, draw = steps(CARD)
-    assert merged.startswith("Merged score 0.1875:")
-    assert rank.startswith("Rank 0.0750: it covers 0.062500 to 0.087500")
-    assert curve == "Curve: inside the window 0..0.1000; expected copies 1.25."
-    assert draw.startswith("Draw: 1 certain and one more, as the hash of its id 0.1125 < 0.2500 × ")
-    assert "outside the window 0..0.1000, where only the floor ε = 0.001 remains" in steps(DROPPED)[2]
-    assert "0 certain and none more, as the hash of its id 0.7000 ≥ 0.0010" in steps(DROPPED)[3]
-    across = replace(CARD, rank_low=0.09, rank_high=0.11)
-    assert "across the edge of the window" in steps(across)[2]
-    assert steps(OUT) == ["Excluded before the selection (held_out): it has no rank and 0 copies."]
+def test_a_criterion_that_theta_does_not_know_weighs_nothing():
+    other = replace(CARD, scores=(*CARD.scores, replace(CARD.scores[0], name="new", declared="lower")))
+    document = replace(make_diff().documents[0], a=other)
+    data = data_of(page_of(make_diff(documents=(document,))))
+    assert data["a"]["criteria"] == [{"name": "edu", "higher": True}, {"name": "new", "higher": False}]
+    assert data["a"]["curves"][0]["weights"] == [0.75, 0.0]
+
+
+def test_a_mark_alone_where_one_selects_nothing(tmp_path: Path):
+    runs = (tmp_path / "a", tmp_path / "b")
+    page = write_diff(make_diff(), runs, tmp_path / "diff.html", figures=True)
+    rows = list(
+        csv.reader(io.StringIO((page.parent / "figures/diff-scores.csv").read_text(encoding="utf-8")))
+    )
+    assert [row[2:] for row in rows[1:]] == [["0.25", "0.125", "-0.125"], ["nan", "0.5", "nan"]]
 
 
 def test_the_sample_is_said_and_texts_left_out_are_said():

@@ -21,7 +21,9 @@ from quadmix.report.ladder import verdicts
 from quadmix.report.ladder_figures import GROUPS, beyond_chance, spread, survives, tasks_of
 from quadmix.report.ladder_transfer import trust
 from quadmix.report.text import label_name
-from quadmix.types import Comparison, TaskScore
+from quadmix.types import Comparison, Measured, Paired, TaskScore
+
+NAN = math.nan
 
 
 def put(folder: Path, comparison: Comparison) -> str:
@@ -157,7 +159,7 @@ def test_levels_are_those_of_the_rung_and_not_of_the_recipe(tmp_path, comparison
     page = html.unescape(put(tmp_path / "r", one))
     text = words_of(page)
     assert "Intervals are 99.5 % intervals over seeds" in text
-    assert "99.5 % interval θ* − it 99.5 % interval" in text
+    assert "99.5 % interval θ* − it (below 0: θ* is better) 99.5 % interval" in text
     assert "objective with their 99.5 % intervals" in text
     both = change(comparison, 1, confidence=0.9)
     assert "Intervals are 95 % and 90 % intervals over seeds" in ladder_module._design(both)
@@ -179,7 +181,7 @@ def test_the_text_of_the_ladder_shows_the_accuracy_over_all_benchmarks(compariso
 
 def test_flags_overlaps_and_left_out_selectors_are_shown(page):
     text = words_of(page)
-    assert "Read with care selected tokens differ by 3.1 % between dsir and quadmix" in text
+    assert "Read with care selected tokens differ by 3.1 % between RegMix and θ*" in text
     assert "The pool overlaps 1 of 5 targets and benchmarks: wiki." in text
     assert "top heuristic: reached 1.2 of 2.0 M tokens" in text
 
@@ -256,6 +258,25 @@ def test_a_file_without_rungs_is_shown_as_before(tmp_path):
     assert not (folder / "figures/forest.svg").exists()
 
 
+def test_the_table_tells_three_states_apart():
+    """Beyond the interval on one side, on the other, and neither; an unknown interval is neither."""
+    ends = {"random": (-0.02, -0.01), "top:edu": (-0.004, 0.006), "dsir": (0.01, 0.02), "regmix": (NAN, NAN)}
+    measured = [
+        Measured(label=label, mean=1.0, low=1.0, high=1.0, values=(1.0,), losses={}, heldout={},
+                 selected_tokens=1, unique_tokens=1, epochs=1.0) for label in ("quadmix", *ends)
+    ]  # fmt: skip
+    pairs = [
+        Paired(label="quadmix", control=c, difference=0.0, low=low, high=high, stderr=0.1, pairs=3)
+        for c, (low, high) in ends.items()
+    ]
+    made = ladder_module.measured_table(measured, pairs, "quadmix", predicted={}, source=())
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in made.split("<tr>")[2:]]
+    assert {row[0]: row[-1] for row in rows} == {
+        "θ*": "–", "random": "beaten", "top edu": "not told apart", "DSIR": "worse",
+        "RegMix": "not told apart",
+    }  # fmt: skip
+
+
 def test_hostile_names_are_inert(tmp_path, comparison):
     """Labels, tasks, rungs, flags and reasons come from files: markup in them stays text."""
 
@@ -328,7 +349,7 @@ def test_random_thetas_stand_in_the_ranks_but_not_in_the_task_panels(tmp_path, c
         ("top-domain:edu", "top edu per domain"), ("criteria-mix", "criteria mix"), ("qurating", "QuRating"),
         ("global-cut", "global cut"), ("upsampling", "quality upsampling"), ("dsir", "DSIR"),
         ("prior-mean", "prior mean"), ("random-mean", "mean of random θ"), ("theta:007", "random θ 007"),
-        ("theta-star", "theta-star"), ("top:", "top:"),
+        ("theta-star", "θ* of the search"), ("top:", "top:"),
     ],
 )  # fmt: skip
 def test_labels_have_readable_names(label, name):

@@ -165,15 +165,20 @@ def test_the_recipe_can_ask_for_redacted_pages(tmp_path):
 
 
 def test_the_page_says_of_what_the_samples_are(tmp_path):
-    """How many, of how many, and from what seed: read from files that are changed here."""
+    """How many, of how many, which kinds by chance, from what seed: read from files that are changed here."""
     folder = make_run(tmp_path / "r", documents=600)
     samples = read_table(folder / "samples.parquet")
     write_table(folder / "samples.parquet", pa.concat_tables([samples.slice(0, 31), samples.slice(0, 2)]))
     manifest = json.loads((folder / "dataset/manifest.json").read_text("utf-8"))
     write_json(folder / "dataset/manifest.json", {**manifest, "seed": 4711})
     page = write_report(folder).read_text("utf-8")
-    assert "33 samples (31 different ones) of 600 selectable documents, drawn by a hash of their ids" in page
-    assert "and the seed 4711" in page
+    assert "33 samples (31 different ones) of 600 selectable documents, chosen by rule, not by hand" in page
+    said = page[page.index("chosen by rule") :][:500]
+    kept = samples["stratum"].to_pylist()[:31]
+    assert "At random, by a hash of their ids and the seed 4711: kept" in said
+    assert "The extremes of what they are named for (ties by the hash): top, borderline" in said
+    assert ("dropped" in kept) == ("kept, dropped." in said)
+    assert "shows its best document" not in said
     assert "top (best rank, 12)" in page
 
 
@@ -225,8 +230,11 @@ def test_any_text_survives_escaping_without_markup(text):
 def test_every_navigation_link_has_its_heading_and_every_figure_its_table(page):
     parsed = Page(page)
     ids = {a["id"] for _, a in parsed.tags if "id" in a}
-    assert [a["href"][1:] for t, a in parsed.tags if t == "a" and a["href"][0] == "#"][1:] == ANCHORS
-    assert set(ANCHORS) <= ids
+    assert [a["href"][1:] for t, a in parsed.tags if t == "a" and a["href"][0] == "#"][1:] == [
+        *ANCHORS,
+        "warnings",
+    ]
+    assert {*ANCHORS, "warnings"} <= ids
     figures = page.split("<figure>")[1:]
     assert len(figures) == len(FIGURES)
     assert all("<table>" in f.split("</figure>")[0] for f in figures)

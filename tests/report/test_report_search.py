@@ -59,10 +59,10 @@ def folder(tmp_path):
 def test_predicted_and_measured_stand_side_by_side_with_their_difference(text):
     """theta-star: predicted 1.9612, measured 1.9700: it promised 0.0088 too much."""
     part = text.split("Candidates, bits per byte", 1)[1]
-    row = "theta-star 1.9612 1.9500 to 1.9900 1.9700 1.9630 to 1.9770 3 −0.0088"
+    row = "θ* of the search 1.9612 1.9500 to 1.9900 1.9700 1.9630 to 1.9770 3 −0.0088"
     assert row in part
     assert "paper 1.9642 1.9500 to 1.9900 not tried" in part
-    assert "best-observed (the same θ as theta-star) 1.9672 1.9500 to 1.9900 1.9700" in part
+    assert "best observed (the same θ as θ* of the search) 1.9672 1.9500 to 1.9900 1.9700" in part
     assert "promised 0.0122 bits per byte better than the surrogate of the other half confirmed" in part
 
 
@@ -157,7 +157,7 @@ def test_the_best_trials_are_those_of_least_measured_objective_with_their_own_sh
     assert [r["trial_id"] for r in rows] == [*(p.trial_id for p in least), "theta-star"]
     for row, point in zip(rows, least, strict=False):
         trial = read_value(done / f"trials/{point.trial_id}.json", Trial)
-        assert [float(row[f"share_{d}"]) / 100 for d in DOMAINS] == pytest.approx(trial.shares)
+        assert [float(row[f"share_{d}"]) for d in DOMAINS] == pytest.approx(trial.shares)
         assert float(row["predicted_out_of_fold"]) == pytest.approx(point.predicted)
 
 
@@ -197,14 +197,14 @@ def test_a_refusal_says_what_was_tried_and_what_it_would_take(tmp_path):
     head = page_of(folder).split("Is it better?")[0]
     assert "Why nothing is recommended The gain is inside the noise." in head
     assert "What it would take: About 77 seeds would show it." in head
-    assert "theta-star 2 3 1.9700 1.9630 to 1.9770 −0.0010 −0.0070 to +0.0050 NOT better" in head
-    assert "prior-mean 2 3 1.9710 1.9640 to 1.9780 – – the control" in head
-    assert "single:edu 1 3 1.9977 1.9907 to 2.0047 – – left: among the worse of 2" in head
+    assert "θ* of the search 2 3 1.9700 1.9630 to 1.9770 −0.0010 −0.0070 to +0.0050 not told apart" in head
+    assert "prior mean 2 3 1.9710 1.9640 to 1.9780 – – the control" in head
+    assert "single edu 1 3 1.9977 1.9907 to 2.0047 – – left: among the worse of 2" in head
 
 
 def test_a_confirmed_run_shows_no_refusal(text):
     assert "Why nothing is recommended" not in text
-    assert "bits/byte, theta-star over prior-mean, +0.0060 to +0.0180; 3 seeds, 2 tried" in text
+    assert "bits per byte, θ* of the search over prior mean, +0.0060 to +0.0180; 3 seeds, 2 tried" in text
 
 
 def test_an_old_run_without_the_new_parts_is_shown(folder):
@@ -263,7 +263,7 @@ def test_an_unknown_noise_is_said_and_breaks_nothing(folder):
 def test_a_proposal_without_candidates_or_effects_breaks_nothing(folder):
     rewrite(folder, Proposal, "proposal.json", candidates=(), effects=(), diagnostics=(), batches=())
     text = page_of(folder)
-    assert "theta-star not proposed" in text
+    assert "θ* of the search not proposed" in text
     assert "Shares of the domains Not stored in this run." in text
 
 

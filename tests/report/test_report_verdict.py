@@ -3,12 +3,12 @@
 import dataclasses
 
 import pytest
-from report_fixture import make_run
+from report_fixture import make_pair, make_run
 
 from quadmix.errors import InputError
 from quadmix.io.atomic import read_value, write_json
 from quadmix.report import verdict
-from quadmix.types import Comparison, Confirmation, DatasetManifest, Proposal
+from quadmix.types import Comparison, Confirmation, DatasetManifest, Proposal, Rung
 
 
 @pytest.fixture
@@ -29,15 +29,86 @@ def test_a_baseline_inside_the_interval_is_named_as_not_beaten(folder):
     """top:edu is 0.004 behind with an interval of ±0.006: the sentence must not claim a win over it."""
     result = verdict(folder)
     assert result.outcome == "mixed"
-    assert "did NOT beat 1 of 4 baselines" in result.sentence
-    assert "top:edu (gain +0.0040 bits per byte, interval −0.0020 to +0.0100)" in result.sentence
-    assert "random by 0.0520" in result.sentence
+    assert result.sentence == (
+        "θ* did NOT beat 1 of 4 baselines on this corpus, not told apart: top edu (gain +0.0040 bits per "
+        "byte, interval −0.0020 to +0.0100). It beat the other 3."
+    )
+    assert result.beaten.startswith(
+        "Beaten: prior mean by 0.0130, RegMix by 0.0210, random by 0.0520. A gain is"
+    )
+    assert tiles(result)["Gain over best baseline"].tone == "warn"
+
+
+def test_a_baseline_that_is_better_comes_first_and_is_red(tmp_path):
+    """Of four baselines one is better by 0.025 ± 0.006, one is not told apart, two are beaten."""
+    gains = {"random": 0.05, "top:edu": 0.004, "dsir": -0.025, "regmix": 0.02}
+    result = verdict(make_run(tmp_path / "r", documents=300, gains=gains))
+    assert result.outcome == "mixed"
+    assert result.sentence.startswith(
+        "θ* is worse than 1 of 4 baselines on this corpus: DSIR (gain −0.0250 bits per byte, interval "
+        "−0.0310 to −0.0190). It did NOT beat 1 more, not told apart from it: top edu ("
+    )
+    assert result.sentence.endswith("). It beat the other 2.")
+    tile = tiles(result)["Gain over best baseline"]
+    assert (tile.tone, tile.value) == ("bad", "−0.0250")
+    assert tile.note.endswith("beats 2 of 4, not told apart from 1, worse than 1")
+    assert "above 0, θ* is better" in result.beaten
+    assert "below 0, θ* is better" in result.beaten
+
+
+def rungs(folder, *gains):
+    """Give the comparison a rung for each mapping of baselines to gains, named A, B, …"""
+    path = folder / "evaluate/comparison.json"
+    stored = read_value(path, Comparison)
+    made = tuple(
+        Rung(
+            name=name, parameters=1, train_tokens=1, learning_rate=1.0, budget=1.0, match="tokens", seeds=3,
+            measured=(), against=tuple(make_pair("quadmix", c, g) for c, g in own.items()), verdict="",
+            detectable=0.01,
+        )
+        for name, own in zip("ABC", gains, strict=False)
+    )  # fmt: skip
+    write_json(path, dataclasses.replace(stored, rungs=made, against=made[0].against))
+
+
+@pytest.mark.parametrize(
+    ("second", "tone", "said"),
+    [
+        ({"random": -0.03, "dsir": -0.01}, "bad", "At B it is worse than random, DSIR."),
+        ({"random": 0.05, "dsir": 0.001}, "warn", "At B it did NOT beat DSIR (not told apart)."),
+        ({"random": 0.001, "dsir": 0.001}, "bad", "At B it did NOT beat random, DSIR (not told apart)."),
+        ({"random": 0.03, "dsir": -0.01}, "bad", "At B it is worse than DSIR."),
+        ({"random": 0.05, "dsir": 0.015}, "good", "At B it beat all 2."),
+        ({}, "warn", "At B nothing was compared."),
+    ],
+)
+def test_the_tile_is_of_the_worst_rung_and_names_it(folder, second, tone, said):
+    rungs(folder, {"random": 0.05, "dsir": 0.02}, second)
+    result = verdict(folder)
+    tile = tiles(result)["Gain over best baseline"]
+    assert tile.tone == tone
+    assert result.sentence.startswith("θ* beat all 2 baselines on this corpus at A: the closest, DSIR, by")
+    assert said in result.sentence
+    assert result.outcome == ("better" if tone == "good" else "mixed")
+    least = min(second.values(), default=0.02)
+    assert tile.data["gain"] == pytest.approx(least)
+    assert ("at B: " in tile.note) == bool(second)
+
+
+def test_a_first_rung_without_pairs_hides_no_other(folder):
+    rungs(folder, {}, {"random": -0.03})
+    result = verdict(folder)
+    assert result.sentence.startswith(
+        "θ* is worse than the only baseline on this corpus at B: random (gain −0.03"
+    )
+    assert "At A nothing was compared." in result.sentence
+    assert tiles(result)["Gain over best baseline"].tone == "bad"
 
 
 def test_beating_all_reports_the_smallest_gain(tmp_path):
     result = verdict(make_run(tmp_path / "r", documents=300, gains={"random": 0.05, "regmix": 0.01}))
     assert result.outcome == "better"
-    assert "θ* beat all 2 baselines on this corpus: the closest, regmix, by +0.0100" in result.sentence
+    assert "θ* beat all 2 baselines on this corpus: the closest, RegMix, by +0.0100" in result.sentence
     assert "NOT" not in result.sentence
 
 
@@ -45,7 +116,9 @@ def test_beating_none_says_so_and_so_does_the_missing_confirmation(tmp_path):
     folder = make_run(tmp_path / "r", documents=300, gains={"random": -0.02}, confirmed=False)
     result = verdict(folder)
     assert result.outcome == "not better"
-    assert result.sentence.startswith("θ* did NOT beat the only baseline")
+    assert result.sentence.startswith(
+        "θ* is worse than the only baseline on this corpus: random (gain −0.0200"
+    )
     assert "had NOT confirmed θ*" in result.sentence
     assert any("unconfirmed" in text for text in result.broken)
     assert tiles(result)["Confirmed gain"].tone == "bad"
@@ -112,7 +185,7 @@ def test_a_surrogate_below_one_half_is_red_whatever_a_rejected_one_says(folder):
 def test_the_control_is_never_called_theta_star(folder):
     """If the prior mean won the confirmation, what was compared is the prior mean."""
     rewrite(folder / "search/confirm.json", Confirmation, winner="prior-mean", confirmed=False)
-    assert verdict(folder).sentence.startswith("The chosen mixture, prior-mean itself, did NOT beat 1 of 4")
+    assert verdict(folder).sentence.startswith("The chosen mixture, prior mean itself, did NOT beat 1 of 4")
 
 
 def test_warnings_of_stages_and_failed_trials_are_counted(folder):
@@ -122,6 +195,15 @@ def test_warnings_of_stages_and_failed_trials_are_counted(folder):
         "swarm: 2 of 48 trials failed (prior-0046, prior-0047)",
     )
     assert tiles(result)["Warnings"].value == "2"
+    assert tiles(result)["Warnings"].link == "warnings"
+
+
+def test_a_warning_names_its_stage_once(folder):
+    """The stage `evaluate` writes its name into its warnings itself."""
+    path = folder / "stages/evaluate.json"
+    write_json(path, {"stage": "evaluate", "seconds": 1.0, "warnings": ["evaluate: one item only", "two"]})
+    said = [w for w in verdict(folder).warnings if "evaluate" in w]
+    assert said == ["evaluate: one item only", "evaluate: two"]
 
 
 def test_an_empty_run_is_not_decided_and_a_missing_one_is_an_error(tmp_path):

@@ -1,12 +1,14 @@
 """`quadmix rater`: train a quality rater for many languages from pairwise votes (MuRating)."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from quadmix.cli.output import AsJson, print_result, steps_watched
+from quadmix.recipe import RaterRecipe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,7 +50,7 @@ def pairs(
 
     recipe = load_rater(settings, overrides or ())
     folder = rater_folder(recipe)
-    with steps_watched() as tell:
+    with _network(recipe), steps_watched() as tell:
         if plan:
             planned = plan_judge(recipe, folder, tell)
             print_result(to_json(planned.estimate), planned.lines(), json_)
@@ -71,7 +73,7 @@ def train(settings: Settings, overrides: Overrides = None, json_: AsJson = False
 
     recipe = load_rater(settings, overrides or ())
     folder = rater_folder(recipe)
-    with steps_watched() as tell:
+    with _network(recipe), steps_watched() as tell:
         made = make_pairs(recipe, folder, tell)
         report = train_rater(recipe, folder, made.digest, tell)
     lines = [*report_lines(report), f"the rater: {folder / MODEL / 'card.yaml'}"]
@@ -200,6 +202,13 @@ def compare_heads(
     from quadmix.recipe import load_rater
 
     recipe = load_rater(settings, overrides or ())
-    with steps_watched() as tell:
+    with _network(recipe), steps_watched() as tell:
         found = choose_head(recipe, seeds=seeds, tail=tail, tell=tell)
     print_result(to_json(found), heads_lines(found), json_)
+
+
+def _network(recipe: RaterRecipe) -> AbstractContextManager[None]:
+    """What of the network the settings allow, for the length of the block."""
+    from quadmix.io.door import network
+
+    return network(offline=recipe.run.offline, allow_http=recipe.run.allow_http)

@@ -155,10 +155,12 @@ def table(shown: Snapshot, width: int, height: int, *, plain: bool = False) -> "
 
     marks, stages = _PLAIN_MARKS if plain else _MARKS, _fitting(shown.stages, height - 4)
     names = ["", "stage", "", "done", "rate", "ok/fail/retry", "time", "left"]
-    share = f"{shown.fraction:.0%}"
-    rows = [_cells(shown, stage, marks, _bar(shown.fraction, "#-" if plain else "━─")) for stage in stages]
-    if len(_columns([names, *rows], width)) < len(_columns([names, *rows], 1000)):
-        rows = [_cells(shown, stage, marks, share) for stage in stages]  # no room for a bar
+    bar, share, rates = _bar(shown.fraction, "#-" if plain else "━─"), f"{shown.fraction:.0%}", _rates(shown)
+    rows: list[list[str]] = []
+    for done, speed in ((bar, rates[:2]), (share, rates[:2]), (bar, rates[:1]), (share, rates[:1])):
+        rows = [_cells(shown, stage, marks, done, ", ".join(speed)) for stage in stages]
+        if len(_columns([names, *rows], width)) == len(_columns([names, *rows], 1000)):
+            break  # all columns fit; else first the bar becomes a number, then one rate goes
     kept = _columns([names, *rows], width)
     grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim", show_footer=False)
     for column in kept:
@@ -189,7 +191,7 @@ def _fitting(stages: Sequence[StageState], height: int) -> Sequence[StageState]:
     return stages[start : start + max(height, 1)]
 
 
-def _cells(shown: Snapshot, stage: StageState, marks: dict[str, str], bar: str) -> list[str]:
+def _cells(shown: Snapshot, stage: StageState, marks: dict[str, str], bar: str, rate: str) -> list[str]:
     """Return mark, name, bar, count, rate, trials, time and time left of one stage."""
     mark, name = marks.get(stage.state, ""), _cut(_name(stage.name))
     trials = "" if stage.trials is None else _trials(stage.trials)
@@ -203,16 +205,7 @@ def _cells(shown: Snapshot, stage: StageState, marks: dict[str, str], bar: str) 
     if step != name:
         name = step if step.startswith(name) else f"{name}: {step}"
     count = f"{shown.done:,}/{shown.total:,} {shown.unit}" if shown.total else ""
-    return [
-        mark,
-        _cut(name),
-        bar if shown.total else "",
-        count,
-        " ".join(_rates(shown)[:1]),
-        trials,
-        seconds,
-        left,
-    ]
+    return [mark, _cut(name), bar if shown.total else "", count, rate, trials, seconds, left]
 
 
 def _bar(fraction: float, ink: str) -> str:

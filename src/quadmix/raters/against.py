@@ -92,10 +92,15 @@ def compare_raters(
     return Against(
         pairs=len(held), left_out=len(judged) - len(held), texts=len(part),
         raters=tuple(
-            _contender(folder.name, rater.card.digest, part, inner, sources, values, scores[0])
+            _contender(_name(folder, folders), rater.card.digest, part, inner, sources, values, scores[0])
             for folder, rater, values in zip(folders, raters, scores, strict=True)
         ),
     )  # fmt: skip
+
+
+def _name(folder: Path, folders: Sequence[Path]) -> str:
+    """Return the folder's own name, its path where that repeats."""
+    return folder.name if [f.name for f in folders].count(folder.name) == 1 else str(folder)
 
 
 def _trained_sources(folders: Sequence[Path]) -> set[str]:

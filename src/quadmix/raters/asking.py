@@ -3,6 +3,7 @@
 In: the settings, texts. Out: the judge's votes with what they cost; a `Translator`.
 """
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +11,18 @@ import numpy as np
 
 from quadmix.annotate.models.base import Settings
 from quadmix.errors import InputError
+from quadmix.io.atomic import append_event, read_text
 from quadmix.io.door import is_offline
-from quadmix.raters.endpoint import Endpoint, RefusedError, complete
+from quadmix.raters.endpoint import Attempts, Endpoint, RefusedError, complete
 from quadmix.raters.judge import Judge
-from quadmix.raters.judging import Estimate, Judged, choose_active, estimate_judging, judge_pairs
+from quadmix.raters.judging import (
+    ABOUT_THE_TEXT,
+    Estimate,
+    Judged,
+    choose_active,
+    estimate_judging,
+    judge_pairs,
+)
 from quadmix.raters.rating import Progress
 from quadmix.raters.seq2seq import Seq2Seq, load_seq2seq
 from quadmix.raters.spending import Budget
@@ -23,7 +32,7 @@ from quadmix.raters.votes import JudgeVotes
 from quadmix.recipe import RaterRecipe
 from quadmix.types import Floats, Ints
 
-LEDGER = "judge.jsonl"
+LEDGER, SPENT = "judge.jsonl", "translator.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,25 +121,43 @@ def translator_of(recipe: RaterRecipe, folder: Path) -> Translator:
         raise InputError("transfer.translator of kind 'api' needs `endpoint` and `model`")
     if not transfer.languages:
         raise InputError("transfer.translator of kind 'api' needs transfer.languages, the targets")
-    endpoint = Endpoint(address=section.endpoint, model=section.model, key_variable=section.key_from or "")
-    asked = 0
+    endpoint = Endpoint(
+        address=section.endpoint, model=section.model, key_variable=section.key_from or "",
+    )  # fmt: skip
+    spent = _Requests(folder / SPENT, section.max_requests)
+    attempts = Attempts(before=spent.take, failed=lambda reason, billed: None, stop=threading.Event())
 
     def ask(messages: list[dict[str, str]]) -> str:
-        nonlocal asked
-        asked += 1
-        if asked > section.max_requests:
-            raise InputError(
-                f"transfer.translator.max_requests, {section.max_requests:,}, is used up; all "
-                "that was translated is kept: raise it and call again"
-            )
+        body = {"model": section.model, "messages": messages, "temperature": 0}
         try:
-            found = complete(endpoint, {"messages": messages})
+            found = complete(endpoint, body, attempts)
         except RefusedError as error:
-            raise NotTranslatedError(str(error)) from error
+            if error.status in ABOUT_THE_TEXT:
+                raise NotTranslatedError(str(error)) from error
+            raise
         return found.texts[0] or "" if found.texts else ""
 
-    languages = tuple(sorted({transfer.source, *transfer.languages}))
+    languages = tuple(sorted({transfer.source, *transfer.languages, *transfer.without}))
     return ApiTranslator(ask=ask, model=section.model, languages=languages)
+
+
+class _Requests:
+    """Requests sent to the translator by all calls together, one line each, so that a restart has no new
+    budget."""
+
+    def __init__(self, path: Path, most: int) -> None:
+        self.path, self.most = path, most
+        self.sent = len(read_text(path).splitlines()) if path.is_file() else 0
+
+    def take(self) -> None:
+        """Count one more request before it leaves; InputError where the budget is used up."""
+        if self.sent >= self.most:
+            raise InputError(
+                f"transfer.translator.max_requests, {self.most:,}, is used up; all that was translated is "
+                "kept: raise it and call again"
+            )
+        append_event(self.path, {"request": self.sent + 1})
+        self.sent += 1
 
 
 def _endpoint(recipe: RaterRecipe) -> Endpoint:

@@ -30,7 +30,7 @@ from quadmix.rng import keyed_uniform
 from quadmix.types import Floats
 
 REFUSED, EMPTY = "refused", "empty_text"
-_ABOUT_THE_TEXT = (400, 413, 422)  # too long, filtered: another text may pass
+ABOUT_THE_TEXT = (400, 413, 422)  # too long, filtered: another text may pass
 _PATIENCE = 8  # refusals in a row that are no longer about the text
 _LEAST = 64  # answers without a single vote after which no further one is paid
 _TEMPLATE = 256  # most tokens that a chat template adds to a prompt
@@ -179,7 +179,7 @@ class _Asking:
         except _SpentError:
             pass
         except RefusedError as error:
-            if error.status not in _ABOUT_THE_TEXT:
+            if error.status not in ABOUT_THE_TEXT:
                 raise
             return error
         finally:

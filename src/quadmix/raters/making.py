@@ -166,7 +166,8 @@ def make_pairs(recipe: RaterRecipe, folder: Path, tell: Tell | None = None) -> P
         request = _request(recipe)
         if (folder / FACTS).is_file():
             found = read_value(folder / FACTS, PairsMade)
-            if found.request == request:
+            failed = any(count.failed for count in found.translated.values())
+            if found.request == request and not failed:
                 return found
         documents, raters, languages = _inputs(recipe, folder)
         parts = [
@@ -175,6 +176,7 @@ def make_pairs(recipe: RaterRecipe, folder: Path, tell: Tell | None = None) -> P
         ]
         texts = parts[0].texts if len(parts) == 1 else join_texts(parts[0].texts, parts[1].texts)
         labelled, how = _all_pairs(parts), _composition(recipe)
+        _check_labelled(labelled, parts)
         seen = [code for code in languages if code not in recipe.transfer.without]
         train = labelled.take(~labelled.held)
         composed = compose_pairs(texts, train, how, languages=seen, seed=recipe.seed)
@@ -293,17 +295,18 @@ def _votes(
     tell: Tell | None,
 ) -> tuple[Votes, JudgeFacts | None]:
     pairs, ties = recipe.pairs, _ties(recipe, ratings)
+    weights = np.array([pairs.weights.get(name, 1.0) for name in ratings.names])
     sides = ratings.values[a], ratings.values[b]
 
     def label(answers: JudgeVotes | None) -> Votes:
         return label_pairs(
-            *sides, tie_eps=ties, least=pairs.least_voters, min_confidence=pairs.min_confidence,
-            temperature=pairs.temperature, judge=answers,
+            *sides, weights=weights, tie_eps=ties, least=pairs.least_voters,
+            min_confidence=pairs.min_confidence, temperature=pairs.temperature, judge=answers,
         )  # fmt: skip
 
     if recipe.judge is None:
         return label(None), None
-    cheap = label_pairs(*sides, tie_eps=ties, least=1)
+    cheap = label_pairs(*sides, weights=weights, tie_eps=ties, least=1)
     answers, facts = judge_votes(recipe, folder, texts, cheap.p, (a, b), telling(tell, "judge"))
     return label(answers), facts
 
@@ -329,6 +332,23 @@ def _all_pairs(parts: Sequence[_Labelled]) -> Pairs:
         for p, s in zip(parts, shift, strict=False)
     ]
     return join_pairs(*moved)
+
+
+def _check_labelled(labelled: Pairs, parts: Sequence[_Labelled]) -> None:
+    """Refuse where one of the two parts has no labelled pair, with what was lost on the way."""
+    train = int((~labelled.held).sum())
+    if train and train < len(labelled):
+        return
+    lost = "; ".join(
+        f"direction {p.facts.direction}: {p.facts.documents:,} documents, {p.facts.unrated:,} rated by "
+        f"nobody, {p.facts.drawn:,} pairs drawn, refused {dict(p.facts.refused)}, without a label "
+        f"{dict(p.facts.unlabelled)}, ratings missing {p.facts.missing}"
+        for p in parts
+    )
+    raise InputError(
+        f"{train:,} labelled pairs for training and {len(labelled) - train:,} held out, expected some "
+        f"of both ({lost}). Add raters that rate these documents, lower pairs.least_voters, or add documents"
+    )
 
 
 def _by_kind(pairs: Pairs) -> dict[str, int]:

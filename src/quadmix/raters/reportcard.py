@@ -198,14 +198,14 @@ def card_lines(card: ReportCard) -> list[str]:
             f"({s.texts} texts)"
             for s in card.scales
         ),
-        f"{'language':<10}{'accuracy':<26}{'ECE':<7}{'MSE/var':<9}{'slope':<7}{'offset':<9}raters",
+        f"{'language':<10}{'accuracy':<28}{'ECE':<7}{'MSE/var':<9}{'slope':<7}{'offset':<9}raters",
     ]
     for one in card.languages:
         p = one.parallel
         parallel = f"{p.mse.value:<9.3f}{p.slope.value:<7.2f}{p.offset.value:<+9.3f}" if p else f"{'-':<25}"
         raters = " ".join(f"{a.rater} {a.spearman:.2f}" for a in one.raters)
         human = f" human {_text(one.human)}" if one.human else ""
-        lines.append(f"{one.language:<10}{_text(one.accuracy):<26}{one.ece:<7.3f}{parallel}{raters}{human}")
+        lines.append(f"{one.language:<10}{_text(one.accuracy):<28}{one.ece:<7.3f}{parallel}{raters}{human}")
     lines += [f"warning: {w}" for w in card.warnings]
     return lines + [f"warning: {one.language}: {w}" for one in card.languages for w in one.warnings]
 

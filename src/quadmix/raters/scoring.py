@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from quadmix import __version__
-from quadmix.annotate.models.rated import windows
+from quadmix.annotate.models.rated import language_rows, read_rater, windows
 from quadmix.annotate.models.rater import ModelAnnotator
 from quadmix.errors import InputError
 from quadmix.io.atomic import write_json
@@ -50,7 +50,8 @@ class Columns:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scoring:
     """What was rated. missing: reason -> documents without a score, which are in the table with none.
-    languages: language -> documents. digest: of the model with its settings."""
+    languages: language -> documents; unseen: those that the rater was not trained on. reference: is there a
+    reference for z? digest: of the model with its settings."""
 
     card: str
     digest: str
@@ -59,6 +60,8 @@ class Scoring:
     scored: int
     missing: dict[str, int]
     languages: dict[str, int]
+    unseen: dict[str, int]
+    reference: bool
     window: int
     max_windows: int
     quadmix: str
@@ -104,11 +107,22 @@ def score_files(
     scoring = Scoring(
         card=rater.asked.placed.card.name, digest=rater.card.digest,
         files={path: file_info(path).digest for path in files}, documents=seen[0], scored=seen[1],
-        missing=dict(sorted(missing.items())), languages=dict(sorted(languages.items())), window=WINDOW,
+        missing=dict(sorted(missing.items())), languages=dict(sorted(languages.items())),
+        unseen=_unseen(rater, languages), reference=reference is not None, window=WINDOW,
         max_windows=MOST, quadmix=__version__,
     )  # fmt: skip
     write_json(out.with_name(f"{out.name}.json"), scoring)
     return scoring
+
+
+def _unseen(rater: ModelAnnotator, languages: Counter[str]) -> dict[str, int]:
+    """Return the languages that are not among those that a rater says it was trained on."""
+    placed = rater.asked.placed
+    if placed.card.family != "rater":
+        return {}  # a fine-tuned encoder says it nowhere
+    said = sorted(code for code in languages if code)
+    known = language_rows(said, read_rater(placed.folder)[0].languages)
+    return {code: languages[code] for code, row in zip(said, known.tolist(), strict=True) if not row}
 
 
 def _read(

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from quadmix.errors import InputError
+from quadmix.errors import InputError, RecipeError
 from quadmix.io.atomic import read_table, write_table
 from quadmix.raters.budgets import (
     Choice,
@@ -58,6 +58,7 @@ def select_scored(
     Raises InputError for a file that is no such table or a document that stands twice, BudgetError for a
     budget that the pool does not have.
     """
+    _check(share, units, how, alpha, explicit, temperature)
     table = _read(paths)
     ids, language = table["id"].to_pylist(), [c or "" for c in table["language"].to_pylist()]
     size = np.maximum(table["units"].to_numpy().astype(np.int64), 1)
@@ -84,6 +85,25 @@ def select_scored(
         how=how, documents=int(choice.taken.sum()), units=int(size[choice.taken].sum()),
         languages=choice.languages,
     )  # fmt: skip
+
+
+def _check(
+    share: float,
+    units: float | None,
+    how: How,
+    alpha: float | None,
+    explicit: Mapping[str, float] | None,
+    temperature: float,
+) -> None:
+    """Refuse what would do nothing, or nothing sensible."""
+    if not 0 < share <= 1:
+        raise RecipeError(f"--share is {share}, expected above 0 and at most 1")
+    if how == "threshold" and (units is not None or alpha is not None or explicit):
+        raise RecipeError("--how threshold keeps a share of documents; it reads no --units, --alpha, --part")
+    if alpha is not None and explicit:
+        raise RecipeError("--alpha and --part both say how languages share the budget; give one")
+    if how != "sample" and temperature != 1.0:
+        raise RecipeError(f"--temperature is for --how sample; --how {how} does not read it")
 
 
 def _read(paths: Sequence[Path]) -> pa.Table:

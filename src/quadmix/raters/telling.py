@@ -53,6 +53,7 @@ def report_lines(report: RaterReport) -> list[str]:
     ]
     lines += [f"  not read: {why}: {n:,}" for why, n in report.unread.items()]
     lines += card_lines(report.card)
+    lines += [f"warning: {w}" for w in report.warnings]
     if report.audit is not None:
         found = audit_lines(report.audit)
         warned = [line for line in found if line.startswith("warning")]
@@ -75,6 +76,12 @@ def scoring_lines(found: Scoring, out: Path) -> list[str]:
     lines = [f"{found.scored:,} of {found.documents:,} documents have a score by {found.card}"]
     lines += [f"  none: {why}: {n:,}" for why, n in found.missing.items()]
     named = {code or "not said": n for code, n in found.languages.items()}
+    lines += [
+        f"warning: {code}: {n:,} documents; the rater was never trained on it, scores are transfer alone"
+        for code, n in found.unseen.items()
+    ]
+    if not found.reference:
+        lines.append("there is no reference.json beside the card, so z is empty")
     return [*lines, f"languages: {_counted(named)}", f"written to {out}, its origin to {out.name}.json"]
 
 
@@ -160,10 +167,14 @@ def _direction(one: DirectionFacts) -> list[str]:
         lines.append(f"    {name:{width}}  {cells}")
     for left in found.without:
         lines.append(
-            f"  without {left.name}: labels move by {left.change:.2f}, {left.flipped:.1%} turn round, "
+            f"  without {left.name}: labels move by {_number(left.change)}, {_share(left.flipped)} turn, "
             f"{left.lost:,} are lost; of the best tenth {_share(left.top)} are others"
         )
     return lines
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if value == value else "–"
 
 
 def _share(value: float) -> str:

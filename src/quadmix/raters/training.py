@@ -21,6 +21,8 @@ import pyarrow as pa
 
 from quadmix.annotate.models.base import Placed, Settings
 from quadmix.annotate.models.fetch import place
+from quadmix.annotate.models.rated import language_rows, read_rater
+from quadmix.annotate.models.rater_head import head_of
 from quadmix.errors import InputError
 from quadmix.io.atomic import read_value, value_digest, write_json, write_table
 from quadmix.io.door import is_offline
@@ -69,14 +71,18 @@ class RaterReport:
     audit: BiasAudit | None
     offsets: Offsets | None
     seconds: float
+    warnings: tuple[str, ...] = ()
     version: int = VERSION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Made:
+    """scores: (D,) of the saved rater where the texts were read already, None: they are yet to be scored."""
+
     pairs: Pairs
     chosen: dict[str, float]
     unread: dict[str, int]
+    scores: Floats | None = None
 
 
 def train_rater(
@@ -104,7 +110,7 @@ def train_rater(
         started = time.monotonic()
         made = _train(recipe, folder, texts, pairs, tell)
         annotator = load_rater_model(folder / MODEL / "card.yaml", recipe.run.device)
-        scores = score_texts(annotator, texts, tell)
+        scores = score_texts(annotator, texts, tell) if made.scores is None else made.scores
         _write_scores(folder / SCORES, texts, scores)
         write_reference(folder / MODEL, recipe.transfer.source, texts, scores)
         digest = load_rater_model(folder / MODEL / "card.yaml", recipe.run.device).card.digest
@@ -192,7 +198,10 @@ def _frozen(recipe: RaterRecipe, folder: Path, texts: Texts, pairs: Pairs, tell:
     for name in ("choose.safetensors", "head.safetensors"):
         (folder / name).unlink(missing_ok=True)
     chosen = {"epochs": float(first.best.epoch), "validation_accuracy": first.best.accuracy}
-    return _Made(pairs=usable, chosen=chosen, unread=vectors.missing)
+    facts, tensors = read_rater(folder / MODEL)
+    saved = head_of(tensors, facts.languages, where=str(folder / MODEL))
+    scores = saved.scores(vectors.values, language_rows(texts.language, saved.languages)).astype(np.float64)
+    return _Made(pairs=usable, chosen=chosen, unread=vectors.missing, scores=scores)
 
 
 def dense_training(recipe: RaterRecipe) -> DenseTraining:
@@ -240,11 +249,13 @@ def _report(
     filled = np.where(known, scores, float(np.nanmean(scores)))
     card = report_card(texts, pairs, filled, ratings=ratings, anchor=recipe.transfer.source, seed=recipe.seed)
     held = np.flatnonzero(unseen_texts(texts, pairs) & known)
+    offsets = _offsets(recipe, texts, filled, pairs)
     return RaterReport(
         request="", name=recipe.name, encoder=recipe.encoder.kind, head=recipe.head, digest=digest,
         seed=recipe.seed, chosen=made.chosen, pairs=int((~made.pairs.held).sum()), unread=made.unread,
-        card=card, audit=_audit(texts, scores, held.tolist()), offsets=_offsets(recipe, texts, filled, pairs),
-        seconds=0.0,
+        card=card, audit=_audit(texts, scores, held.tolist()), seconds=0.0,
+        offsets=offsets if isinstance(offsets, Offsets) else None,
+        warnings=(offsets,) if isinstance(offsets, str) else (),
     )  # fmt: skip
 
 
@@ -256,11 +267,12 @@ def _audit(texts: Texts, scores: Floats, rows: Sequence[int]) -> BiasAudit | Non
     return bias_audit(scores[list(rows)], tokens, part.language, part.ids, describe(part.text))
 
 
-def _offsets(recipe: RaterRecipe, texts: Texts, scores: Floats, pairs: Pairs) -> Offsets | None:
-    aligned = align(texts, scores, unseen_texts(texts, pairs))
-    if len(aligned.sources) < 2 or recipe.transfer.source not in aligned.languages:
-        return None
-    return fit_offsets(aligned, reference=recipe.transfer.source)
+def _offsets(recipe: RaterRecipe, texts: Texts, scores: Floats, pairs: Pairs) -> Offsets | str:
+    """Return the offsets, or why there are none."""
+    try:
+        return fit_offsets(align(texts, scores, unseen_texts(texts, pairs)), reference=recipe.transfer.source)
+    except InputError as error:
+        return str(error)
 
 
 def _write_scores(path: Path, texts: Texts, scores: Floats) -> None:

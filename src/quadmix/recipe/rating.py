@@ -9,7 +9,7 @@ from quadmix.recipe.base import Name, Section, Share
 from quadmix.recipe.running import RunSection
 
 Direction = Literal["E", "M", "both"]
-HeadName = Literal["plain", "concat", "znorm", "poso"]
+HeadName = Literal["plain", "concat", "znorm", "poso", "poso-znorm"]
 
 
 class TextsSection(Section):
@@ -17,7 +17,11 @@ class TextsSection(Section):
 
     paths: list[str] = Field(min_length=1, description="JSONL or Parquet files; patterns; fsspec paths")
     text: str = Field(default="text", description="column with the text")
-    id: str = Field(default="id", description="column with the id; equal ids are refused")
+    id: str = Field(
+        default="id",
+        description="column with the id; of equal ids in a language the first is taken, the others counted; "
+        "not read where `same` is given",
+    )
     language: str | None = Field(default=None, description="column with the language")
     in_language: str | None = Field(
         default=None, description="language of all documents, where no column says it"
@@ -80,6 +84,9 @@ class PairsSection(Section):
     whole: bool = Field(default=False, description="compare whole documents, however long each is")
     tie: dict[str, float] = Field(
         default={}, description="rater -> how far apart two of its ratings are at most that count as a tie"
+    )
+    weights: dict[str, float] = Field(
+        default={}, description="rater -> weight of its vote, above 0; 1 for those that are not named"
     )
     least_voters: int = Field(default=2, ge=1, description="pairs with fewer voters are dropped")
     min_confidence: Share = Field(default=0.0, description="drop pairs with |p - 0.5| below half of this")
@@ -183,8 +190,10 @@ class RaterRecipe(Section):
         names = [r.name for r in self.raters]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"rater name {twice[0]!r} is used twice; names must be distinct")
-        if unknown := sorted(self.pairs.tie.keys() - set(names)):
-            raise ValueError(f"pairs.tie names {unknown[0]!r}, no rater; expected {', '.join(names)}")
+        if unknown := sorted((self.pairs.tie.keys() | self.pairs.weights.keys()) - set(names)):
+            raise ValueError(
+                f"pairs.tie or pairs.weights names {unknown[0]!r}, no rater; expected {', '.join(names)}"
+            )
         voters = len(names) + (self.judge is not None)
         if voters < self.pairs.least_voters:
             raise ValueError(

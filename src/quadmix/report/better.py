@@ -5,14 +5,17 @@ In: the loaded run. Out: HTML. Differences are paired, candidate or selector min
 """
 
 from quadmix.report import trials
+from quadmix.report.compared import State, state_of
 from quadmix.report.html import Gallery, Html, join, not_run, note, section, show, table, tag
 from quadmix.report.ladder import ladder, losses_table, measured_table
 from quadmix.report.load import RunFiles
 from quadmix.report.origins import COMPARISON, CONFIRM
 from quadmix.report.plots import trim
-from quadmix.report.text import clean, count, esc, interval, named, num, short
-from quadmix.report.verdict import beats, plain_reason
+from quadmix.report.text import clean, count, esc, interval, label_name, named, num, short
+from quadmix.report.verdict import in_words, plain_reason
 from quadmix.types import Comparison, Confirmation
+
+STATES: dict[State, str] = {"beaten": "better", "tied": "not told apart", "worse": "worse"}
 
 
 def baselines(files: RunFiles, gallery: Gallery) -> Html:
@@ -34,8 +37,7 @@ def baselines(files: RunFiles, gallery: Gallery) -> Html:
 
 def _cost(comparison: Comparison) -> str:
     """Say how many proxies each searched selector had trained."""
-    names = {"quadmix": "θ*"}
-    counts = [f"{names.get(label, label)} {count}" for label, count in comparison.proxies.items()]
+    counts = [f"{label_name(label)} {trained}" for label, trained in comparison.proxies.items()]
     return f" (proxies trained: {', '.join(counts)})" if counts else ""
 
 
@@ -73,7 +75,7 @@ def _confirmation(confirmation: Confirmation, gallery: Gallery) -> list[Html]:
     state = "Confirmed" if confirmation.confirmed else "NOT confirmed"
     if confirmation.source:
         state = f"Measured in the run {confirmation.source}, on its own corpus: {state.lower()}"
-    parts = [note(f"{state}; best measured: {confirmation.winner}. {plain_reason(confirmation)}")]
+    parts = [note(f"{state}; best measured: {label_name(confirmation.winner)}. {plain_reason(confirmation)}")]
     if confirmation.measured:
         picture = trials.dots(confirmation.measured, confirmation.winner, "confirmation", source=CONFIRM)
         parts.append(show(gallery, picture))
@@ -91,7 +93,8 @@ def refusal(files: RunFiles) -> Html:
     confirmation = files.confirmation
     if confirmation is None or confirmation.confirmed:
         return Html("")
-    needed = note(f"What it would take: {confirmation.needed}") if confirmation.needed else Html("")
+    takes = in_words(confirmation, confirmation.needed)
+    needed = note(f"What it would take: {takes}") if takes else Html("")
     body = join(note(plain_reason(confirmation)), needed, _tried(confirmation))
     return Html(f'<div class="refused" role="note"><h3>{esc("Why nothing is recommended")}</h3>{body}</div>')
 
@@ -105,18 +108,19 @@ def _tried(confirmation: Confirmation) -> Html:
     rows: list[list[str]] = []
     for label, rounds, left in _standings(confirmation):
         m, pair = measured.get(label), pairs.get(label)
-        verdict = ("better" if beats(pair) else "NOT better") if pair else "the control"
+        verdict = STATES[state_of(pair)] if pair else "the control"
         rows.append(
             [
-                label, rounds, count(len(m.values)) if m else "0", num(m.mean if m else None),
+                label_name(label), rounds, count(len(m.values)) if m else "0", num(m.mean if m else None),
                 interval(m.low, m.high) if m else "–",
                 num(pair.difference, sign=True) if pair else "–",
                 interval(pair.low, pair.high, sign=True) if pair else "–",
                 f"left: {trim(clean(left), 70)}" if left else verdict if pair or label == control else "–",
             ]
         )  # fmt: skip
-    headers = ["candidate", "rounds", "seeds", "measured", "95 % interval", f"it − {control}",
-               "95 % interval", f"than {control}"]  # fmt: skip
+    other = label_name(control)
+    headers = ["candidate", "rounds", "seeds", "measured", "95 % interval", f"it − {other} (below 0: better)",
+               "95 % interval", f"than {other}"]  # fmt: skip
     caption = (
         "Fresh proxies, bits per byte (lower is better). Differences are paired over common seeds, "
         "their intervals hold for all candidates together"

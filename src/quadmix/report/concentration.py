@@ -9,15 +9,26 @@ from typing import Any
 
 import numpy as np
 
-from quadmix.report.html import Gallery, Html, absent, join, not_run, note, section, show, table, tag
+from quadmix.report.html import Gallery, Html, absent, details, join, not_run, note, section, show, table, tag
 from quadmix.report.load import RunFiles
-from quadmix.report.plots import ACCENT, GREY, LIGHT, ORANGE, RED, Picture, Words, picture, trim
+from quadmix.report.plots import (
+    ACCENT,
+    BAR,
+    ORANGE,
+    RED,
+    Picture,
+    Words,
+    picture,
+    ratio_axis,
+    trim_middle,
+)
 from quadmix.report.records import DUPLICATES, SOURCES
 from quadmix.report.text import clean, count, num, percent, short, sig
 from quadmix.types.facts import DuplicateFacts, SourceCount, SourceFacts
 
 TITLE = "Where do the tokens come from?"
 SHOWN = 20
+OWN = 0.8  # share of the pool's documents from which on their sources tell nothing
 OLDER = "the dataset was written by a version of quadmix that did not count it"
 
 
@@ -47,12 +58,31 @@ def _sources(facts: SourceFacts | None, gallery: Gallery) -> list[Html]:
         return [not_run(f"sources were not counted: {facts.reason}")]
     if not facts.top:
         return [not_run(f"sources were not counted: the column {facts.column!r} is empty in every document")]
-    return [
-        note(_sources_said(facts)),
+    shown = [
         show(gallery, source_shares(facts)),
         _spread_table(facts),
         _source_table(facts, shown_sources(facts)),
     ]
+    if alone(facts):
+        return [note(_alone_said(facts)), details("The largest sources all the same", *shown)]
+    return [note(_sources_said(facts)), *shown]
+
+
+def alone(facts: SourceFacts) -> bool:
+    """Return whether there are nearly as many sources in the pool as documents."""
+    return facts.before.sources >= OWN * max(1, facts.before.documents)
+
+
+def _alone_said(facts: SourceFacts) -> str:
+    each = (
+        "every document is" if facts.before.sources == facts.before.documents else "nearly every document is"
+    )
+    return (
+        f"By the column {facts.column} {each} a source of its own ({count(facts.before.sources)} sources, "
+        f"{count(facts.before.documents)} documents in the pool): nothing can be said about how concentrated "
+        "the tokens are. Name a column that many documents share, such as a site or a collection, in "
+        "corpus.columns.source."
+    )
 
 
 def _sources_said(facts: SourceFacts) -> str:
@@ -97,9 +127,9 @@ def source_shares(facts: SourceFacts) -> Picture:
 
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-        left.barh(y + 0.19, [100 * v[0] for v in values], 0.36, color=LIGHT, label="pool")
+        left.barh(y + 0.19, [100 * v[0] for v in values], 0.36, color=BAR, label="pool")
         left.barh(y - 0.19, [100 * v[1] for v in values], 0.36, color=ACCENT, label="dataset")
-        left.set_yticks(y, [trim(clean(row.source), 34) for row in shown])
+        left.set_yticks(y, trim_middle([clean(row.source) for row in shown], 38))
         left.set_xlabel("share of tokens, %")
         left.legend(loc="lower right")
         ratio_axis(right, y, np.array([v[2] for v in values]))
@@ -120,21 +150,6 @@ def source_shares(facts: SourceFacts) -> Picture:
          *shares(facts, r)) for r in facts.top
     ]  # fmt: skip
     return picture(words, (10.4, 1.0 + 0.34 * len(shown)), draw, columns=columns, rows=rows)
-
-
-def ratio_axis(axis: Any, y: np.ndarray, ratio: np.ndarray) -> None:
-    """Draw ratios of shares as dots on a log axis around 1; those of 0 have none."""
-    seen = ratio > 0
-    axis.axvline(1, color=GREY, lw=1)
-    axis.hlines(y[seen], 1, ratio[seen], color=LIGHT, lw=2)
-    axis.plot(ratio[seen], y[seen], "o", color=ACCENT, ms=5)
-    axis.set_xscale("log")
-    reach = max(2.0, *(np.maximum(ratio[seen], 1 / ratio[seen]) * 1.4)) if seen.any() else 2.0
-    axis.set_xlim(1 / reach, reach)
-    ticks = [t for t in (0.01, 0.1, 0.2, 0.5, 1, 2, 5, 10, 100) if 1 / reach <= t <= reach]
-    axis.set_xticks(ticks, [f"{t:g}×" for t in ticks])
-    axis.minorticks_off()
-    axis.set_xlabel("share after ÷ share before (log)")
 
 
 def _spread_table(facts: SourceFacts) -> Html:
@@ -220,7 +235,7 @@ def token_parts(facts: DuplicateFacts) -> list[tuple[str, int]]:
 def repeated_tokens(facts: DuplicateFacts) -> Picture:
     """One bar: the tokens of the dataset as new text, same texts, and copies."""
     parts = token_parts(facts)
-    colours = (ACCENT, RED, ORANGE, LIGHT)
+    colours = (ACCENT, RED, ORANGE, BAR)
 
     def draw(figure: Any) -> None:
         axis = figure.subplots()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from quadmix.report import figures
 from quadmix.report.html import Gallery, Html, details, join, show, table
 from quadmix.report.origins import SELECTION
-from quadmix.report.plots import ACCENT, LIGHT, Picture, Words, picture, trim
+from quadmix.report.plots import ACCENT, BAR, Picture, Words, picture, trim
 from quadmix.report.selection import Table
 from quadmix.report.text import clean, sig
 from quadmix.types import Floats
@@ -56,7 +56,7 @@ def domain_histograms(known: Table, criteria: Sequence[int], number: int) -> Pic
 
     def panel(axis: Any, m: int, n: int) -> None:
         before, after = shapes[m, n]
-        axis.stairs(100 * before, edges[n], fill=True, color=LIGHT, label="pool")
+        axis.stairs(100 * before, edges[n], fill=True, color=BAR, label="pool")
         axis.stairs(100 * after, edges[n], color=ACCENT, lw=1.4, label="dataset")
         axis.set_yticks([])
         axis.locator_params(axis="x", nbins=4)

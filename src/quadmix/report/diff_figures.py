@@ -37,7 +37,7 @@ def domain_moves(diff: Diff, source: tuple[str, ...]) -> Picture:
         left.barh(y - 0.19, [100 * d.share_b for d in shown], 0.36, color=ACCENT, label="B")
         left.set_yticks(y, [trim(clean(d.domain)) for d in shown])
         left.set_xlabel("share of the selected tokens, %")
-        left.legend(loc="lower right")
+        left.legend(loc="best")
         change = np.array([100 * (d.share_b - d.share_a) for d in shown])
         right.axvline(0, color=GREY, lw=1)
         right.barh(y, change, 0.5, color=[ACCENT if c > 0 else ORANGE for c in change])
@@ -170,8 +170,11 @@ def _shared(axis: Any, flows: Sequence[Flow]) -> None:
 
 # --------------------------------------------------------------------------- scores
 def score_shifts(diff: Diff, source: tuple[str, ...]) -> Picture | None:
-    """Mean normalised score of the selected tokens, from A to B; None if nothing can be compared."""
-    known = [s for s in diff.scores if not np.isnan(s.mean_a + s.mean_b)]
+    """Mean normalised score of the selected tokens, from A to B; None if there is none.
+
+    Where one of them selects nothing that has the score, the other's mark stands alone.
+    """
+    known = [s for s in diff.scores if not (np.isnan(s.mean_a) and np.isnan(s.mean_b))]
     criteria = list(dict.fromkeys(s.criterion for s in known))
     if not criteria:
         return None
@@ -201,7 +204,7 @@ def score_shifts(diff: Diff, source: tuple[str, ...]) -> Picture | None:
     words = Words(
         name="diff-scores",
         caption="Mean normalised score of the selected tokens, copies counted, from A (circle) to B "
-        "(diamond); to the left is better.",
+        "(diamond); to the left is better. A mark alone: the other selects nothing there that has the score.",
         alt=f"{len(criteria)} panels, one per criterion, with a line from A to B for {len(domains)} domains.",
         source=source,
     )

@@ -1,8 +1,8 @@
 """Two selections as one page: what moved between domains, who is kept by one alone, and why.
 
 In: a `Diff` and the folders of its runs. Out: one self-contained HTML file under the same locks as the
-report, and on request its figures as files beside it. Everything shown is a number of the `Diff`; the texts
-of its documents come as data and are inserted as text.
+report, and on request its figures as files beside it. Everything shown is a number of the `Diff` or of the θ
+of its runs; the texts of its documents come as data and are inserted as text.
 """
 
 import base64
@@ -10,17 +10,18 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from quadmix.io.atomic import write_bytes, write_text
 from quadmix.report import diff_figures
+from quadmix.report.diff_cards import Curves, cards_data, read_curves
 from quadmix.report.frame import Frame, render_frame
-from quadmix.report.html import Html, details, items, join, note, section, table
+from quadmix.report.html import Html, details, items, join, note, origin, section, table
+from quadmix.report.origins import IDENTITY, SELECTION
 from quadmix.report.plots import Picture
 from quadmix.report.sections import strip
 from quadmix.report.text import MINUS, clean, count, csv_text, esc, num, percent, short, sig
 from quadmix.report.verdict import Fact, Tone, Verdict
-from quadmix.types.diffing import Card, Diff, DiffDocument, DomainMove
+from quadmix.types.diffing import Diff, DomainMove, ScoreShift
 
 NAVIGATION = (
     ("verdict", "Verdict"), ("domains", "Domains"), ("flow", "Kept and dropped"), ("scores", "Scores"),
@@ -41,10 +42,11 @@ VIEWER = Html(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sides:
-    """The names of A and B, and what stands before the files of each in a link from the page."""
+    """The names of A and B, what stands before the files of each in a link from the page, and their θ."""
 
     names: tuple[str, str]
     places: tuple[str, str]
+    curves: tuple[Curves, Curves] = (Curves(), Curves())
 
     def source(self, *files: str) -> tuple[str, ...]:
         """Return these files of both runs."""
@@ -70,7 +72,9 @@ def _sides(runs: tuple[str | Path, str | Path], page: Path) -> Sides:
     a, b = (Path(run).resolve() for run in runs)
     names = (a.name, b.name) if a.name != b.name else tuple("/".join(p.parts[-2:]) for p in (a, b))
     places = tuple(Path(os.path.relpath(p, page.resolve().parent)).as_posix() for p in (a, b))
-    return Sides(names=(names[0], names[1]), places=(places[0], places[1]))
+    return Sides(
+        names=(names[0], names[1]), places=(places[0], places[1]), curves=(read_curves(a), read_curves(b))
+    )
 
 
 def render_diff(diff: Diff, sides: Sides, *, figures: bool) -> tuple[str, list[Picture]]:
@@ -83,12 +87,13 @@ def render_diff(diff: Diff, sides: Sides, *, figures: bool) -> tuple[str, list[P
         gallery.append(picture)
         return _figure(picture, linked=figures)
 
-    result = _verdict(diff)
+    result = _verdict(diff, sides)
+    source = sides.source(*SELECTION)
     body = join(
         Html(f'<header id="verdict"><h1>{esc(result.sentence)}</h1>{strip(result)}</header>'),
-        _domains(diff, sides, show(diff_figures.domain_moves(diff, sides.source(*_SELECTION)))),
-        _flow(diff, sides, show(diff_figures.flow(diff, sides.source(*_SELECTION)))),
-        _scores(diff, sides, show(diff_figures.score_shifts(diff, sides.source(*_SELECTION)))),
+        _domains(diff, sides, show(diff_figures.domain_moves(diff, source))),
+        _flow(diff, sides, show(diff_figures.flow(diff, source))),
+        _scores(diff, sides, show(diff_figures.score_shifts(diff, source))),
         _theta(diff, sides),
         _documents(diff, sides),
         _runs(diff, sides),
@@ -99,12 +104,9 @@ def render_diff(diff: Diff, sides: Sides, *, figures: bool) -> tuple[str, list[P
         description=result.sentence,
         links=NAVIGATION,
         styles=("page.css", "diff.css"),
-        scripts=("diff.js",),
+        scripts=("why.js", "diff.js"),
     )
-    return render_frame(frame, body, {"docs": [_entry(d) for d in diff.documents]}), gallery
-
-
-_SELECTION = ("selection/manifest.json",)
+    return render_frame(frame, body, cards_data(diff.documents, sides.curves)), gallery
 
 
 def _figure(picture: Picture, *, linked: bool) -> Html:
@@ -114,10 +116,12 @@ def _figure(picture: Picture, *, linked: bool) -> Html:
     links = " · ".join(f'<a href="figures/{picture.name}.{kind}">{kind.upper()}</a>' for kind in kinds)
     rows = [[_plain(c) for c in row] for row in picture.rows]
     words = next((i for i, c in enumerate(picture.rows[0]) if not isinstance(c, str)), 1) if rows else 1
-    listed = table(picture.columns, rows, caption=picture.name, words=words, source=picture.source)
+    listed = table(
+        picture.columns, rows, caption=picture.name, words=words, source=picture.source, csv=linked
+    )
     return Html(
         f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{esc(picture.alt)}">'
-        f"<figcaption>{esc(picture.caption)} <span>{links}</span></figcaption>"
+        f"<figcaption>{esc(picture.caption)} <span>{links}</span> {origin(picture.source)}</figcaption>"
         f"{details('Data of this figure', listed)}</figure>"
     )
 
@@ -127,7 +131,7 @@ def _plain(cell: object) -> str:
 
 
 # --------------------------------------------------------------------------- the verdict
-def _verdict(diff: Diff) -> Verdict:
+def _verdict(diff: Diff, sides: Sides) -> Verdict:
     if not diff.only_a_count and not diff.only_b_count:
         copies = f"other copies of {count(diff.other_copies)}" if diff.other_copies else "the same copies"
         sentence = f"A and B select the same {count(diff.both)} documents with {copies}"
@@ -138,32 +142,33 @@ def _verdict(diff: Diff) -> Verdict:
         )
     sentence += f": Jaccard {num(diff.jaccard, 3)} of documents, {num(diff.token_jaccard, 3)} of tokens."
     warnings = () if diff.same_scale else ("A and B normalise differently",)
+    source = sides.source(*SELECTION)
     return Verdict(
-        sentence=sentence, outcome="unknown", facts=tuple(_facts(diff)), warnings=warnings, broken=()
-    )
+        sentence=sentence, outcome="unknown", facts=tuple(_facts(diff, source)), warnings=warnings, broken=(),
+        source=source,
+    )  # fmt: skip
 
 
-def _facts(diff: Diff) -> list[Fact]:
+def _facts(diff: Diff, source: tuple[str, ...]) -> list[Fact]:
+    def fact(name: str, value: str, text: str, tone: Tone = "plain") -> Fact:
+        return Fact(name=name, value=clean(value), note=clean(text), tone=tone, data={}, source=source)
+
     tokens = (sum(d.tokens_a for d in diff.domains), sum(d.tokens_b for d in diff.domains))
     largest = next(iter(diff_figures.moved(diff)), None)
     facts = [
-        _fact("Documents of A", count(diff.documents_a), f"{short(tokens[0])} tokens, copies counted"),
-        _fact("Documents of B", count(diff.documents_b), f"{short(tokens[1])} tokens, copies counted"),
-        _fact("In both", count(diff.both), f"{count(diff.other_copies)} of them with other copies"),
-        _fact("In neither", count(diff.neither), "documents of the pools that no run selects"),
-        _fact("Jaccard of documents", num(diff.jaccard, 3), "shared over all that either selects"),
-        _fact("Jaccard of tokens", num(diff.token_jaccard, 3), "weighted by tokens and copies"),
+        fact("Documents of A", count(diff.documents_a), f"{short(tokens[0])} tokens, copies counted"),
+        fact("Documents of B", count(diff.documents_b), f"{short(tokens[1])} tokens, copies counted"),
+        fact("In both", count(diff.both), f"{count(diff.other_copies)} of them with other copies"),
+        fact("In neither", count(diff.neither), "documents of the pools that no run selects"),
+        fact("Jaccard of documents", num(diff.jaccard, 3), "shared over all that either selects"),
+        fact("Jaccard of tokens", num(diff.token_jaccard, 3), "weighted by tokens and copies"),
     ]
     if largest is not None:
-        facts.append(_fact("Largest move", f"{_points(largest)} points", f"of tokens: {largest.domain}"))
+        facts.append(fact("Largest move", f"{_points(largest)} points", f"of tokens: {largest.domain}"))
     scale = ("one map", "equal normalised scores mean the same") if diff.same_scale else (
         "two maps", "A and B normalise differently: compare scores with care"
     )  # fmt: skip
-    return [*facts, _fact("Normalised with", *scale, "plain" if diff.same_scale else "warn")]
-
-
-def _fact(name: str, value: str, text: str, tone: Tone = "plain") -> Fact:
-    return Fact(name=name, value=clean(value), note=clean(text), tone=tone, data={})
+    return [*facts, fact("Normalised with", *scale, "plain" if diff.same_scale else "warn")]
 
 
 # --------------------------------------------------------------------------- sections
@@ -175,7 +180,7 @@ def _domains(diff: Diff, sides: Sides, picture: Html) -> Html:
     ]  # fmt: skip
     headers = ["domain", "tokens A", "tokens B", "B minus A", "share A", "share B", "change, points"]
     caption = "Selected tokens per domain, copies counted; the domain whose share changed most first"
-    listed = table(headers, rows, caption=caption, source=sides.source(*_SELECTION))
+    listed = table(headers, rows, caption=caption, source=sides.source(*SELECTION))
     return section("domains", "What moved between domains?", picture, listed, source=())
 
 
@@ -200,9 +205,9 @@ def _flow(diff: Diff, sides: Sides, picture: Html) -> Html:
     ]
     headers = ["in A", "in B", "documents", "of the pools", "tokens"]
     caption = "Every document of the pools by its fate in A and in B; tokens once per document"
-    listed = table(headers, rows, caption=caption, words=2, source=sides.source("selection/manifest.json"))
+    listed = table(headers, rows, caption=caption, words=2, source=sides.source(*SELECTION))
     about = note(
-        "Not drawn: it could have been chosen, and its draw gave 0 copies. Excluded: held out, or shares "
+        "Not drawn: it could have been chosen, and its draw gave no copy. Excluded: held out, or shares "
         "text with a target or benchmark. Where both pools have a document its tokens are those that A "
         "counts."
     )
@@ -222,7 +227,7 @@ def _scores(diff: Diff, sides: Sides, picture: Html) -> Html:
         if any((d, c) in cells for c in criteria)
     ]
     caption = "Mean normalised score, A → B (B minus A); smaller = better, – where one selects nothing scored"
-    listed = table(["domain", *criteria], rows, caption=caption, source=sides.source(*_SELECTION))
+    listed = table(["domain", *criteria], rows, caption=caption, source=sides.source(*SELECTION))
     parts = [picture, listed]
     if not diff.same_scale:
         text = "A and B normalise with different maps, so equal numbers do not mean equal quality."
@@ -230,11 +235,13 @@ def _scores(diff: Diff, sides: Sides, picture: Html) -> Html:
     return section("scores", title, *parts, source=())
 
 
-def _shift(shift: Any) -> str:
-    if shift is None or math.isnan(shift.mean_a + shift.mean_b):
+def _shift(shift: ScoreShift | None) -> str:
+    """Return both means and the change; of one that selects something alone, its mean."""
+    if shift is None or (math.isnan(shift.mean_a) and math.isnan(shift.mean_b)):
         return "–"
-    change = num(shift.mean_b - shift.mean_a, 3, sign=True)
-    return f"{num(shift.mean_a, 3)} → {num(shift.mean_b, 3)} ({change})"
+    change = shift.mean_b - shift.mean_a
+    said = "" if math.isnan(change) else f" ({num(change, 3, sign=True)})"
+    return f"{num(shift.mean_a, 3)} → {num(shift.mean_b, 3)}{said}"
 
 
 def _theta(diff: Diff, sides: Sides) -> Html:
@@ -269,84 +276,22 @@ def _documents(diff: Diff, sides: Sides) -> Html:
     ]
     if all(d.text is None and not d.note for d in diff.documents):
         parts.append(note("The texts were left out of this page on request (redact samples).", "redacted"))
-    source = sides.source("selection/manifest.json", "annotations/manifest.json")
+    source = sides.source(*SELECTION, "annotations/manifest.json")
+    source += tuple(f"{at}/{c.file}" for at, c in zip(sides.places, sides.curves, strict=True) if c.file)
     return section("documents", title, *parts, VIEWER, source=source)
 
 
 def _runs(diff: Diff, sides: Sides) -> Html:
     letters = [f"{letter}: {name}" for letter, name in zip("AB", sides.names, strict=True)]
-    parts = [items(letters)]
+    parts, source = [items(letters)], sides.source(*IDENTITY)
     if diff.settings:
         rows = [[c.field, _brief(c.a), _brief(c.b)] for c in diff.settings]
         caption = f"Fields of the runs' identities that differ ({count(len(rows))})"
-        source = sides.source("identity.json")
         parts.append(table(["field", "A", "B"], rows, caption=caption, words=3, source=source))
     else:
         parts.append(note("No field of the runs' identities differs.", "absent"))
-    return section("runs", "The runs", *parts, source=())
+    return section("runs", "The runs", *parts, source=source)
 
 
 def _brief(text: str) -> str:
     return (text if len(text) <= 200 else text[:199] + "…") or "–"
-
-
-# --------------------------------------------------------------------------- cards
-def _entry(document: DiffDocument) -> dict[str, Any]:
-    own = document.a if document.only == "A" else document.b
-    return {
-        "id": document.doc_id,
-        "only": document.only,
-        "domain": own.domain if own else "",
-        "tokens": own.tokens if own else 0,
-        "text": document.text,
-        "more": max(0, document.characters - len(document.text or "")),
-        "note": document.note,
-        "a": _side(document.a),
-        "b": _side(document.b),
-    }
-
-
-def _side(card: Card | None) -> dict[str, Any]:
-    if card is None:
-        return {"head": "not in this run's pool", "scores": [], "steps": []}
-    head = f"{card.copies} {'copy' if card.copies == 1 else 'copies'}"
-    return {
-        "head": head if card.excluded is None else f"excluded ({card.excluded})",
-        "scores": [
-            [s.name, f"{s.declared} = better", sig(s.delivered, 4), num(s.normalised), num(s.used, 3)]
-            for s in card.scores
-        ],
-        "steps": steps(card),
-    }
-
-
-def steps(card: Card) -> list[str]:
-    """Return the way of one document to its copies in words, one step each, smaller scores = better."""
-    if card.excluded is not None:
-        return [f"Excluded before the selection ({card.excluded}): it has no rank and {card.copies} copies."]
-    rank = (card.rank_low + card.rank_high) / 2
-    said = [
-        f"Merged score {num(card.merged)}: the weighted mean of its normalised scores, 0 = best.",
-        f"Rank {num(rank)}: it covers {num(card.rank_low, 6)} to {num(card.rank_high, 6)} of the tokens of "
-        f"domain {card.domain}, best first.",
-        f"{_window(card)}expected copies {sig(card.expected, 4)}.",
-        _draw(card),
-    ]
-    return said
-
-
-def _window(card: Card) -> str:
-    if math.isnan(card.cutoff):
-        return "The run has no θ; "
-    place = "inside" if card.rank_high <= card.cutoff else "across the edge of"
-    if card.rank_low >= card.cutoff:
-        place = "outside"
-    rest = f", where only the floor ε = {sig(card.floor)} remains" if place == "outside" else ""
-    return f"Curve: {place} the window 0..{num(card.cutoff)}{rest}; "
-
-
-def _draw(card: Card) -> str:
-    whole = math.floor(card.expected)
-    more, sign = ("one more", "<") if card.copies > whole else ("none more", "≥")
-    limit = f"{num(card.fraction)} × the domain's factor {num(card.factor)}"
-    return f"Draw: {whole} certain and {more}, as the hash of its id {num(card.uniform)} {sign} {limit}."

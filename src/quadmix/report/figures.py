@@ -9,7 +9,20 @@ from typing import Any
 import numpy as np
 
 from quadmix.report.origins import DATASET, SELECTION
-from quadmix.report.plots import ACCENT, GREY, INK, LIGHT, RED, Picture, Words, grid, grid_size, picture, trim
+from quadmix.report.plots import (
+    ACCENT,
+    BAR,
+    INK,
+    LIGHT,
+    RED,
+    Picture,
+    Words,
+    grid,
+    grid_size,
+    picture,
+    ratio_axis,
+    trim,
+)
 from quadmix.report.selection import Table
 from quadmix.report.text import clean, num, percent, sig
 from quadmix.types import DatasetManifest, DomainTokens, Floats, Theta
@@ -18,6 +31,7 @@ SHOWN_DOMAINS = 24
 AGREEMENT_ROWS = 100_000
 SHOWN_PAIRS = 15
 BINS = 36
+APPLIED = "theta.json"
 
 
 def domain_rows(dataset: DatasetManifest) -> list[tuple[DomainTokens, float, float, float]]:
@@ -37,23 +51,12 @@ def domain_tokens(dataset: DatasetManifest) -> Picture:
 
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-        left.barh(y + 0.19, [100 * r[1] for r in shown], 0.36, color=LIGHT, label="pool")
+        left.barh(y + 0.19, [100 * r[1] for r in shown], 0.36, color=BAR, label="pool")
         left.barh(y - 0.19, [100 * r[2] for r in shown], 0.36, color=ACCENT, label="dataset")
         left.set_yticks(y, [trim(clean(r[0].domain)) for r in shown])
         left.set_xlabel("share of tokens, %")
         left.legend(loc="lower right")
-        ratio = np.array([r[3] for r in shown])
-        seen = ratio > 0
-        right.axvline(1, color=GREY, lw=1)
-        right.hlines(y[seen], 1, ratio[seen], color=LIGHT, lw=2)
-        right.plot(ratio[seen], y[seen], "o", color=ACCENT, ms=5)
-        right.set_xscale("log")
-        reach = max(2.0, *(np.maximum(ratio[seen], 1 / ratio[seen]) * 1.4)) if seen.any() else 2.0
-        right.set_xlim(1 / reach, reach)
-        ticks = [t for t in (0.01, 0.1, 0.2, 0.5, 1, 2, 5, 10, 100) if 1 / reach <= t <= reach]
-        right.set_xticks(ticks, [f"{t:g}×" for t in ticks])
-        right.minorticks_off()
-        right.set_xlabel("share after ÷ share before (log)")
+        ratio_axis(right, y, np.array([r[3] for r in shown]))
 
     most = max(shown, key=lambda r: r[3] if np.isfinite(r[3]) else 0.0)
     words = Words(
@@ -87,19 +90,29 @@ def curve_rows(table: Table, theta: Theta | None, place: int) -> list[tuple[obje
         drawn = np.bincount(index, copies[inside], BINS) / docs
     name = table.domains[place]
     return [
-        (name, edges[i], edges[i + 1], int(docs[i]), float(wanted[i]), float(drawn[i])) for i in range(BINS)
+        (name, float(edges[i]), float(edges[i + 1]), int(docs[i]), float(wanted[i]), float(drawn[i]))
+        for i in range(BINS)
     ]
 
 
-def cut_of(table: Table, theta: Theta | None, place: int) -> float:
-    """Return the worst rank a domain keeps, as applied: cutoffs are scaled to the budget after the search.
+def edge_of(table: Table, place: int) -> float:
+    """Return the observed edge: the worst rank at which a document of the domain still has at least a quarter
+    of the largest expected copies. NaN if nothing falls off.
 
     Inside the window every document has at least half of the largest expected copies, outside only ε.
     """
     mine = (table.domain == place) & np.isfinite(table.expected)
     expected = table.expected[mine]
-    if len(expected) and expected.max() > 4 * expected.min():
-        return float(table.high[mine][expected > expected.max() / 4].max())
+    if not len(expected) or expected.max() <= 4 * expected.min():
+        return float("nan")
+    return float(table.high[mine][expected > expected.max() / 4].max())
+
+
+def cut_of(table: Table, theta: Theta | None, place: int) -> float:
+    """Return where a domain's window ends: the observed edge, else θ's cutoff, else 1."""
+    edge = edge_of(table, place)
+    if np.isfinite(edge):
+        return edge
     return float(theta.cutoff[place]) if fits(table, theta) and theta else 1.0
 
 
@@ -108,31 +121,39 @@ def fits(table: Table, theta: Theta | None) -> bool:
     return theta is not None and theta.weights.shape == (len(table.domains), len(table.criteria))
 
 
-def sampling_curves(table: Table, theta: Theta | None) -> Picture:
-    """Expected and drawn copies against rank for every domain, with document density, cut and floor."""
+def sampling_curves(table: Table, theta: Theta | None, theta_file: str) -> Picture:
+    """Expected and drawn copies against rank for every domain, with document density, cut and floor.
+
+    theta_file: where θ stands. The cutoffs of theta.json are those of the selection; others may have been
+    scaled afterwards, and the observed edge is marked instead.
+    """
     tokens = np.bincount(table.domain, table.tokens, len(table.domains))
     places = [int(i) for i in np.argsort(-tokens, kind="stable") if tokens[i] > 0]
     data = {place: curve_rows(table, theta, place) for place in places}
     shown = places[:SHOWN_DOMAINS]
+    applied = theta_file == APPLIED and fits(table, theta)
+    mark = {m: float(theta.cutoff[m]) if applied and theta else edge_of(table, m) for m in places}
 
     def panel(axis: Any, place: int) -> None:
         rows = data[place]
         low, high, docs, wanted, drawn = (np.array([r[i] for r in rows], dtype=float) for i in range(1, 6))
         middle = (low + high) / 2
         back = axis.twinx()
-        back.bar(middle, docs, high - low, color=LIGHT, alpha=0.6, lw=0)
+        edges = np.append(low, high[-1])
+        back.stairs(docs, edges, fill=True, color=LIGHT)
+        back.stairs(docs, edges, color=BAR, lw=0.9)
         back.set_ylim(0, max(docs.max(), 1) * 3)
         back.set_axis_off()
         axis.set_zorder(back.get_zorder() + 1)
         axis.patch.set_visible(False)
-        axis.axvline(cut_of(table, theta, place), color=RED, lw=0.9, ls=(0, (4, 3)))
+        axis.axvline(mark[place], color=RED, lw=0.9, ls=(0, (4, 3)))
         axis.plot(middle[docs > 0], wanted[docs > 0], color=ACCENT, lw=1.8)
         axis.plot(middle, drawn, "o", color=INK, ms=2.6, mew=0)
         axis.set_xlim(0, high[-1])
         axis.set_ylim(-0.06, max(2.15, float(np.nanmax([*wanted, *drawn, 0])) * 1.1))
         axis.locator_params(axis="x", nbins=4)
         axis.set_title(trim(clean(table.domains[place])))
-        label = f"ω {sig(cut_of(table, theta, place))}"
+        label = f"{'ω' if applied else 'edge'} {sig(mark[place])}"
         label += f"\nε {sig(float(theta.floor[place]), 2)}" if fits(table, theta) and theta else ""
         axis.text(0.98, 0.95, label, transform=axis.transAxes, ha="right", va="top", fontsize=7.5, color=RED)
 
@@ -142,17 +163,35 @@ def sampling_curves(table: Table, theta: Theta | None) -> Picture:
         figure.supxlabel("rank inside the domain (0 = best)", fontsize=8.5)
         figure.supylabel("copies", fontsize=8.5)
 
+    cut = "the cutoff ω" if applied else "the observed edge (the applied θ is not stored)"
     words = Words(
         name="sampling-curves",
         caption="Copies against rank. Line: expected; dots: mean of the drawn copies; grey: document "
-        "density; dashed: the cut ω. Beyond the cut only the floor ε remains.",
-        alt=f"{len(shown)} panels, one per domain: expected copies fall from up to 2 at the best rank to 1 "
-        "at the cut and to the floor beyond it; drawn means lie on the line.",
-        source=SELECTION,
+        f"density; dashed: {cut}. Beyond it only the floor ε remains.",
+        alt=_curves_said([data[m] for m in shown]),
+        source=(*SELECTION, theta_file) if fits(table, theta) else SELECTION,
     )
     columns = ("domain", "rank_from", "rank_to", "documents", "mean_expected", "mean_drawn")
     flat = [row for place in places for row in data[place]]
     return picture(words, grid_size(len(shown), 4, 1.75), draw, columns=columns, rows=flat)
+
+
+def _curves_said(curves: Sequence[Sequence[tuple[object, ...]]]) -> str:
+    """Describe the curves for someone who does not see them; each is the rows of `curve_rows`."""
+    kept = [np.array([r[3:6] for r in rows if r[3]], dtype=float) for rows in curves]
+    kept = [k for k in kept if len(k)]
+    said = f"{len(curves)} panels, one per domain."
+    if not kept:
+        return said
+    docs, wanted, drawn = np.concatenate(kept).T
+    gap = np.abs(drawn - wanted)
+    ends = [(min(values), max(values)) for values in ([k[0, 1] for k in kept], [k[-1, 1] for k in kept])]
+    best, worst = (f"{num(a, 2)} to {num(b, 2)}" for a, b in ends)
+    return (
+        f"{said} Mean expected copies are {best} in the best bins of ranks and {worst} in the last bins; the "
+        f"drawn means differ from them by {num(float(np.average(gap, weights=docs)), 2)} on average over "
+        f"documents, by {num(float(gap.max()), 2)} at most."
+    )
 
 
 # --------------------------------------------------------------------------- criteria
@@ -187,7 +226,7 @@ def criterion_histograms(table: Table) -> Picture:
     def draw(figure: Any) -> None:
         axes = grid(figure, len(shapes), 3)
         for axis, name, note, (edges, before, kept) in zip(axes, table.criteria, notes, shapes, strict=True):
-            axis.stairs(100 * before, edges, fill=True, color=LIGHT, label="pool")
+            axis.stairs(100 * before, edges, fill=True, color=BAR, label="pool")
             axis.stairs(100 * kept, edges, color=ACCENT, lw=1.7, label="dataset")
             axis.set_title(trim(clean(name)))
             axis.set_xlabel(f"score ({note})")

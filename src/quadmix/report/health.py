@@ -5,6 +5,7 @@ earlier version does not hold (workers of a process, the moment of a kill) is le
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from quadmix.report.html import Gallery, Html, details, join, not_run, note, section, show, table, tag
 from quadmix.report.load import STAGES, RunFiles
 from quadmix.report.origins import RECIPE
-from quadmix.report.passes import History, Pass
+from quadmix.report.passes import History, Pass, Process
 from quadmix.report.plots import ACCENT, GREY, LIGHT, RED, Picture, Words, picture
 from quadmix.report.records import EVENTS, QUARANTINE
 from quadmix.report.text import clean, count, num, percent, short, sig
@@ -96,14 +97,14 @@ def _time(passes: list[Pass]) -> StageTime:
 
 
 def _said(files: RunFiles, times: list[StageTime]) -> str:
-    history, failed = files.records.history, sum(t.status == "failed" for t in _all_trials(files))
+    history, failed = files.records.history, sum(t.status == "failed" for t in all_trials(files))
     more = any(t.more for t in times)
     said = f"{'At least ' if more else ''}{clock(sum(t.seconds for t in times))} at work"
     if history.processes:
         said += f", in {count(len(history.processes))} process{'es' if len(history.processes) > 1 else ''}"
         cut = sum(p.state == "cut" for p in history.passes)
         said += f"; {count(cut)} {'stage was' if cut == 1 else 'stages were'} cut off" if cut else ""
-    said += f". {count(failed)} of {count(len(_all_trials(files)))} models failed."
+    said += f". {count(failed)} of {count(len(all_trials(files)))} models failed."
     if history.broken:
         said += f" Lines of the log that cannot be read: {count(history.broken)}."
     return said
@@ -286,25 +287,34 @@ def _steps_table(history: History) -> Html:
 
 
 # --------------------------------------------------------------------------- cost
+def worker_hours(files: RunFiles) -> float | None:
+    """Return the hours of all workers by the log, else by the recipe; None if neither knows their number."""
+    processes = files.records.history.processes
+    if _logged(processes):
+        return sum((p.end - p.start) * p.workers for p in processes) / 3600
+    workers = files.recipe.run.workers if files.recipe else 0
+    return sum(t.seconds for t in stage_times(files)) * workers / 3600 if workers else None
+
+
+def _logged(processes: Sequence[Process]) -> bool:
+    """Return whether the log knows the workers of every process."""
+    return bool(processes) and all(p.workers for p in processes)
+
+
 def _cost(files: RunFiles, times: list[StageTime]) -> Html:
     """Hours by the clock, of workers, and of models in training."""
     wall = sum(t.seconds for t in times)
     rows = [["by the clock", num(wall / 3600, 2), "stages"]]
-    processes = files.records.history.processes
-    if processes and all(p.workers for p in processes):
-        hours = sum((p.end - p.start) * p.workers for p in processes) / 3600
-        most, devices = (
-            max(p.workers for p in processes),
-            ", ".join(dict.fromkeys(p.device for p in processes)),
-        )
-        rows.append(
-            ["of workers", num(hours, 2), f"up to {count(most)} at once, device {devices or 'unknown'}"]
-        )
-    elif workers := files.recipe.run.workers if files.recipe else 0:
-        rows.append(["of workers", num(wall * workers / 3600, 2), f"run.workers = {count(workers)}"])
+    processes, hours = files.records.history.processes, worker_hours(files)
+    if hours is None:
+        how = "unknown: the log does not say how many workers there were"
+    elif _logged(processes):
+        devices = ", ".join(dict.fromkeys(p.device for p in processes))
+        how = f"up to {count(most_workers(files))} at once, device {devices or 'unknown'}"
     else:
-        rows.append(["of workers", "–", "unknown: the log does not say how many workers there were"])
-    trained = sum(t.seconds for t in _all_trials(files)) / 3600
+        how = f"run.workers = {count(most_workers(files))}"
+    rows.append(["of workers", num(hours, 2), how])
+    trained = sum(t.seconds for t in all_trials(files)) / 3600
     rows.append(["of models in training", num(trained, 2), "a group's time shared out among its models"])
     source = [*_sources(files), "trials/", *(["evaluate/"] if files.comparison_trials else [])]
     own = files.recipe.report if files.recipe else None
@@ -321,12 +331,13 @@ def _cost(files: RunFiles, times: list[StageTime]) -> Html:
 
 
 # --------------------------------------------------------------------------- what went wrong
-def _all_trials(files: RunFiles) -> list[Trial]:
+def all_trials(files: RunFiles) -> list[Trial]:
+    """Return the trials of the search and of the comparison."""
     return [*files.trials, *files.comparison_trials]
 
 
 def _models(files: RunFiles) -> Html:
-    trials = _all_trials(files)
+    trials = all_trials(files)
     if not trials:
         return not_run("no model has been trained")
     rows: list[list[str]] = []
@@ -338,7 +349,7 @@ def _models(files: RunFiles) -> Html:
         rows.append(
             [
                 kind, count(len(done)), count(len(mine) - len(done)), count(tokens), num(seconds / 3600, 2),
-                sig(tokens / seconds) if seconds else "–",
+                short(tokens / seconds) if seconds else "–",
             ]
         )  # fmt: skip
     source = ["trials/", *(["evaluate/"] if files.comparison_trials else [])]

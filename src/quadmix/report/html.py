@@ -47,17 +47,20 @@ def table(
     caption: str,
     source: Sequence[str],
     words: int = 1,
+    csv: bool = False,
 ) -> Html:
     """Return a table that scrolls sideways on small screens; the first `words` columns are text.
 
-    source: the files of the run folder, relative to it, from which its numbers come.
+    source: the files of the run folder, relative to it, from which its numbers come. csv: all rows are in a
+    CSV file beside it; other long tables name their source instead.
     """
     head = "".join(f'<th scope="col"{_numeric(i, words)}>{esc(h)}</th>' for i, h in enumerate(headers))
     body = "".join(f"<tr>{_cells(row, words)}</tr>" for row in rows[:ROWS])
-    rest = f" The first {ROWS} of {count(len(rows))} rows; all are in the CSV." if len(rows) > ROWS else ""
+    where = "all are in the CSV" if csv else f"all come from {' and '.join(source)}"
+    rest = f" The first {ROWS} of {count(len(rows))} rows; {where}." if len(rows) > ROWS else ""
     return Html(
         f'<div class="scroll" tabindex="0" role="group" aria-label="{esc(caption)}"><table>'
-        f"<caption>{esc(caption)}.{rest} {origin(source)}</caption>"
+        f"<caption>{esc(caption)}.{esc(rest)} {origin(source)}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -84,7 +87,9 @@ def figure(picture: Picture) -> Html:
     )
     rows = [[_plain(c) for c in row] for row in picture.rows]
     words = next((i for i, c in enumerate(picture.rows[0]) if not isinstance(c, str)), 1) if rows else 1
-    data_table = table(picture.columns, rows, caption=picture.name, words=words, source=picture.source)
+    data_table = table(
+        picture.columns, rows, caption=picture.name, words=words, source=picture.source, csv=True
+    )
     return Html(
         f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{esc(picture.alt)}">'
         f"<figcaption>{esc(picture.caption)} <span>{links}</span> {origin(picture.source)}</figcaption>"

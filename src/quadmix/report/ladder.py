@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from quadmix.report import ladder_figures as figures
 from quadmix.report import trials
+from quadmix.report.compared import State, state_of
 from quadmix.report.html import Gallery, Html, details, items, join, note, show, table, tag
 from quadmix.report.ladder_figures import MEANS, Group, Task, beyond_chance, ranked, shown, survives, tasks_of
 from quadmix.report.ladder_transfer import across
@@ -20,6 +21,7 @@ _CORRECTION = (
     " Holm's correction is over the tasks of one selector and metric, not over all selectors together: with "
     "many selectors a few marks may still be luck."
 )
+_STATES: dict[State, str] = {"beaten": "beaten", "tied": "not told apart", "worse": "worse"}
 BETTER, WORSE, GUESS = "✓", "✗", "°"
 
 
@@ -119,7 +121,8 @@ def _overview(comparison: Comparison) -> Html:
             ]
         )  # fmt: skip
     headers = ["rung", "parameters", "tokens", "learning rate", *(["budget", "equal"] if varied else []),
-               "seeds", f"beaten by {own}", f"better than {own}", "hardest to beat", f"{own} − it",
+               "seeds", f"beaten by {own}", f"better than {own}", "hardest to beat",
+               f"{own} − it (below 0: {own} is better)",
                "interval"]  # fmt: skip
     caption = "The ladder; beaten and better count only what is beyond its interval"
     return table(headers, rows, caption=caption, source=COMPARISON)
@@ -133,7 +136,8 @@ def _rung(comparison: Comparison, rung: Rung, gallery: Gallery, *, place: int, h
     chosen, bars = comparison.chosen, f"{figures.level_name(level)} interval over seeds and items"
     parts = [note(_setting(rung))]
     if rung.flags:
-        parts.append(_warning(rung.flags))
+        labels = [comparison.chosen, *(m.label for m in rung.measured), *rung.left_out]
+        parts.append(_warning([named(flag, labels) for flag in rung.flags]))
     if not rung.measured:
         return [*parts, *_left_out(rung)]
     parts.append(show(gallery, figures.forest(rung, chosen, f"forest{end}", level)))
@@ -209,13 +213,13 @@ def measured_table(
                 num(predicted.get(m.label)), num(m.mean), interval(m.low, m.high),
                 num(pair.difference, sign=True) if pair else "–",
                 interval(pair.low, pair.high, sign=True) if pair else "–",
-                "–" if not pair else "beaten" if pair.high < 0 else "NOT beaten",
+                _STATES[state_of(pair)] if pair else "–",
             ]
         )  # fmt: skip
     name = label_name(chosen)
     headers = ["selector", "selected tokens", "unique tokens", "epochs", "predicted", "measured",
-               f"{figures.level_name(level)} interval", f"{name} − it",
-               f"{figures.level_name(level)} interval", f"by {name}"]  # fmt: skip
+               f"{figures.level_name(level)} interval", f"{name} − it (below 0: {name} is better)",
+               f"{figures.level_name(level)} interval", f"{name} against it"]  # fmt: skip
     caption = "Selectors by measured loss (lower is better), paired differences"
     return table(headers, rows, caption=caption, source=source)
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from quadmix.report.concentration import OLDER, ratio_axis
+from quadmix.report.concentration import OLDER
 from quadmix.report.figures import heat
 from quadmix.report.html import Gallery, Html, absent, details, note, section, show, table
 from quadmix.report.load import RunFiles
-from quadmix.report.plots import ACCENT, LIGHT, Picture, Words, picture, trim
+from quadmix.report.plots import ACCENT, BAR, Picture, Words, picture, ratio_axis, trim
 from quadmix.report.records import LANGUAGES
 from quadmix.report.text import clean, count, num, percent
 from quadmix.types.facts import LanguageFacts, LanguageRow
@@ -71,7 +71,7 @@ def language_shares(facts: LanguageFacts) -> Picture:
 
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-        left.barh(y + 0.19, [100 * r[1] for r in shown], 0.36, color=LIGHT, label="pool")
+        left.barh(y + 0.19, [100 * r[1] for r in shown], 0.36, color=BAR, label="pool")
         left.barh(y - 0.19, [100 * r[2] for r in shown], 0.36, color=ACCENT, label="dataset")
         left.set_yticks(y, [trim(clean(name_of(r[0]))) for r in shown])
         left.set_xlabel("share of tokens, %")

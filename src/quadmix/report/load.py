@@ -169,6 +169,7 @@ def _comparison_trials(folder: Path, comparison: Comparison | None) -> tuple[Tri
     """Return the trials of all rungs that the comparison is made of (without one: of all that lie there).
 
     Models that an earlier recipe compared stay on disk: those of other labels, rungs and seeds are left out.
+    Seeds are told apart by their number in the id, as the seed of a trial is a hash of it.
     """
     rungs = sorted(p.name for p in folder.glob("evaluate/rungs/*")) if comparison is None else []
     if comparison is None:
@@ -179,15 +180,20 @@ def _comparison_trials(folder: Path, comparison: Comparison | None) -> tuple[Tri
     found: list[Trial] = []
     for place, rung in enumerate(comparison.rungs):
         trials = _trials(_rung_folder(folder, rung.name if place else ""))
-        first = min((t.seed for t in trials), default=0)
         measured = {m.label for m in rung.measured}
         found += [
             t
             for t in trials
             if t.label in measured or (t.status == "failed" and t.label in rung.left_out)
-            if t.seed - first < rung.seeds
+            if _seed_number(t) < rung.seeds
         ]
     return tuple(found)
+
+
+def _seed_number(trial: Trial) -> int:
+    """Return k of the id compare-LABEL-k, 0 if the id has none."""
+    last = trial.trial_id.rpartition("-")[2]
+    return int(last) if last.isascii() and last.isdigit() else 0
 
 
 def _rung_folder(folder: Path, rung: str) -> Path:

@@ -15,8 +15,8 @@
   const DEFAULTS = {
     stratum: "", domain: "", copies: "", by: "rank", min: "", max: "", sort: "", order: "up", text: "",
   };
-  const names = /** @type {(keyof DEFAULTS)[]} */ (Object.keys(DEFAULTS));
-  const fields = /** @type {Record<keyof DEFAULTS, Field>} */ (
+  const names = /** @type {(keyof typeof DEFAULTS)[]} */ (Object.keys(DEFAULTS));
+  const fields = /** @type {Record<keyof typeof DEFAULTS, Field>} */ (
     Object.fromEntries(names.map((n) => [n, get("f-" + n)])));
   const [list, found, pager] = [get("docs"), get("found"), get("pager")];
   const [before, after] = /** @type {HTMLButtonElement[]} */ ([get("before"), get("after")]);
@@ -55,6 +55,18 @@
     };
   }
 
+  /** The name of such a number. @param {string} key */
+  function title(key) {
+    return key.startsWith("score:") ? key.slice(6)
+      : key === "merged" ? "merged score" : key === "expected" ? "expected copies" : key;
+  }
+
+  /** The numbers that the list is sorted and filtered by at present. */
+  function measured() {
+    const ranged = fields.min.value !== "" || fields.max.value !== "";
+    return [...new Set([fields.sort.value, ranged ? fields.by.value : ""])].filter(Boolean);
+  }
+
   // ------------------------------------------------------------------ list
   /** @param {Element} card @param {number} i */
   function fill(card, i) {
@@ -78,6 +90,8 @@
     add(line, "span", data.strata[docs.stratum[i]].replaceAll("_", " "), "chip");
     add(line, "span", data.domains[docs.domain[i]]).dir = "auto";
     add(line, "span", copies(docs.copies[i]), "dim");
+    const numbers = measured().map((key) => title(key) + " " + sig(measure(key)(i), 4));
+    if (numbers.length) add(line, "span", numbers.join(" · "), "measure").dir = "auto";
     const words = text(i);
     const preview = words === null ? docs.id[i] : words.slice(0, 160).replace(/\s+/g, " ");
     add(line, "span", preview, "preview").dir = "auto";
@@ -90,6 +104,7 @@
     const pages = Math.max(1, Math.ceil(matches.length / PAGE));
     page = Math.max(0, Math.min(page, pages - 1));
     list.replaceChildren();
+    list.className = measured().length ? "measured" : "";
     for (const i of matches.slice(page * PAGE, (page + 1) * PAGE)) card(i);
     const last = Math.min(matches.length, (page + 1) * PAGE);
     found.textContent = `${count(matches.length)} of ${count(size)} samples match`

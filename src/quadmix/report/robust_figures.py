@@ -11,7 +11,7 @@ import numpy as np
 
 from quadmix.report.figures import heat
 from quadmix.report.origins import PROPOSAL, TRIALS
-from quadmix.report.plots import ACCENT, INK, LIGHT, RED, Picture, Words, picture, trim
+from quadmix.report.plots import ACCENT, GREY, INK, LIGHT, RED, Picture, Words, picture, trim
 from quadmix.report.text import clean, num, percent
 from quadmix.types import Candidate, Floats, Interaction, Parity
 
@@ -36,23 +36,22 @@ def best_trials(
     )
     if len(used) < BEST + 1 or not domains:
         return None
-    values: Floats = 100 * np.array([shares[p.trial_id] for p in used])
+    values: Floats = np.array([shares[p.trial_id] for p in used])
     order = np.argsort(-np.median(values[:BEST], axis=0), kind="stable")[:SHOWN_DOMAINS]
     low, high = np.quantile(values, (0.05, 0.95), axis=0)
-    own = None if star is None or not star.shares else [100 * star.shares.get(d, 0.0) for d in domains]
+    own = None if star is None or not star.shares else [star.shares.get(d, 0.0) for d in domains]
     x = np.arange(len(order))
 
     def draw(figure: Any) -> None:
         axis = figure.subplots()
-        axis.fill_between(
-            x, low[order], high[order], color=LIGHT, lw=0, label=f"middle 90 % of {len(used)} trials"
-        )
+        axis.fill_between(x, 100 * low[order], 100 * high[order], fc=LIGHT, ec=GREY, lw=0.8,
+                          label=f"middle 90 % of {len(used)} trials")  # fmt: skip
         for place in range(BEST):
-            axis.plot(x, values[place, order], "-", color=ACCENT, lw=0.9, alpha=0.75,
+            axis.plot(x, 100 * values[place, order], "-", color=ACCENT, lw=0.9, alpha=0.75,
                       label=f"the {BEST} trials of least measured loss" if not place else None)  # fmt: skip
-        axis.plot(x, values[0, order], "--", color=INK, lw=1.5, label="the best of them")
+        axis.plot(x, 100 * values[0, order], "--", color=INK, lw=1.5, label="the best of them")
         if own is not None:
-            axis.plot(x, np.array(own)[order], "o-", color=RED, lw=1.5, ms=3.5, label="θ*")
+            axis.plot(x, 100 * np.array(own)[order], "o-", color=RED, lw=1.5, ms=3.5, label="θ*")
         axis.set_xticks(x, [trim(clean(domains[i]), 16) for i in order], rotation=35, ha="right")
         axis.set_ylabel("share of tokens, %")
         axis.set_ylim(0)
@@ -67,8 +66,8 @@ def best_trials(
         "line a trial). Where the lines run together within a wide band, the share matters and θ* should "
         "agree with them; where they fan out, it is free or the trials were lucky.",
         alt=f"Shares of {len(order)} domains in {BEST} trials; {clean(domains[first])}: "
-        f"{percent(values[:BEST, first].min() / 100)} to {percent(values[:BEST, first].max() / 100)}, "
-        f"middle 90 % of all trials {percent(low[first] / 100)} to {percent(high[first] / 100)}.",
+        f"{percent(values[:BEST, first].min())} to {percent(values[:BEST, first].max())}, "
+        f"middle 90 % of all trials {percent(low[first])} to {percent(high[first])}.",
         source=(*PROPOSAL, *TRIALS),
     )  # fmt: skip
     rows = [

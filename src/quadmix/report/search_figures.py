@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from quadmix.report.origins import PROPOSAL
-from quadmix.report.plots import ACCENT, GREY, INK, LIGHT, ORANGE, RED, Picture, Words, picture, trim
+from quadmix.report.plots import ACCENT, BAR, GREY, INK, LIGHT, ORANGE, RED, Picture, Words, picture, trim
 from quadmix.report.search_facts import Shot, group_name, known
-from quadmix.report.text import clean, num, percent
+from quadmix.report.text import clean, label_name, num, percent
 from quadmix.types import Candidate, Effect, Floats, LearningCurve
 
 SHOWN_EFFECTS = 15
@@ -51,7 +51,7 @@ def progress(shots: Sequence[Shot], noise_sd: float) -> Picture | None:
         caption="Measured objective of every trial the search used, in order of training (lower is better); "
         f"{noise}. The named recipes are part of the first batch.",
         alt=f"{len(shots)} trials; the least, {num(least.measured)}, is number {least.place}, "
-        f"{clean(least.label)}.",
+        f"{clean(label_name(least.label.removeprefix('recipe:')))}.",
         source=PROPOSAL,
     )
     columns = ("trial", "trial_id", "batch", "label", "measured", "running_best")
@@ -73,7 +73,7 @@ def _points(axis: Any, shots: Sequence[Shot]) -> None:
         )  # fmt: skip
     recipes = [s for s in shots if s.batch == "recipe"]
     for i, shot in enumerate(recipes):
-        label = trim(clean(shot.label.removeprefix("recipe:"))) if i < SHOWN_RECIPES else None
+        label = trim(clean(label_name(shot.label.removeprefix("recipe:")))) if i < SHOWN_RECIPES else None
         label = f"{len(recipes) - i} more recipes" if i == SHOWN_RECIPES else label
         mark = _MARKS[i] if i < SHOWN_RECIPES else "."
         axis.plot([shot.place], [shot.measured], mark, color=INK, ms=5, mew=0, label=label)
@@ -126,7 +126,7 @@ def effect_bars(effects: Sequence[Effect], noise_sd: float) -> Picture | None:
 
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2, sharey=True)
-        left.barh(y, [e.range for e in shown], 0.6, color=[LIGHT if e.flat else ACCENT for e in shown])
+        left.barh(y, [e.range for e in shown], 0.6, color=[BAR if e.flat else ACCENT for e in shown])
         if known(noise_sd):
             left.axvline(noise_sd, color=RED, lw=1, ls=(0, (4, 3)), label="noise of one trial")
             left.legend(loc="lower right")
@@ -170,10 +170,10 @@ def shares(candidates: Sequence[Candidate], named: Sequence[str]) -> Picture | N
 
     def draw(figure: Any) -> None:
         axis = figure.subplots()
-        for i, (found, colour) in enumerate(zip(shown, (ACCENT, LIGHT, ORANGE, INK), strict=False)):
+        for i, (found, colour) in enumerate(zip(shown, (ACCENT, BAR, ORANGE, INK), strict=False)):
             values: Floats = np.array([100 * found.shares.get(d, 0.0) for d in top])
             place = y + thick * ((len(shown) - 1) / 2 - i)
-            axis.barh(place, values, 0.92 * thick, color=colour, label=trim(clean(found.name)))
+            axis.barh(place, values, 0.92 * thick, color=colour, label=trim(clean(label_name(found.name))))
         axis.set_yticks(y, [trim(clean(d)) for d in top])
         axis.set_xlabel("expected share of tokens, %")
         axis.grid(axis="x", color=LIGHT, lw=0.6)
@@ -184,7 +184,9 @@ def shares(candidates: Sequence[Candidate], named: Sequence[str]) -> Picture | N
     words = Words(
         name="candidate-shares",
         caption="Expected share of the tokens per domain under the candidates; the table has all of them.",
-        alt="; ".join(f"{clean(c.name)}: {clean(most)} {percent(c.shares.get(most, 0.0))}" for c in shown)
+        alt="; ".join(
+            f"{clean(label_name(c.name))}: {clean(most)} {percent(c.shares.get(most, 0.0))}" for c in shown
+        )
         + ".",
         source=PROPOSAL,
     )

@@ -31,7 +31,7 @@ from quadmix.report.search_facts import (
     steering,
     stop_sentence,
 )
-from quadmix.report.text import count, interval, num, percent, sig
+from quadmix.report.text import count, interval, label_name, num, percent, sig
 from quadmix.report.verdict import OBJECTIVE, failed_trials
 from quadmix.types import Candidate, Contrast, Effect, Proposal, SurrogateReport, Theta
 
@@ -96,7 +96,7 @@ def _candidates(files: RunFiles, proposal: Proposal) -> Html:
         m, twin = measured_of(files, c.name)
         rows.append(
             [
-                f"{c.name} (the same θ as {twin})" if twin else c.name,
+                f"{label_name(c.name)} (the same θ as {label_name(twin)})" if twin else label_name(c.name),
                 num(c.predicted), interval(c.predicted_low, c.predicted_high),
                 num(m.mean) if m else "not tried", interval(m.low, m.high) if m else "–",
                 count(len(m.values)) if m else "–", num(c.predicted - m.mean, sign=True) if m else "–",
@@ -104,7 +104,7 @@ def _candidates(files: RunFiles, proposal: Proposal) -> Html:
         )  # fmt: skip
     for name in (STAR, PUBLISHED):
         if candidate(proposal, name) is None:
-            rows.append([name, "not proposed", *["–"] * 5])
+            rows.append([label_name(name), "not proposed", *["–"] * 5])
     headers = ["candidate", "predicted", "90 % interval", "measured", "95 % interval", "seeds",
                "predicted − measured"]  # fmt: skip
     caption = (
@@ -219,7 +219,7 @@ def _differences(proposal: Proposal, domains: Sequence[str], winner: str) -> lis
     own: Sequence[Contrast | Effect] = proposal.contrasts.get(first.name, proposal.effects)
     clear = [e for e in own if e.low > 0 or e.high < 0]
     clear = sorted(clear, key=lambda e: -abs(e.difference))[:SHOWN_DIFFERENCES]
-    heading = tag("h3", f"What distinguishes {first.name} from {CONTROL}")
+    heading = tag("h3", f"What distinguishes {label_name(first.name)} from the {label_name(CONTROL)}")
     if not clear:
         return [heading, note("No group of parameters makes a difference that is clear over refits.")]
     names = _order(proposal) or tuple(domains)
@@ -231,12 +231,12 @@ def _differences(proposal: Proposal, domains: Sequence[str], winner: str) -> lis
         for e in clear
     ]  # fmt: skip
     caption = (
-        f"Largest differences of the predicted objective, bits per byte: the values of {first.name} put into "
-        "the prior mean, group by group (below 0 = better)"
+        "Largest differences of the predicted objective, bits per byte: the values of "
+        f"{label_name(first.name)} put into the prior mean, group by group (below 0 = better)"
     )
     if criteria := _criteria(proposal, names):
         caption += f"; weights in the order {' / '.join(criteria)}"
-    headers = ["group", first.name, CONTROL, "difference", "90 % interval"]
+    headers = ["group", label_name(first.name), label_name(CONTROL), "difference", "90 % interval"]
     return [heading, table(headers, rows, caption=caption, words=3, source=PROPOSAL)]
 
 
@@ -297,7 +297,7 @@ def _flat_line(group: str, domains: Sequence[str]) -> str:
 
 # --------------------------------------------------------------------------- the swarm
 _KINDS = {"prior": "for the search", "repeat": "repeats of the prior mean", "confirm": "for the confirmation",
-          "regmix": "for the regmix baseline", "compare": "for the comparison",
+          "regmix": "for the baseline RegMix", "compare": "for the comparison",
           REUSED: "reused from earlier runs"}  # fmt: skip
 
 

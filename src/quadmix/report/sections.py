@@ -10,6 +10,7 @@ import numpy as np
 
 from quadmix.report import figures
 from quadmix.report.criteria_domains import by_domain
+from quadmix.report.criterion_cards import CARDS, STAGE, cards_table
 from quadmix.report.html import (
     Gallery,
     Html,
@@ -29,7 +30,7 @@ from quadmix.report.load import RunFiles
 from quadmix.report.origins import DATASET, IDENTITY, RECIPE, SELECTION, STAGES
 from quadmix.report.selection import Table
 from quadmix.report.text import count, esc, label_name, num, percent, sig
-from quadmix.report.verdict import Verdict
+from quadmix.report.verdict import WARNINGS, Fact, Verdict
 from quadmix.types import DatasetManifest
 
 SYMBOLS = {"good": "✓", "bad": "✕", "warn": "!", "plain": "", "absent": "–"}
@@ -40,14 +41,20 @@ def strip(result: Verdict) -> Html:
     tiles = "".join(
         f'<div class="tile {fact.tone}">'
         f'<dt><b aria-hidden="true">{SYMBOLS[fact.tone]}</b> {esc(fact.name)}</dt>'
-        f'<dd class="value">{esc(fact.value)}</dd><dd>{esc(fact.note)}</dd>{_from(fact.source)}</div>'
+        f'<dd class="value">{esc(fact.value)}</dd><dd>{_noted(fact)}</dd>{_from(fact.source)}</div>'
         for fact in result.facts
     )
     broken = Html("")
     if result.broken:
         broken = Html(f'<div class="broken" role="note"><h3>Broken promises</h3>{items(result.broken)}</div>')
+    beaten = note(result.beaten) if result.beaten else Html("")
     judged = Html(f'<p class="origin">{origin(result.source)}</p>') if result.source else Html("")
-    return join(judged, Html(f'<dl class="strip">{tiles}</dl>'), broken)
+    return join(judged, beaten, Html(f'<dl class="strip">{tiles}</dl>'), broken)
+
+
+def _noted(fact: Fact) -> Html:
+    """Return the tile's note, a link where there is more to see."""
+    return Html(f'<a href="#{fact.link}">{esc(fact.note)}</a>' if fact.link else esc(fact.note))
 
 
 def _from(source: Sequence[str]) -> Html:
@@ -97,7 +104,7 @@ def curves(files: RunFiles, gallery: Gallery) -> Html:
     title = "How is each domain sampled?"
     if files.table is None or not len(files.table.tokens):
         return absent("sampling", title, "no selection has been made")
-    picture = figures.sampling_curves(files.table, files.theta)
+    picture = figures.sampling_curves(files.table, files.theta, files.theta_file)
     parts = [show(gallery, picture), _theta_table(files), _sample(files.table)]
     return section("sampling", title, *parts, source=SELECTION if files.table.sampled else ())
 
@@ -119,20 +126,26 @@ def _theta_table(files: RunFiles) -> Html:
     rows: list[list[str]] = []
     for place, name in enumerate(known.domains):
         mine = known.domain == place
-        numbers = (theta.steepness, theta.exponent, theta.floor, theta.scale)
+        numbers = (theta.cutoff, theta.steepness, theta.exponent, theta.floor, theta.scale)
         means = [float(v[mine].mean()) if mine.any() else np.nan for v in (known.expected, known.copies)]
-        cut = figures.cut_of(known, theta, place)
-        rows.append([name, sig(cut), *(sig(float(p[place])) for p in numbers), *(num(v) for v in means)])
-    headers = ["domain", "cut ω", "steepness λ", "exponent η", "floor ε", "scale", "expected", "drawn"]
-    caption = "Parameters of θ* as applied, and mean copies per document"
+        edge = sig(figures.edge_of(known, place))
+        rows.append([name, *(sig(float(p[place])) for p in numbers), edge, *(num(v) for v in means)])
+    headers = ["domain", "cutoff ω", "steepness λ", "exponent η", "floor ε", "scale", "observed edge",
+               "expected", "drawn"]  # fmt: skip
+    stored = "" if files.theta_file == figures.APPLIED else " before its cutoffs were scaled to the budget"
+    caption = (
+        f"Parameters of θ*{stored or ' as applied'}; the observed edge: worst rank with at least a quarter "
+        "of the largest expected copies; mean expected and drawn copies per document"
+    )
     return table(headers, rows, caption=caption, source=(files.theta_file, *SELECTION))
 
 
 def criteria(files: RunFiles, gallery: Gallery) -> Html:
     """Histograms of the criteria before and after, with quantiles."""
     title = "How did the quality scores move?"
+    made = cards_table(files)
     if files.table is None or not len(files.table.tokens):
-        return absent("criteria", title, "no selection has been made")
+        return section("criteria", title, not_run("no selection has been made"), made, source=())
     rows = [
         [name, direction, *(sig(float(v)) for v in before), *(sig(float(v)) for v in after)]
         for name, direction, before, after in figures.quantile_rows(files.table)
@@ -141,7 +154,7 @@ def criteria(files: RunFiles, gallery: Gallery) -> Html:
     caption = "Quantiles over tokens, copies counted"
     quantiles = table(headers, rows, caption=caption, words=2, source=SELECTION)
     picture = show(gallery, figures.criterion_histograms(files.table))
-    parts = [picture, quantiles, by_domain(files.table, gallery), _sample(files.table)]
+    parts = [made, picture, quantiles, by_domain(files.table, gallery), _sample(files.table)]
     return section("criteria", title, *parts, source=SELECTION if files.table.sampled else ())
 
 
@@ -179,12 +192,17 @@ def run(files: RunFiles, result: Verdict) -> Html:
         )
         if stages
         else not_run("no stage has finished"),
-        tag("h3", "Warnings"),
+        Html(f'<h3 id="{WARNINGS}">Warnings</h3>'),
         items(result.warnings) if result.warnings else note("None."),
         tag("h3", "Ledger"),
         _ledger(files.dataset) if files.dataset else not_run("no dataset has been written"),
     ]
-    facts = [[f"{s.stage}.{key}", _brief(value)] for s in files.stages for key, value in s.facts.items()]
+    facts = [
+        [f"{s.stage}.{key}", _brief(value)]
+        for s in files.stages
+        for key, value in s.facts.items()
+        if (s.stage, key) != (STAGE, CARDS)  # they are a table of the section Criteria
+    ]
     if facts:
         listed = table(["fact", "value"], facts, caption="Facts", words=2, source=STAGES)
         parts.append(details("Facts of the stages", listed))

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import orjson
 
 # Zero-width joiners stay: scripts and emoji need them. Tags (U+E0000 on) can hide a text inside another.
@@ -66,6 +67,8 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _csv_cell(value: object) -> str:
+    if isinstance(value, np.generic):
+        value = value.item()  # else the cell would read np.float64(0.5)
     if isinstance(value, bool) or value is None:
         return "" if value is None else str(value).lower()
     if isinstance(value, int | float):
@@ -82,7 +85,7 @@ def count(value: float | None) -> str:
 def short(value: float) -> str:
     """Return a number of tokens with three digits and a unit: 1.23 M."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
+        if abs(value) >= 0.9995 * size:  # 999,700 is 1 M, not 1e+03 k
             return f"{value / size:.3g} {unit}"
     return f"{value:.0f}"
 
@@ -116,15 +119,19 @@ def interval(low: float, high: float, digits: int = 4, *, sign: bool = False) ->
 _NAMES = {
     "quadmix": "θ*", "theta": "θ*", "criteria-mix": "criteria mix", "qurating": "QuRating",
     "global-cut": "global cut", "upsampling": "quality upsampling", "dsir": "DSIR", "regmix": "RegMix",
-    "prior-mean": "prior mean", "random-mean": "mean of random θ",
+    "prior-mean": "prior mean", "random-mean": "mean of random θ", "theta-star": "θ* of the search",
+    "best-observed": "best observed", "equal-domains": "equal domains", "uniform-weights": "uniform weights",
 }  # fmt: skip
 
 
 def label_name(label: str) -> str:
-    """Return a selector's label as the page says it: `quadmix`, the confirmed choice, is θ*."""
+    """Return a selector's or candidate's label as the page says it: `quadmix`, the confirmed choice, is θ*;
+    `theta-star` is what the search proposed, which is another one where another candidate was confirmed."""
     kind, _, rest = label.partition(":")
     if rest and kind == "top":
         return f"top {rest}"
+    if rest and kind == "single":
+        return f"single {rest}"
     if rest and kind == "top-domain":
         return f"top {rest} per domain"
     if rest and kind == "theta":
@@ -136,7 +143,7 @@ def named(text: str, labels: Iterable[str]) -> str:
     """Return a sentence in which the selectors' labels are written as the page says them."""
     words = sorted((re.escape(label) for label in labels), key=len, reverse=True)
     return (
-        re.sub(rf"(?<![\w:.-])({'|'.join(words)})(?![\w:-])", lambda m: label_name(m[0]), text)
+        re.sub(rf"(?<![\w:.-])({'|'.join(words)})(?![\w-]|:\w)", lambda m: label_name(m[0]), text)
         if words
         else text
     )

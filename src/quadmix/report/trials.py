@@ -6,7 +6,21 @@ from typing import Any
 import numpy as np
 
 from quadmix.report.origins import PROPOSAL, TRIALS
-from quadmix.report.plots import ACCENT, GREY, LIGHT, RED, Picture, Words, grid, grid_size, picture, trim
+from quadmix.report.plots import (
+    ACCENT,
+    BAR,
+    GREY,
+    INK,
+    LIGHT,
+    RED,
+    Picture,
+    Words,
+    grid,
+    grid_size,
+    log_ticks,
+    picture,
+    trim,
+)
 from quadmix.report.text import clean, label_name, num
 from quadmix.types import Measured, SurrogateReport, Trial
 
@@ -123,9 +137,9 @@ def swarm_losses(trials: Sequence[Trial], winner: dict[str, float]) -> Picture |
 
     def draw(figure: Any) -> None:
         for axis, target in zip(grid(figure, len(shown), 3), shown, strict=True):
-            axis.hist(losses["prior", target], bins=24, color=LIGHT)
+            axis.hist(losses["prior", target], bins=24, color=BAR)
             repeats = losses["repeat", target]
-            axis.plot(repeats, [0.04] * len(repeats), "|", color=GREY, ms=11, mew=1.4,
+            axis.plot(repeats, [0.04] * len(repeats), "|", color=INK, ms=11, mew=1.4,
                       transform=axis.get_xaxis_transform())  # fmt: skip
             if target in winner:
                 axis.axvline(winner[target], color=ACCENT, lw=1.8)
@@ -169,7 +183,8 @@ def loss_curves(trials: Sequence[Trial]) -> Picture | None:
                 alpha=0.9 if failed else 0.25,
             )
         axis.set_xscale("log")
-        axis.xaxis.set_major_formatter("{x:g}")  # the default writes mathtext, which is switched off here
+        ticks = log_ticks(*axis.get_xlim())
+        axis.set_xticks(ticks, [f"{t:g}" for t in ticks])  # the default writes mathtext, which is off here
         axis.minorticks_off()
         axis.set_xlabel("step (log)")
         axis.set_ylabel("training loss, bits per token")

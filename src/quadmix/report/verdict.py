@@ -1,30 +1,43 @@
 """What the run shows, in one sentence and a strip of facts: the honest summary.
 
-In: the files of a run. Out: `Verdict`. The sentence compares θ* with *every* baseline and names those
-it does not beat; a promise that is not kept is named in `broken`. Gains are control minus θ* in bits
-per byte, so a positive gain is good; "beats" means that the 95 % interval lies above zero.
+In: the files of a run. Out: `Verdict`. The sentence compares θ* with *every* baseline of every rung and names
+those it does not beat, first those it is worse than; a promise that is not kept is named in `broken`. Gains
+are control minus θ* in bits per byte, so a positive gain is good.
 """
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from quadmix.report.compared import (
+    Outcome,
+    against,
+    beaten_words,
+    compared,
+    gain_words,
+    other_rung,
+    tally,
+)
 from quadmix.report.load import RunFiles, load_run
 from quadmix.report.origins import COMPARISON, CONFIRM, DATASET, PROPOSAL, SELECTION, STAGES
-from quadmix.report.text import clean, count, interval, label_name, num, percent, short
-from quadmix.types import Comparison, Confirmation, DatasetManifest, Paired, SurrogateReport, Trial
+from quadmix.report.text import clean, count, interval, label_name, named, num, percent, short
+from quadmix.types import Confirmation, DatasetManifest, Paired, SurrogateReport, Trial
 
 Tone = Literal["good", "bad", "warn", "plain", "absent"]
 MIN_SPEARMAN = 0.5
 BUDGET_TOLERANCE = 0.01
 CONTROL, OBJECTIVE, PAPER = "prior-mean", "objective", "paper"
+WARNINGS = "warnings"  # the anchor of their list
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """One tile of the strip; `data` are its numbers for report.json, `source` the files they come from."""
+    """One tile of the strip; `data` are its numbers for report.json, `source` the files they come from.
+
+    link: the anchor of what its note points to, "" if there is none.
+    """
 
     name: str
     value: str
@@ -32,19 +45,22 @@ class Fact:
     tone: Tone
     data: dict[str, float | str | None]
     source: tuple[str, ...] = ()
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """The sentence with the files it comes from (`source`), its facts, all warnings of the run and the
-    promises that were broken."""
+    promises that were broken. beaten: who was beaten by how much, and what the sign of a gain means; ""
+    without a comparison."""
 
     sentence: str
-    outcome: Literal["better", "mixed", "not better", "unknown"]
+    outcome: Outcome
     facts: tuple[Fact, ...]
     warnings: tuple[str, ...]
     broken: tuple[str, ...]
     source: tuple[str, ...] = ()
+    beaten: str = ""
 
 
 def verdict(run_folder: str | Path) -> Verdict:
@@ -62,7 +78,8 @@ def judge(files: RunFiles) -> Verdict:
     checked = tuple(dict.fromkeys(path for fact in facts for path in fact.source))
     said = STAGES if files.stages else ()
     tone: Tone = "warn" if warnings else "good"
-    facts.append(_tile("Warnings", count(len(warnings)), "listed under Run", tone, *said))
+    listed = _tile("Warnings", count(len(warnings)), "listed under Run" if warnings else "none", tone, *said)
+    facts.append(replace(listed, link=WARNINGS if warnings else ""))
     facts.append(
         _tile("Broken promises", count(len(broken)), "listed below", "bad", *checked)
         if broken
@@ -71,7 +88,7 @@ def judge(files: RunFiles) -> Verdict:
     judged = (COMPARISON if files.comparison else ()) + (CONFIRM if files.confirmation else ())
     return Verdict(
         sentence=clean(sentence), outcome=outcome, facts=tuple(facts), warnings=warnings, broken=broken,
-        source=judged,
+        source=judged, beaten=clean(beaten_words(files.comparison)),
     )  # fmt: skip
 
 
@@ -80,25 +97,16 @@ def _tile(name: str, value: str, note: str, tone: Tone, *source: str, **data: fl
 
 
 # --------------------------------------------------------------------------- the sentence
-def gain_words(pair: Paired) -> str:
-    """Return `control: gain 0.0123 bits per byte, interval 0.01 to 0.02`."""
-    low_high = interval(-pair.high, -pair.low, sign=True)
-    return f"{num(-pair.difference, sign=True)} bits per byte, interval {low_high}"
-
-
-def beats(pair: Paired) -> bool:
-    """True if the whole 95 % interval of the paired difference is on θ*'s side."""
-    return math.isfinite(pair.high) and pair.high < 0
-
-
-def _sentence(files: RunFiles) -> tuple[Literal["better", "mixed", "not better", "unknown"], str]:
-    if files.comparison:
-        pairs = [p for p in files.comparison.against if p.label == files.comparison.chosen]
-        if pairs:
-            outcome, text = _compared(_chosen_name(files), pairs)
-            further, held = _other_rungs(files.comparison)
-            outcome = "mixed" if outcome == "better" and not held else outcome
-            return outcome, text + further + _unconfirmed_note(files.confirmation)
+def _sentence(files: RunFiles) -> tuple[Outcome, str]:
+    rungs = against(files.comparison)
+    if rungs:
+        first = next(rung for rung in rungs if rung.pairs)
+        where = f"on this corpus at {first.rung}" if len(rungs) > 1 else "on this corpus"
+        outcome, text = compared(_chosen_name(files), first, where)
+        further = "".join(other_rung(rung) for rung in rungs if rung is not first)
+        if outcome == "better" and any(rung.tone != "good" for rung in rungs):
+            outcome = "mixed"
+        return outcome, text + further + _unconfirmed_note(files.confirmation)
     if files.confirmation:
         return _only_confirmed(files.confirmation)
     if files.proposal:
@@ -106,65 +114,27 @@ def _sentence(files: RunFiles) -> tuple[Literal["better", "mixed", "not better",
     return "unknown", "Not decided: this run has not yet searched for θ*."
 
 
-def _other_rungs(comparison: Comparison) -> tuple[str, bool]:
-    """Say what the rungs after the first showed, and whether every baseline was beaten there."""
-    said, held = "", True
-    for rung in comparison.rungs[1:]:
-        pairs = [p for p in rung.against if p.label == comparison.chosen]
-        lost = [p.control for p in pairs if not beats(p)]
-        held = held and bool(pairs) and not lost
-        if not pairs:
-            said += f" At {rung.name} nothing was compared."
-        else:
-            said += (
-                f" At {rung.name} it did NOT beat {', '.join(lost)}."
-                if lost
-                else (f" At {rung.name} it beat all {len(pairs)}.")
-            )
-    return said, held
-
-
 def _chosen_name(files: RunFiles) -> str:
     """Return θ*, unless the control itself won the confirmation or another label was compared."""
     name = label_name(files.comparison.chosen) if files.comparison else ""
     won = files.confirmation.winner if files.confirmation else ""
     if won == CONTROL:
-        return f"The chosen mixture, {CONTROL} itself,"
+        return f"The chosen mixture, {label_name(CONTROL)} itself,"
     return name if name == "θ*" else f"The chosen mixture {name}"
 
 
-def _compared(name: str, pairs: Sequence[Paired]) -> tuple[Literal["better", "mixed", "not better"], str]:
-    won = sorted((p for p in pairs if beats(p)), key=lambda p: -p.difference)
-    lost = sorted((p for p in pairs if not beats(p)), key=lambda p: -p.difference)
-    n = "the only baseline" if len(pairs) == 1 else f"all {len(pairs)} baselines"
-    if not lost:
-        closest = min(won, key=lambda p: -p.difference)
-        near = closest.control if len(pairs) == 1 else f"the closest, {closest.control}"
-        return "better", f"{name} beat {n} on this corpus: {near}, by {gain_words(closest)}."
-    listed = "; ".join(f"{p.control} (gain {gain_words(p)})" for p in lost)
-    if not won:
-        scope = "the only baseline" if len(pairs) == 1 else f"any of the {len(pairs)} baselines"
-        return "not better", f"{name} did NOT beat {scope} on this corpus: {listed}."
-    others = ", ".join(f"{p.control} by {num(-p.difference)}" for p in won)
-    return (
-        "mixed",
-        f"{name} did NOT beat {len(lost)} of {len(pairs)} baselines on this corpus: {listed}. "
-        f"It beat {others}.",
-    )
-
-
-def _only_confirmed(
-    confirmation: Confirmation,
-) -> tuple[Literal["better", "not better", "unknown"], str]:
+def _only_confirmed(confirmation: Confirmation) -> tuple[Outcome, str]:
     pair = control_pair(confirmation)
     if confirmation.source:
-        there = f" (gain {gain_words(pair)} over {pair.control})" if pair else ""
+        there = f" (gain {gain_words(pair)} over {label_name(pair.control)})" if pair else ""
         state = "confirmed" if confirmation.confirmed else "NOT confirmed"
         return "unknown", (
             f"The θ* of the run {confirmation.source}, {state} there{there}, was applied to this corpus; "
             "whether it is better here was not measured."
         )
-    gain = f": {pair.label}, gain {gain_words(pair)} over {pair.control}" if pair else ""
+    gain = (
+        f": {label_name(pair.label)}, gain {gain_words(pair)} over {label_name(pair.control)}" if pair else ""
+    )
     tail = " No comparison with baselines has been run."
     if confirmation.confirmed:
         return "better", f"θ* beat its control in fresh proxies{gain}.{tail}"
@@ -186,11 +156,20 @@ def _unconfirmed_note(confirmation: Confirmation | None) -> str:
 
 def plain_reason(confirmation: Confirmation) -> str:
     """Return the reason without the word that it begins with: the page has said that already."""
+    reason = in_words(confirmation, confirmation.reason)
     for start in ("Not confirmed: ", "Confirmed: "):
-        if confirmation.reason.startswith(start):
-            rest = confirmation.reason.removeprefix(start)
+        if reason.startswith(start):
+            rest = reason.removeprefix(start)
             return rest[:1].upper() + rest[1:] if rest.startswith(("the ", "no ", "every ")) else rest
-    return confirmation.reason
+    return reason
+
+
+def in_words(confirmation: Confirmation, text: str) -> str:
+    """Return a sentence of the confirmation with its candidates as the page calls them."""
+    pairs = confirmation.against
+    labels = [confirmation.winner, *(name for p in pairs for name in (p.label, p.control))]
+    labels += [*(m.label for m in confirmation.measured), *(s.label for s in confirmation.rounds)]
+    return named(text, dict.fromkeys(label for label in labels if label))
 
 
 def control_pair(confirmation: Confirmation) -> Paired | None:
@@ -282,24 +261,29 @@ def _confirmed(files: RunFiles) -> Fact:
     pair = control_pair(files.confirmation)
     tone: Tone = "good" if files.confirmation.confirmed else "bad"
     if pair is None:
-        return _tile("Confirmed gain", "–", files.confirmation.reason, tone, *CONFIRM)
+        reason = in_words(files.confirmation, files.confirmation.reason)
+        return _tile("Confirmed gain", "–", reason, tone, *CONFIRM)
     verb = "over" if files.confirmation.confirmed else "NOT confirmed over"
-    note = f"bits/byte, {pair.label} {verb} {pair.control}, {interval(-pair.high, -pair.low, sign=True)}"
+    note = f"bits per byte, {label_name(pair.label)} {verb} {label_name(pair.control)}, "
+    note += interval(-pair.high, -pair.low, sign=True)
     tried = max(len(files.confirmation.rounds), len(files.confirmation.measured)) - 1
     note += f"; {count(pair.pairs)} seeds, {count(tried)} tried"
     return _pair_tile("Confirmed gain", pair, note, tone, CONFIRM)
 
 
 def _against_baselines(files: RunFiles) -> Fact:
-    chosen = files.comparison.chosen if files.comparison else ""
-    pairs = [p for p in files.comparison.against if p.label == chosen] if files.comparison else []
-    if not pairs:
+    """The tile of all rungs; its number is the least gain in the rung with the worst tone."""
+    rungs = against(files.comparison)
+    if not rungs:
         return _tile("Gain over best baseline", "not run", "no comparison", "absent")
-    worst = max(pairs, key=lambda p: p.difference)
-    beaten = sum(beats(p) for p in pairs)
-    note = f"bits/byte over {worst.control}, {interval(-worst.high, -worst.low, sign=True)}; "
-    note += f"beats {beaten} of {len(pairs)}"
-    tone: Tone = "good" if beaten == len(pairs) else "bad" if not beaten else "warn"
+    tones: tuple[Tone, ...] = ("bad", "warn", "good")
+    found = min((r for r in rungs if r.pairs), key=lambda r: (tones.index(r.tone), -r.pairs[0].difference))
+    worst = found.pairs[0]
+    where = f"at {found.rung}: " if len(rungs) > 1 else ""
+    note = f"{where}bits per byte over {label_name(worst.control)} (above 0: better), "
+    note += f"{interval(-worst.high, -worst.low, sign=True)}; {tally(found)}"
+    note += "".join(f". At {r.rung}: {tally(r)}" for r in rungs if r is not found)
+    tone: Tone = next(t for t in tones if any(r.tone == t for r in rungs))
     return _pair_tile("Gain over best baseline", worst, note, tone, COMPARISON)
 
 
@@ -347,11 +331,16 @@ def failed_trials(trials: Iterable[Trial]) -> list[Trial]:
 def _warnings(files: RunFiles) -> Iterable[str]:
     said: dict[str, None] = dict.fromkeys(files.notes)
     for stage in files.stages:
-        said.update(dict.fromkeys(f"{stage.stage}: {text}" for text in stage.warnings))
+        said.update(dict.fromkeys(_from_stage(stage.stage, text) for text in stage.warnings))
     if files.proposal:
-        said.update(dict.fromkeys(f"search: {text}" for text in files.proposal.warnings))
+        said.update(dict.fromkeys(_from_stage("search", text) for text in files.proposal.warnings))
     for what, trials in (("swarm", files.trials), ("comparison", files.comparison_trials)):
         if failed := failed_trials(trials):
             names = ", ".join(t.trial_id for t in failed[:3]) + (" …" if len(failed) > 3 else "")
             said[f"{what}: {len(failed)} of {len(trials)} trials failed ({names})"] = None
     return [clean(text) for text in said]
+
+
+def _from_stage(stage: str, text: str) -> str:
+    """Return a warning with its stage before it, once: some stages write their name themselves."""
+    return f"{stage}: {text.removeprefix(f'{stage}: ')}"

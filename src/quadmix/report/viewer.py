@@ -14,6 +14,7 @@ _MEASURES = (
     '<option value="rank">rank (0 = best)</option><option value="merged">merged score (0 = best)</option>'
     '<option value="expected">expected copies</option><option value="tokens">tokens</option>'
 )
+DRAWN = ("kept", "dropped")  # kinds of sample that a hash chooses; the others are sorted by a measure
 FRAME = Html(
     '<form class="filters" id="filters" role="search" aria-label="Filter documents">'
     '<label>Sample <select id="f-stratum"><option value="">all</option></select></label>'
@@ -64,12 +65,24 @@ def _sampled(files: RunFiles) -> str:
     different = len({(s["domain"], s["doc_id"], s["rank_low"]) for s in files.samples})
     own = "" if different == len(files.samples) else f" ({count(different)} different ones)"
     of = f" of {count(files.table.documents)} selectable documents" if files.table else ""
-    seed = files.dataset.seed if files.dataset else files.recipe.seed if files.recipe else None
-    drawn = "by a hash of their ids" + (f" and the seed {seed}" if seed is not None else "")
     return (
-        f"{count(len(files.samples))} samples{own}{of}, drawn {drawn}, not by hand; in each kind of sample "
-        "every domain shows its best document before any shows a second."
+        f"{count(len(files.samples))} samples{own}{of}, chosen by rule, not by hand. {_rules(files)}In each "
+        "kind of sample every domain shows one document before any shows a second."
     )
+
+
+def _rules(files: RunFiles) -> str:
+    """Say which kinds of sample are drawn and which hold the extremes of a measure."""
+    found = list(dict.fromkeys(str(s["stratum"]) for s in files.samples))
+    drawn, extremes = (
+        [k.replace("_", " ") for k in found if (k in DRAWN) == random] for random in (True, False)
+    )
+    seed = files.dataset.seed if files.dataset else files.recipe.seed if files.recipe else None
+    by = "by a hash of their ids" + (f" and the seed {seed}" if seed is not None else "")
+    said = f"At random, {by}: {', '.join(drawn)}. " if drawn else ""
+    if extremes:
+        said += f"The extremes of what they are named for (ties by the hash): {', '.join(extremes)}. "
+    return said
 
 
 def _strata(files: RunFiles) -> str:

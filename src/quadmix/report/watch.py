@@ -1,19 +1,24 @@
 """The report of a run that is still at work: written again whenever the files of its folder changed.
 
 In: a run folder, polled by the times and sizes of its files. Out: report.html, replaced as a whole each time.
-While the run is not finished the page asks the browser to load it again and says which stage is at work, as
-progress.json has it. A file that cannot be read is said and tried again; the page stays as it was.
+While the run is not finished the page says which stage is at work, as progress.json has it, and its script
+(`watch.js`) loads it again. A file that cannot be read is said and tried again; the page stays as it was.
 """
 
+import contextlib
 import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 from quadmix.errors import InputError, MissingExtraError, QuadmixError
 from quadmix.io.atomic import read_json, write_text
+from quadmix.report.frame import add_script
 from quadmix.report.html import Html
 from quadmix.report.text import clean, count, esc
 from quadmix.report.write import write_report
@@ -26,7 +31,7 @@ _OWN = {"report.html", "report.json", "progress.json", "lease.json"}
 _SKIPPED = {"figures", "spills", "weights", "tensorboard", "wandb"}
 # what a file with another content than expected raises inside the page, besides our own errors
 _BROKEN = (QuadmixError, OSError, ValueError, LookupError, TypeError, AttributeError)
-_HEAD, _MAIN = '<meta charset="utf-8">\n', '<main id="main">\n'
+_MAIN = '<main id="main">\n'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,45 +48,78 @@ class Watched:
 
 @dataclass(slots=True, kw_only=True)
 class _Page:
-    """The page as it was rendered, as it stands on disk, of which files, and what was said of it last.
+    """The page as it was rendered, of which files, what its box says (None: it has none), and what was told
+    of it last.
 
-    rest_until: not rendered again before this time of the monotonic clock.
+    took: seconds of the last rendering. rest_until: not rendered again before this time of the monotonic
+    clock.
     """
 
     path: Path
     plain: str = ""
-    shown: str = ""
+    words: str | None = None
     seen: Stamp | None = None
     said: str = ""
+    took: float = 0.0
     rest_until: float = 0.0
 
-    def show(self, text: str) -> None:
-        if text != self.shown:
-            write_text(self.path, text)
-            self.shown = text
+    def rendered(self, plain: str, began: float) -> None:
+        self.plain, self.took = plain, time.monotonic() - began
+        self.rest_until = began + self.took / SHARE
+
+    def dressed(self, words: str | None, every: float) -> str:
+        """Return the page with that box; a newer one cannot be there before files were looked at again, may
+        be rendered again and have been."""
+        self.words = words
+        if words is None:
+            return self.plain
+        wait = max(every, self.rest_until - time.monotonic()) + self.took
+        return dress(self.plain, banner(words, wait, datetime.now(UTC)))
+
+    def show(self, words: str | None, every: float) -> None:
+        """Put the page on disk if its box says something else now."""
+        if self.plain and words != self.words:
+            write_text(self.path, self.dressed(words, every))
 
 
 def watch(run_folder: str | Path, how: Watched) -> Path:
     """Keep report.html of a run folder up to date until the run has finished; return the page's path.
 
-    Ends by itself once the stage `report` is done and no process works on the folder. KeyboardInterrupt ends
-    it at any time; the page then no longer asks to be loaded again.
+    Ends by itself once the stage `report` is done and no process works on the folder. Ctrl-C and SIGTERM end
+    it at any time, as KeyboardInterrupt; the page then no longer loads itself again.
     """
     folder = Path(run_folder)
     if not folder.is_dir():
         raise InputError(f"run folder {str(folder)!r} does not exist; `quadmix run RECIPE` makes one")
     page = _Page(path=folder / "report.html")
+    with _terminable():
+        try:
+            while True:
+                state = run_state(folder)
+                if _renew(page, folder, state, how) and state == "finished":
+                    return page.path
+                page.show(state_words(folder, state), how.every)
+                how.pause(how.every)
+        finally:
+            page.show(None, how.every)
+
+
+@contextlib.contextmanager
+def _terminable() -> Generator[None]:
+    """Turn SIGTERM into KeyboardInterrupt."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
     try:
-        while True:
-            state = run_state(folder)
-            if _renew(page, folder, state, how) and state == "finished":
-                return page.path
-            if page.plain:
-                page.show(dress(page.plain, banner(folder, state, how.every), how.every))
-            how.pause(how.every)
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread of the embedding program: its signals are not ours
+        before = None
+    try:
+        yield
     finally:
-        if page.plain:
-            page.show(page.plain)
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _renew(page: _Page, folder: Path, state: State, how: Watched) -> bool:
@@ -92,10 +130,8 @@ def _renew(page: _Page, folder: Path, state: State, how: Watched) -> bool:
     began = time.monotonic()
 
     def dressed(plain: str) -> str:
-        page.plain = plain
-        ended = state == "finished"
-        page.shown = plain if ended else dress(plain, banner(folder, state, how.every), how.every)
-        return page.shown
+        page.rendered(plain, began)
+        return page.dressed(None if state == "finished" else state_words(folder, state), how.every)
 
     try:
         write_report(folder, redact=how.redact, dress=dressed)
@@ -107,8 +143,7 @@ def _renew(page: _Page, folder: Path, state: State, how: Watched) -> bool:
             how.say(text)
         page.seen, page.said = None, text
         return False
-    took = time.monotonic() - began
-    page.seen, page.said, page.rest_until = now, "", began + took / SHARE
+    page.seen, page.said = now, ""
     if how.changed is not None:
         how.changed()
     how.say(f"{page.path} written; {state_words(folder, state)}")
@@ -179,21 +214,21 @@ def _clock(seconds: float) -> str:
 
 
 # --------------------------------------------------------------------------- the page
-def banner(folder: Path, state: State, every: float) -> Html:
-    """Return the box that a page of an unfinished run begins with."""
-    words = state_words(folder, state)
-    title = f"{words[:1].upper()}{words[1:]}."
-    text = f"This page is renewed while the run goes on; your browser loads it again every {_every(every)} s."
-    return Html(f'<div class="refused" role="note"><h3>{esc(title)}</h3><p>{esc(text)}</p></div>\n')
+def banner(words: str, wait: float, written: datetime) -> Html:
+    """Return the box that a page of an unfinished run begins with. wait: seconds until a newer page can be
+    expected. written: now, in UTC."""
+    stamped = f'<time datetime="{written:%Y-%m-%dT%H:%M:%SZ}">{written:%Y-%m-%d %H:%M:%S} UTC</time>'
+    return Html(
+        f'<div class="refused" id="watch" role="note" data-wait="{max(2, round(wait))}" '
+        f'data-written="{written.timestamp():.0f}"><p><strong>{esc(words[:1].upper() + words[1:])}.</strong> '
+        f'Written at {stamped}. <span id="watch-said"></span> <button id="reload" type="button" hidden>Reload'
+        "</button></p><noscript><p>Load the page again to see what is new.</p></noscript></div>\n"
+    )
 
 
-def dress(page: str, box: Html, every: float) -> str:
-    """Return the page with the box at its top and the request to load it again."""
-    if page.count(_HEAD) != 1 or _MAIN not in page:
+def dress(page: str, box: Html) -> str:
+    """Return the page with the box at its top and the script that loads it again."""
+    head, main, body = page.partition(_MAIN)
+    if not main:
         raise InputError("report.html does not begin as a page of quadmix does; write it again")
-    refresh = f'<meta http-equiv="refresh" content="{_every(every)}">\n'
-    return page.replace(_HEAD, _HEAD + refresh, 1).replace(_MAIN, _MAIN + box, 1)
-
-
-def _every(seconds: float) -> int:
-    return max(2, round(seconds))
+    return add_script(f"{head}{main}{box}{body}", "watch.js")

@@ -9,9 +9,11 @@
  * @typedef {{id: string[], stratum: number[], domain: number[], tokens: number[], copies: number[],
  *   merged: (number|null)[], low: (number|null)[], high: (number|null)[], expected: (number|null)[],
  *   uniform: (number|null)[], factor: (number|null)[], more: number[]}} Columns
- * @typedef {{strata: string[], domains: string[], criteria: {name: string, higher: boolean}[],
- *   curves: (Curve|null)[], applied: boolean, docs: Columns, scores: (number|null)[][],
- *   norms: (number|null)[][], chunk: number, redacted: boolean}} Data
+ * @typedef {Pick<Columns, "domain"|"copies"|"merged"|"low"|"high"|"expected"|"uniform"|"factor">
+ *   & {excluded?: (string|null)[]}} Ways the columns of a why card; excluded: the reason, where it is known
+ * @typedef {{domains: string[], criteria: {name: string, higher: boolean}[], curves: (Curve|null)[],
+ *   applied: boolean, docs: Ways, scores: (number|null)[][], norms: (number|null)[][]}} Reasons
+ * @typedef {Reasons & {strata: string[], docs: Columns, chunk: number, redacted: boolean}} Data
  */
 
 /** @param {Element} parent @param {string} tag @param {string|null} [text] @param {string} [css] */
@@ -40,15 +42,28 @@ function copies(n) {
   return n + (n === 1 ? " copy" : " copies");
 }
 
-/** Return the function that fills an element with the reasons of document i. @param {Data} data
- *  @returns {(parent: Element, i: number) => void} */
-function whyCard(data) {
+/** Equation 3 at a rank. @param {Curve} c @param {number} rank */
+function curveAt(c, rank) {
+  const height = (2 / (1 + Math.exp(-c.steepness * (c.cutoff - rank)))) ** c.exponent;
+  return c.scale * ((rank <= c.cutoff ? height : 0) + c.floor);
+}
+
+/** Does nothing of the interval lie in the window? One that begins at the cutoff shares no width with it, so
+ *  its mean is the floor; a point on the cutoff is inside (equation 3 has r <= ω).
+ *  @param {Curve} c @param {number} low @param {number} high */
+function isBeyond(c, low, high) {
+  return low > c.cutoff || (low === c.cutoff && high > low);
+}
+
+/** Return the function that fills an element with the reasons of document i. @param {Reasons} data
+ *  @param {string} [run] its name, where there are several @returns {(parent: Element, i: number) => void} */
+function whyCard(data, run) {
   const docs = data.docs;
 
-  /** Equation 3 at a rank. @param {Curve} c @param {number} rank */
-  function curveAt(c, rank) {
-    const height = (2 / (1 + Math.exp(-c.steepness * (c.cutoff - rank)))) ** c.exponent;
-    return c.scale * ((rank <= c.cutoff ? height : 0) + c.floor);
+  /** S at both ends of an interval. @param {Curve} c @param {number} low @param {number} high */
+  function ends(c, low, high) {
+    if (isBeyond(c, low, high)) return [c.scale * c.floor, c.scale * c.floor];
+    return [curveAt(c, low), curveAt(c, high)];
   }
 
   /** Weights after leaving out the criteria without a score. @param {Curve} c @param {number} i */
@@ -76,7 +91,7 @@ function whyCard(data) {
     const region = add(parent, "div", null, "scroll");
     region.tabIndex = 0;
     region.setAttribute("role", "group");
-    region.setAttribute("aria-label", "Scores of this document");
+    region.setAttribute("aria-label", "Scores of this document" + (run ? " in " + run : ""));
     const table = add(region, "table");
     row(add(table, "thead"), ["criterion", "score", "normalised", "× weight", "= part"], "th");
     const body = add(table, "tbody");
@@ -95,11 +110,14 @@ function whyCard(data) {
   }
 
   /** The domain's curve with the document's place. @param {Element} parent @param {Curve} c
-   *  @param {number} rank */
-  function picture(parent, c, rank) {
+   *  @param {number} low @param {number} high */
+  function picture(parent, c, low, high) {
     const [width, height, pad] = [260, 70, 6];
+    const [rank, floor, open] = [(low + high) / 2, c.scale * c.floor, c.cutoff > 0];
     const reach = Math.min(1, Math.max(2 * c.cutoff, rank * 1.1, 1e-9));
-    const top = Math.max(curveAt(c, 0), 1e-9);
+    const top = Math.max(open ? curveAt(c, 0) : 2 * floor, 1e-9);
+    /** Copies at a rank; an empty window has no height. @param {number} r */
+    const at = (r) => (open ? curveAt(c, r) : floor);
     /** @param {number} r */
     const x = (r) => pad + ((width - 2 * pad) * r) / reach;
     /** @param {number} s */
@@ -107,7 +125,7 @@ function whyCard(data) {
     const steps = Array.from({ length: 81 }, (_, k) => (reach * k) / 80);
     steps.push(Math.min(reach, c.cutoff), Math.min(reach, c.cutoff + reach * 1e-6)); // the edge is upright
     steps.sort((a, b) => a - b);
-    const points = steps.map((r) => x(r).toFixed(1) + "," + y(curveAt(c, r)).toFixed(1)).join(" ");
+    const points = steps.map((r) => x(r).toFixed(1) + "," + y(at(r)).toFixed(1)).join(" ");
     /** @param {Element} under @param {string} tag @param {Record<string, string|number>} attributes */
     const draw = (under, tag, attributes) => {
       const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -119,7 +137,7 @@ function whyCard(data) {
     draw(svg, "line", { x1: pad, y1: y(0), x2: width - pad, y2: y(0), class: "axis" });
     draw(svg, "polyline", { points });
     draw(svg, "line", { x1: x(rank), y1: pad, x2: x(rank), y2: y(0), class: "here" });
-    draw(svg, "circle", { cx: x(rank), cy: y(curveAt(c, rank)), r: 3.5 });
+    draw(svg, "circle", { cx: x(rank), cy: y(isBeyond(c, low, high) ? floor : curveAt(c, rank)), r: 3.5 });
     add(parent, "span", `Copies over the ranks 0 to ${sig(reach, 3)}; the dot is this document.`, "hint");
   }
 
@@ -135,13 +153,16 @@ function whyCard(data) {
     }
     const parameters = `steepness λ ${sig(c.steepness)}, cutoff ω ${sig(c.cutoff)}, exponent η `
       + `${sig(c.exponent)}, floor ε ${sig(c.floor)}, scale ${sig(c.scale)}`;
-    const place = high <= c.cutoff ? "inside the window"
-      : low >= c.cutoff ? "beyond the cutoff, where only the floor remains" : "across the edge of the window";
-    const [first, last] = [fixed(curveAt(c, low), 6), fixed(curveAt(c, high), 6)];
-    const value = first === last ? `S = ${first}` : `S goes from ${first} to ${last} over the interval`;
+    const beyond = isBeyond(c, low, high);
+    const place = !beyond ? `The rank lies ${high <= c.cutoff ? "inside" : "across the edge of"} the window`
+      : c.cutoff > 0 ? "The rank lies beyond the cutoff, where only the floor remains"
+        : "The window is empty, only the floor remains";
+    const [first, last] = ends(c, low, high).map((s) => fixed(s, 6));
+    const value = beyond ? `S = scale · ε = ${first}`
+      : first === last ? `S = ${first}` : `S goes from ${first} to ${last} over the interval`;
     const early = data.applied ? "" : " These are from before the cutoffs were scaled to the budget.";
-    const where = step(steps, "Curve", `${parameters}. The rank lies ${place}: ${value}.${early}`);
-    picture(where, c, (low + high) / 2);
+    const where = step(steps, "Curve", `${parameters}. ${place}: ${value}.${early}`);
+    picture(where, c, low, high);
   }
 
   /** @param {Element} parent @param {string} name @param {string} words */
@@ -154,20 +175,22 @@ function whyCard(data) {
 
   /** @param {Element} parent @param {number} i */
   function why(parent, i) {
-    add(parent, "h3", "Why " + copies(docs.copies[i]) + "?");
+    add(parent, "h3", (run ? run + ": why " : "Why ") + copies(docs.copies[i]) + "?");
     const c = data.curves[docs.domain[i]];
     merging(parent, i, c);
     const steps = add(parent, "ol");
     const [low, high, expected] = [docs.low[i], docs.high[i], docs.expected[i]];
     if (low === null || high === null || expected === null) {
-      step(steps, "No rank", "it was held out or excluded before the selection.");
+      const reason = docs.excluded && docs.excluded[i];
+      step(steps, "No rank", reason ? `it was excluded before the selection (${reason}).`
+        : "it was held out or excluded before the selection.");
       return;
     }
     sampling(steps, i, c, low, high);
     const [whole, drawn] = drawing(steps, i, expected);
     step(steps, "Copies", `${docs.copies[i]}.`);
-    const mean = !c || !data.applied
-      || (expected <= curveAt(c, low) + 1e-9 && expected >= curveAt(c, high) - 1e-9);
+    const [most, least] = c ? ends(c, low, high) : [];
+    const mean = !c || !data.applied || (expected <= most + 1e-9 && expected >= least - 1e-9);
     if (!mean || (drawn === null ? Math.abs(docs.copies[i] - whole - 0.5) > 0.5 : drawn !== docs.copies[i])) {
       const doubt = "These numbers do not lead to the stored ones: was a file of the run changed?";
       add(parent, "p", doubt + " quadmix verify tells.", "bad");

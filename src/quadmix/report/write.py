@@ -13,6 +13,7 @@ from quadmix.report import (
     concentration,
     health,
     languages,
+    numbers,
     search_facts,
     searching,
     sections,
@@ -67,6 +68,9 @@ def _facts(files: RunFiles, result: Verdict, gallery: list[Picture], redact: boo
     facts = {
         "run": files.folder.name, "version": 1, **to_json(result),
         "confirmation": search_facts.confirmation_numbers(files), "search": search_facts.numbers(files),
+        "comparison": numbers.comparison_numbers(files.comparison),
+        "domains": numbers.domain_numbers(files), "ledger": numbers.ledger_numbers(files),
+        "health": numbers.health_numbers(files),
         "figures": [p.name for p in gallery],
         "samples": {"documents": len(files.samples), "redacted": redact},
     }  # fmt: skip
@@ -103,5 +107,5 @@ def _page(files: RunFiles, result: Verdict, body: Html, redact: bool) -> str:
         name=name, title=f"{name} · quadmix report", description=result.sentence, links=NAVIGATION,
         scripts=("why.js", "page.js"),
     )  # fmt: skip
-    numbers, texts = viewer_data(files, redact=redact, room=PAGE_BYTES - len(body.encode()))
-    return render_frame(frame, join(body, texts), numbers)
+    data, texts = viewer_data(files, redact=redact, room=PAGE_BYTES - len(body.encode()))
+    return render_frame(frame, join(body, texts), data)
