@@ -62,7 +62,7 @@ def test_the_same_call_loads_and_other_settings_train_anew(world: Path):
     stamp = card.stat().st_mtime_ns
     again = cli("train", str(world / "rater.yaml"), "--set", "pairs.count=150", "--json")
     assert card.stat().st_mtime_ns == stamp
-    report = json.loads(again.output)
+    report = json.loads(again.stdout)
     assert report["chosen"]["penalty"] > 0
     recipe = load_rater(str(world / "rater.yaml"), ["name=other", "pairs.count=100"])
     made = make_pairs(recipe, rater_folder(recipe))
@@ -151,10 +151,10 @@ def test_selection_by_score_takes_the_best_of_every_language(world: Path, tmp_pa
                 units += row["units"]
         assert {r["id"] for r in own} & taken == expected
     equal = ["--units", "3000", "--alpha", "0", "--how", "sample", "--temperature", "2", "--json"]
-    found = json.loads(cli("select", str(table), "--out", str(tmp_path / "x.parquet"), *equal).output)
+    found = json.loads(cli("select", str(table), "--out", str(tmp_path / "x.parquet"), *equal).stdout)
     assert all(1000 <= one["tokens"] < 1200 for one in found["languages"])
     half = ["--how", "threshold", "--share", "0.5", "--json"]
-    found = json.loads(cli("select", str(table), "--out", str(tmp_path / "y.parquet"), *half).output)
+    found = json.loads(cli("select", str(table), "--out", str(tmp_path / "y.parquet"), *half).stdout)
     assert [one["documents"] for one in found["languages"]] == [45, 45, 45]
     both = cli("select", str(table), str(table), "--out", str(tmp_path / "z.parquet"))
     assert "twice" in str(both.exception)
@@ -180,7 +180,7 @@ def test_raters_are_compared_on_pairs_that_none_has_seen(world: Path):
     folders = [str(world / "raters/small"), str(world / "raters/mono")]
     done = cli("compare", *folders, "--json")
     assert done.exit_code == 0, done.output
-    found = json.loads(done.output)
+    found = json.loads(done.stdout)
     first, mono = found["raters"]
     texts = read_texts(world / "raters/small/texts.parquet")
     pairs = read_pairs(world / "raters/small/pairs.parquet", texts)
@@ -205,7 +205,7 @@ def test_another_split_shares_no_unseen_pair(world: Path):
     assert done.exit_code == 0, done.output
     done = cli("compare", str(world / "raters/small"), str(world / "raters/s1"), "--json")
     if done.exit_code == 0:
-        assert json.loads(done.output)["left_out"] > 0
+        assert json.loads(done.stdout)["left_out"] > 0
     else:
         assert "share the split" in str(done.exception)
 
@@ -247,7 +247,7 @@ def test_a_head_on_a_frozen_encoder_is_trained_saved_and_compared(world: Path, t
         "--json",
     )
     assert done.exit_code == 0, done.output
-    found = json.loads(done.output)
+    found = json.loads(done.stdout)
     assert found["chosen"] == "plain"
     assert "asks for 5" in found["why"]
     wrong = cli("compare-heads", str(world / "rater.yaml"))
@@ -283,6 +283,21 @@ def test_an_encoder_reads_no_text_twice_in_a_whole_training(
     assert done.exit_code == 0, done.output
     assert given
     assert len(given) == len(set(given))
+
+
+def test_the_audit_knows_the_domains_of_the_documents(world: Path, tmp_path: Path):
+    rows = [orjson.loads(line) for line in (world / "corpus.jsonl").read_bytes().splitlines()]
+    for row in rows:
+        row["topic"] = "even" if int(row["same"][1:]) % 2 == 0 else "odd"
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_bytes(b"\n".join(orjson.dumps(r) for r in rows))
+    settings = write_settings(tmp_path, corpus)
+    done = cli("train", str(settings), "--set", "texts.domain=topic", "--set", "pairs.count=150", "--json")
+    assert done.exit_code == 0, done.output
+    groups = {s["group"] for s in json.loads(done.stdout)["audit"]["by_language"] if s["kind"] == "domain"}
+    assert groups == {"even", "odd"}
+    wrong = cli("pairs", str(settings), "--set", "texts.domain=nope")
+    assert "no column 'nope'" in str(wrong.exception)
 
 
 def test_what_would_do_nothing_is_refused(world: Path, tmp_path: Path):

@@ -95,17 +95,20 @@ def score(
 ) -> None:
     """Rate files: score (higher = better), z against the rater's own reference, and how even long texts are.
 
-    sigmoid(a - b) of two scores is the probability that the raters prefer the first text.
+    sigmoid(a - b) of two scores is the probability that the raters prefer the first text. Between languages
+    compare `calibrated`, from which the language's offset on parallel texts is taken off.
     """
     from quadmix.codec import to_json
-    from quadmix.raters.scored import load_rater_model, read_reference
+    from quadmix.raters.scored import load_rater_model, read_offsets, read_reference
     from quadmix.raters.scoring import Columns, score_files
     from quadmix.raters.telling import scoring_lines
 
     columns = Columns(text=text, id=id_, language=language, in_language=in_language)
     rater = load_rater_model(card)
     with steps_watched() as tell:
-        found = score_files(rater, files, out, columns, reference=read_reference(card), tell=tell)
+        found = score_files(
+            rater, files, out, columns, reference=read_reference(card), offsets=read_offsets(card), tell=tell
+        )
     print_result(to_json(found), scoring_lines(found, out), json_)
 
 

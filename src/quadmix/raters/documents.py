@@ -22,10 +22,12 @@ from quadmix.rng import doc_keys, keyed_uniform
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Documents:
     """texts: whole documents. records: source -> the user's row of the document in the source language, with
-    the columns asked for. files: that were read. rows: in them. dropped: language -> reason -> rows."""
+    the columns asked for. domains: source -> domain, where a column says it. files: that were read. rows: in
+    them. dropped: language -> reason -> rows."""
 
     texts: Texts
     records: dict[str, dict[str, Any]]
+    domains: dict[str, str]
     columns: tuple[str, ...]
     files: tuple[str, ...]
     rows: int
@@ -54,10 +56,16 @@ def read_texts_section(section: TextsSection, source: str, wanted: Sequence[str]
     if section.limit is not None:
         texts = texts.take(_drawn(texts, section.limit, seed))
     roots = {name.partition(".")[0] for name in wanted}
-    records, known = _records(files, section, source, roots)
+    named = {section.domain} if section.domain else set[str]()
+    records, known = _records(files, section, source, roots | named)
+    if section.domain and section.domain not in known:
+        raise InputError(
+            f"texts.domain: the rows have no column {section.domain!r}, only {', '.join(known)}; name one"
+        )
+    domains = {s: str(row.get(section.domain)) for s, row in records.items()} if section.domain else {}
     return Documents(
-        texts=texts, records=records, columns=known, files=files, rows=corpus.rows, dropped=corpus.dropped,
-        steps=corpus.steps,
+        texts=texts, records=records if roots else {}, domains=domains, columns=known, files=files,
+        rows=corpus.rows, dropped=corpus.dropped, steps=corpus.steps,
     )  # fmt: skip
 
 

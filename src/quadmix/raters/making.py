@@ -52,7 +52,7 @@ from quadmix.raters.votes import JudgeVotes, Votes, label_pairs
 from quadmix.recipe import AnnotateSection, RaterRecipe
 from quadmix.types import Floats
 
-FACTS = "pairs.json"
+FACTS, DOMAINS = "pairs.json", "domains.json"
 VERSION = 1
 
 
@@ -187,6 +187,8 @@ def make_pairs(recipe: RaterRecipe, folder: Path, tell: Tell | None = None) -> P
         rows, pairs = used_alone(texts, pairs, rated)
         texts, ratings = texts.take(rows.tolist()), dataclasses.replace(ratings, values=ratings.values[rows])
         check_split(texts, pairs)
+        known = {s: documents.domains[s] for s in sorted(set(texts.source)) if s in documents.domains}
+        write_json(folder / DOMAINS, known)
         write_texts(folder / TEXTS, texts)
         write_ratings(folder / RATINGS, ratings, texts)
         write_pairs(folder / PAIRS, pairs, texts)

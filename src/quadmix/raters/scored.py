@@ -17,12 +17,13 @@ from quadmix.annotate.models.rater import Asked, ModelAnnotator
 from quadmix.io.atomic import read_value, write_json
 from quadmix.io.door import is_offline
 from quadmix.raters.compared import Tell, telling
+from quadmix.raters.offsets import Offsets
 from quadmix.raters.table import Texts
 from quadmix.recipe import load_card
 from quadmix.recipe.cards import card_folder
 from quadmix.types import Floats
 
-REFERENCE = "reference.json"
+REFERENCE, OFFSETS = "reference.json", "offsets.json"
 _BATCH = 512
 
 
@@ -78,3 +79,9 @@ def read_reference(card: str) -> Reference | None:
     """Return the reference beside a rater's card, None where there is none."""
     path = Path(card).parent / REFERENCE
     return read_value(path, Reference) if path.is_file() else None
+
+
+def read_offsets(card: str) -> Offsets | None:
+    """Return the offsets beside a rater's card, None where there are none."""
+    path = Path(card).parent / OFFSETS
+    return read_value(path, Offsets) if path.is_file() else None

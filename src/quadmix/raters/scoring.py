@@ -1,9 +1,9 @@
 """Rate files with a trained rater, outside of a run: one row per document, with where it comes from.
 
-In: a card, files of documents. Out: a Parquet table (id, language, units, score, z, first, least, spread,
-windows) and, beside it, a JSON file that says which model gave the numbers. `score` is what a criterion of
-kind model gives in a run. The other columns say how even a long document is: it is cut into windows of WINDOW
-characters (at most MOST, evenly spaced) and each is rated alone.
+In: a card, files of documents. Out: a Parquet table (id, language, units, score, z, calibrated, first, least,
+spread, windows) and, beside it, a JSON file that says which model gave the numbers. `score` is what a
+criterion of kind model gives in a run. first, least and spread say how even a long document is: it is cut in
+windows of WINDOW characters (at most MOST, evenly spaced), each rated alone.
 """
 
 from collections import Counter
@@ -25,6 +25,7 @@ from quadmix.io.rows import read_records
 from quadmix.io.tables import write_groups
 from quadmix.raters.compared import Tell, telling
 from quadmix.raters.excerpts import unit_spans
+from quadmix.raters.offsets import Offsets
 from quadmix.raters.scored import Reference
 from quadmix.types import Floats
 
@@ -32,7 +33,7 @@ WINDOW, MOST = 2_000, 8
 _BATCH = 2_048  # documents per row group
 _SCHEMA = pa.schema(
     [("id", pa.string()), ("language", pa.string()), ("units", pa.int32())]
-    + [(name, pa.float32()) for name in ("score", "z", "first", "least", "spread")]
+    + [(name, pa.float32()) for name in ("score", "z", "calibrated", "first", "least", "spread")]
     + [("windows", pa.int16())]
 )
 
@@ -74,9 +75,12 @@ def score_files(
     columns: Columns,
     *,
     reference: Reference | None = None,
+    offsets: Offsets | None = None,
     tell: Tell | None = None,
 ) -> Scoring:
     """Write the scores of all documents to `out` and OUT.json beside it.
+
+    offsets: taken off a language's scores in column `calibrated`, empty for languages without one.
 
     Raises InputError for a file without the columns, a row without a text or an id, and where the rater reads
     the language and no column says it.
@@ -88,14 +92,14 @@ def score_files(
         )
     files = expand(paths)
     missing, languages, seen = Counter[str](), Counter[str](), [0, 0]
-    progress = telling(tell, "score")
+    progress, scale = telling(tell, "score"), _Scale(reference=reference, offsets=offsets)
 
     def batches() -> Iterator[pa.RecordBatch]:
         for path in files:
             rows = read_records(path)
             for start in range(0, len(rows), _BATCH):
                 ids, texts, codes = _read(path, rows[start : start + _BATCH], start, columns)
-                made = _scored(rater, ids, texts, codes, reference, missing)
+                made = _scored(rater, ids, texts, codes, scale, missing)
                 languages.update(code or "" for code in codes)
                 seen[0] += len(ids)
                 seen[1] += len(ids) - made["score"].null_count
@@ -151,7 +155,7 @@ def _scored(
     ids: Sequence[str],
     texts: Sequence[str],
     codes: Sequence[str | None],
-    reference: Reference | None,
+    scale: "_Scale",
     missing: Counter[str],
 ) -> pa.RecordBatch:
     found = rater.score(texts, _languages(codes))
@@ -171,12 +175,28 @@ def _scored(
             known = mine[~np.isnan(mine)]
             first[i] = mine[0]
             least[i], spread[i] = (known.min(), known.std()) if len(known) else (np.nan, np.nan)
-    z = np.full(len(score), np.nan) if reference is None else (score - reference.mean) / reference.sd
-    numbers = [_column(v) for v in (score, z, first, least, spread)]
+    calibrated = score - scale.offset(codes)
+    numbers = [_column(v) for v in (score, scale.z(score), calibrated, first, least, spread)]
     count = pa.array([len(p) for p in pieces], pa.int16())
     units = pa.array([len(unit_spans(text)) for text in texts], pa.int32())
     arrays = [pa.array(ids, pa.string()), pa.array(codes, pa.string()), units, *numbers, count]
     return pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scale:
+    reference: Reference | None
+    offsets: Offsets | None
+
+    def z(self, score: Floats) -> Floats:
+        known = self.reference
+        return np.full(len(score), np.nan) if known is None else (score - known.mean) / known.sd
+
+    def offset(self, codes: Sequence[str | None]) -> Floats:
+        """Return the offset of each document's language, NaN where it has none."""
+        known = self.offsets.languages if self.offsets else ()
+        values = np.array([np.nan, *(o.value for o in known)])
+        return values[language_rows([c or "" for c in codes], [o.language for o in known])]
 
 
 def _languages(codes: Sequence[str | None]) -> pa.RecordBatch:

@@ -24,7 +24,7 @@ from quadmix.annotate.models.fetch import place
 from quadmix.annotate.models.rated import language_rows, read_rater
 from quadmix.annotate.models.rater_head import head_of
 from quadmix.errors import InputError
-from quadmix.io.atomic import read_value, value_digest, write_json, write_table
+from quadmix.io.atomic import read_json, read_value, value_digest, write_json, write_table
 from quadmix.io.door import is_offline
 from quadmix.io.folders import new_folder
 from quadmix.io.lease import lease
@@ -36,9 +36,10 @@ from quadmix.raters.excerpts import unit_spans
 from quadmix.raters.finetune import finetune
 from quadmix.raters.finetune_batches import FineTuning
 from quadmix.raters.hashed import HashedTraining, save_hashed, train_hashed
+from quadmix.raters.making import DOMAINS
 from quadmix.raters.offsets import Offsets, align, fit_offsets, unseen_texts
 from quadmix.raters.reportcard import ReportCard, report_card
-from quadmix.raters.scored import load_rater_model, score_texts, write_reference
+from quadmix.raters.scored import OFFSETS, load_rater_model, score_texts, write_reference
 from quadmix.raters.table import PAIRS, RATINGS, TEXTS, Pairs, Texts, read_pairs, read_ratings, read_texts
 from quadmix.recipe import RaterRecipe, load_card, save_card
 from quadmix.recipe.cards import ModelCard, card_folder
@@ -113,9 +114,12 @@ def train_rater(
         scores = score_texts(annotator, texts, tell) if made.scores is None else made.scores
         _write_scores(folder / SCORES, texts, scores)
         write_reference(folder / MODEL, recipe.transfer.source, texts, scores)
+        report = _report(recipe, folder, texts, made, scores)
+        if report.offsets is not None:
+            write_json(folder / MODEL / OFFSETS, report.offsets)
         digest = load_rater_model(folder / MODEL / "card.yaml", recipe.run.device).card.digest
-        report = _report(recipe, folder, texts, made, scores, digest)
-        report = replace(report, request=request, seconds=time.monotonic() - started)
+        seconds = time.monotonic() - started
+        report = replace(report, request=request, digest=digest, seconds=seconds)
         write_json(folder / REPORT, report)
         return report
 
@@ -240,9 +244,7 @@ def _trained_on(recipe: RaterRecipe) -> tuple[str, ...]:
 
 
 # --------------------------------------------------------------------------- what it is worth
-def _report(
-    recipe: RaterRecipe, folder: Path, texts: Texts, made: _Made, scores: Floats, digest: str
-) -> RaterReport:
+def _report(recipe: RaterRecipe, folder: Path, texts: Texts, made: _Made, scores: Floats) -> RaterReport:
     ratings, known = read_ratings(folder / RATINGS, texts), np.isfinite(scores)
     pairs = read_pairs(folder / PAIRS, texts)
     pairs = pairs.take(known[pairs.a] & known[pairs.b])
@@ -251,20 +253,22 @@ def _report(
     held = np.flatnonzero(unseen_texts(texts, pairs) & known)
     offsets = _offsets(recipe, texts, filled, pairs)
     return RaterReport(
-        request="", name=recipe.name, encoder=recipe.encoder.kind, head=recipe.head, digest=digest,
+        request="", name=recipe.name, encoder=recipe.encoder.kind, head=recipe.head, digest="",
         seed=recipe.seed, chosen=made.chosen, pairs=int((~made.pairs.held).sum()), unread=made.unread,
-        card=card, audit=_audit(texts, scores, held.tolist()), seconds=0.0,
+        card=card, audit=_audit(folder, texts, scores, held.tolist()), seconds=0.0,
         offsets=offsets if isinstance(offsets, Offsets) else None,
         warnings=(offsets,) if isinstance(offsets, str) else (),
     )  # fmt: skip
 
 
-def _audit(texts: Texts, scores: Floats, rows: Sequence[int]) -> BiasAudit | None:
+def _audit(folder: Path, texts: Texts, scores: Floats, rows: Sequence[int]) -> BiasAudit | None:
     part = texts.take(rows)
     if len(part) < 100:
         return None
     tokens = np.array([max(len(unit_spans(text)), 1) for text in part.text], np.int64)
-    return bias_audit(scores[list(rows)], tokens, part.language, part.ids, describe(part.text))
+    known: dict[str, str] = read_json(folder / DOMAINS) if (folder / DOMAINS).is_file() else {}
+    domain = [known.get(source, "not said") for source in part.source] if known else None
+    return bias_audit(scores[list(rows)], tokens, part.language, part.ids, describe(part.text), domain=domain)
 
 
 def _offsets(recipe: RaterRecipe, texts: Texts, scores: Floats, pairs: Pairs) -> Offsets | str:

@@ -30,6 +30,9 @@ class TextsSection(Section):
         default=None,
         description="column with the id that translations of one document share (a parallel corpus)",
     )
+    domain: str | None = Field(
+        default=None, description="column with the domain of a document, for the bias audit of the report"
+    )
     limit: int | None = Field(
         default=None, gt=0, description="at most this many documents per language, drawn by a hash of the id"
     )
