@@ -102,6 +102,9 @@ def test_a_search_of_csv_files_has_nothing_to_send(tmp_path: Path):
     assert "no run folder to send" in str(result.exception)
 
 
+RELOADS = 'id="reload"'  # the button of a page that is written again
+
+
 def watching(folder: Path, *words: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "quadmix", "report", str(folder), "--watch", "--every", "0.2", *words]
     pipe = subprocess.PIPE
@@ -122,28 +125,30 @@ def test_watch_ends_with_the_run_and_leaves_the_last_page(runs: tuple[Path, Path
     process = watching(folder, "--redact-samples")
     try:
         wait_for(page, "At work: evaluate, 3 of 16 models")
-        assert 'http-equiv="refresh"' in page.read_text(encoding="utf-8")
+        assert RELOADS in page.read_text(encoding="utf-8")
         write_json(folder / "stages/report.json", {"stage": "report", "seconds": 1.0})
         (folder / "lease.json").unlink()
         out, err = process.communicate(timeout=120)
     finally:
         process.kill()
+        process.wait()
     assert (process.returncode, out.strip()) == (0, str(page))
     assert "the run is finished" in err
     text = page.read_text(encoding="utf-8")
-    assert 'http-equiv="refresh"' not in text
+    assert RELOADS not in text
     assert "quick brown fox" not in text
 
 
 def test_ctrl_c_ends_a_watch_and_not_with_an_error(runs: tuple[Path, Path]):
     process = watching(runs[1])
     try:
-        wait_for(runs[1] / "report.html", 'http-equiv="refresh"')
+        wait_for(runs[1] / "report.html", RELOADS)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=120)
     finally:
         process.kill()
+        process.wait()
     assert process.returncode == 0
     assert "stopped watching" in err
-    assert 'http-equiv="refresh"' not in (runs[1] / "report.html").read_text(encoding="utf-8")
+    assert RELOADS not in (runs[1] / "report.html").read_text(encoding="utf-8")
     assert read_json(runs[1] / "report.json")["version"] == 1
