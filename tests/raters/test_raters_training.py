@@ -1,6 +1,8 @@
 """From pairs to a rater that a run can use, its report, scores of files, and raters against each other."""
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from quadmix.cli.main import app
 from quadmix.errors import InputError, RecipeError
 from quadmix.raters.making import make_pairs, rater_folder
 from quadmix.raters.scored import load_rater_model, score_texts
-from quadmix.raters.table import read_pairs, read_texts
+from quadmix.raters.table import read_pairs, read_texts, write_pairs
 from quadmix.raters.training import inner_split, train_rater
 from quadmix.recipe import load_rater
 
@@ -70,8 +72,7 @@ def test_the_same_call_loads_and_other_settings_train_anew(world: Path):
     assert other.request != report["request"]
 
 
-def test_held_pairs_decide_nothing(world: Path):
-    """The labels of the held pairs turned round change the report but not one byte of the rater."""
+def test_settings_are_chosen_on_sources_of_the_training_part(world: Path):
     folder = world / "raters/small"
     texts = read_texts(folder / "texts.parquet")
     pairs = read_pairs(folder / "pairs.parquet", texts)
@@ -82,6 +83,41 @@ def test_held_pairs_decide_nothing(world: Path):
     assert drawn
     assert not drawn & rest
     assert not held & (drawn | rest)
+
+
+def test_held_pairs_decide_nothing(world: Path, tmp_path: Path):
+    """The labels of the held pairs turned round change the report but not one number of the rater."""
+    own = world / "raters/small"
+    folder = tmp_path / "small"
+    shutil.copytree(own, folder, ignore=shutil.ignore_patterns("model", "report.json", "lease.json"))
+    texts = read_texts(folder / "texts.parquet")
+    pairs = read_pairs(folder / "pairs.parquet", texts)
+    turned = dataclasses.replace(pairs, p=np.where(pairs.held, 1 - pairs.p, pairs.p))
+    write_pairs(folder / "pairs.parquet", turned, texts)
+    report = train_rater(load_rater(str(world / "rater.yaml")), folder, "turned")
+    weights = [f / "model/rater.safetensors" for f in (own, folder)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    before = json.loads((own / "report.json").read_text("utf-8"))["card"]["accuracy"]["value"]
+    assert report.card.accuracy.value == pytest.approx(1 - before)
+
+
+def test_a_fine_tuned_encoder_is_trained_saved_and_reported(world: Path, tmp_path: Path):
+    save_encoder(tmp_path / "encoder")
+    card = tmp_path / "encoder.yaml"
+    card.write_text(
+        f"name: tiny\nfamily: embedding\nrole: embedding\nmodel: {tmp_path / 'encoder'}\n"
+        "licence: none\nsource: made here\ndescription: random\n"
+        "input: {pooling: mean, window: 64}\noutput: {kind: vector}\n",
+        "utf-8",
+    )
+    chosen = ("encoder.kind=finetune", f"encoder.model={card}", "encoder.pooling=mean", "encoder.epochs=1",
+              "encoder.batch=64", f"folder={tmp_path}")  # fmt: skip
+    words = [w for o in chosen for w in ("--set", o)]
+    done = cli("train", str(world / "rater.yaml"), *words, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["encoder"] == "finetune"
+    texts = read_texts(tmp_path / "small/texts.parquet").take(range(6))
+    assert np.isfinite(score_texts(load_rater_model(tmp_path / "small/model/card.yaml"), texts)).all()
 
 
 def test_the_rater_is_a_criterion_of_a_run(world: Path, tmp_path: Path):

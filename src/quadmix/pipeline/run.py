@@ -1,17 +1,16 @@
 """The main job, nine calls in order; each returns what the next needs and commits what it made."""
 
 import contextlib
-import signal
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from quadmix.annotate.table import Surveyed
 from quadmix.engine.tasks import session
 from quadmix.errors import Interrupted, RefusalError
 from quadmix.io.atomic import write_json
 from quadmix.io.door import network
+from quadmix.io.signals import terminable
 from quadmix.materialise.publish import publish_dataset
 from quadmix.materialise.selecting import select_corpus
 from quadmix.materialise.write import materialise
@@ -157,18 +156,8 @@ def _network(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
 @contextlib.contextmanager
 def _interruptible() -> Generator[None]:
     """Turn Ctrl-C and SIGTERM into `Interrupted`; what is committed stays, the rest is redone."""
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
     try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread of the embedding program: its signals are not ours
-        before = None
-    try:
-        yield
+        with terminable():
+            yield
     except KeyboardInterrupt as error:
         raise Interrupted("stopped; committed work is kept. Run the same command again to go on") from error
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)

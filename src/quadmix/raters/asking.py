@@ -39,7 +39,7 @@ LEDGER, SPENT = "judge.jsonl", "translator.jsonl"
 class JudgeFacts:
     """What the judge did. asked: pairs chosen for it. voted: with a vote. left: not answered when the budget
     ended. reasons: answers that are no votes. first: share of votes for the text shown first, before both
-    orders are averaged. requests, tokens: spent by all calls together. cost: NaN without prices."""
+    orders are averaged. requests, tokens: spent by all calls together."""
 
     model: str
     asked: int

@@ -223,12 +223,16 @@ def _tuned(recipe: RaterRecipe, folder: Path, texts: Texts, pairs: Pairs, tell: 
             f"head is {recipe.head!r}, but a fine-tuned encoder has a plain head; set head: plain, or "
             "encoder.kind: frozen"
         )
-    given: dict[str, Any] = {"epochs": own.epochs, "batch_pairs": own.batch, "encoder_rate": own.lr}
+    placed = embedder(recipe)
+    given: dict[str, Any] = {
+        "epochs": own.epochs, "batch_pairs": own.batch, "encoder_rate": own.lr,
+        "window": placed.card.input.window,
+    }  # fmt: skip
     known = {k: v for k, v in given.items() if v is not None}
     training = FineTuning(pooling=own.pooling, seed=recipe.seed, **known)
     inner = inner_split(texts, pairs, recipe.seed, share=KEPT_OUT)
     finetune(
-        texts, inner, embedder(recipe), folder / MODEL, work=folder / "work", name=recipe.name,
+        texts, inner, placed, folder / MODEL, work=folder / "work", name=recipe.name,
         settings=Settings(device=recipe.run.device), training=training, progress=telling(tell, "train"),
     )  # fmt: skip
     return _Made(pairs=inner, chosen={}, unread={})

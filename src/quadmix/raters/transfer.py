@@ -91,13 +91,3 @@ def stored_translations(sides: Sides, documents: Texts, languages: Sequence[str]
                     column.append(value)
     ids, source, origin, language, text = map(tuple, columns)
     return Texts(ids=ids, source=source, origin=origin, language=language, text=text)
-
-
-def joined(*parts: Texts) -> Texts:
-    """Put texts one after another."""
-    return Texts(
-        **{
-            name: tuple(value for part in parts for value in getattr(part, name))
-            for name in ("ids", "source", "origin", "language", "text")
-        }
-    )

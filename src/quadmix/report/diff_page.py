@@ -5,7 +5,6 @@ report, and on request its figures as files beside it. Everything shown is a num
 of its runs; the texts of its documents come as data and are inserted as text.
 """
 
-import base64
 import math
 import os
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from quadmix.io.atomic import write_bytes, write_text
 from quadmix.report import diff_figures
 from quadmix.report.diff_cards import Curves, cards_data, read_curves
 from quadmix.report.frame import Frame, render_frame
-from quadmix.report.html import Html, details, items, join, note, origin, section, table
+from quadmix.report.html import Html, figure, items, join, note, section, table
 from quadmix.report.origins import IDENTITY, SELECTION
 from quadmix.report.plots import Picture
 from quadmix.report.sections import strip
@@ -85,7 +84,7 @@ def render_diff(diff: Diff, sides: Sides, *, figures: bool) -> tuple[str, list[P
         if picture is None:
             return Html("")
         gallery.append(picture)
-        return _figure(picture, linked=figures)
+        return figure(picture, linked=figures)
 
     result = _verdict(diff, sides)
     source = sides.source(*SELECTION)
@@ -107,27 +106,6 @@ def render_diff(diff: Diff, sides: Sides, *, figures: bool) -> tuple[str, list[P
         scripts=("why.js", "diff.js"),
     )
     return render_frame(frame, body, cards_data(diff.documents, sides.curves)), gallery
-
-
-def _figure(picture: Picture, *, linked: bool) -> Html:
-    """Return the figure as an image with its data behind it; linked: to its files beside the page."""
-    data = base64.b64encode(picture.svg).decode()
-    kinds = ("svg", "png", "csv") if linked else ()
-    links = " · ".join(f'<a href="figures/{picture.name}.{kind}">{kind.upper()}</a>' for kind in kinds)
-    rows = [[_plain(c) for c in row] for row in picture.rows]
-    words = next((i for i, c in enumerate(picture.rows[0]) if not isinstance(c, str)), 1) if rows else 1
-    listed = table(
-        picture.columns, rows, caption=picture.name, words=words, source=picture.source, csv=linked
-    )
-    return Html(
-        f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{esc(picture.alt)}">'
-        f"<figcaption>{esc(picture.caption)} <span>{links}</span> {origin(picture.source)}</figcaption>"
-        f"{details('Data of this figure', listed)}</figure>"
-    )
-
-
-def _plain(cell: object) -> str:
-    return count(cell) if isinstance(cell, int) else sig(cell, 5) if isinstance(cell, float) else str(cell)
 
 
 # --------------------------------------------------------------------------- the verdict

@@ -79,16 +79,18 @@ def details(summary: str, *body: Html) -> Html:
     return Html(f"<details><summary>{esc(summary)}</summary>{join(*body)}</details>")
 
 
-def figure(picture: Picture) -> Html:
-    """Return the figure as an image (so that the page needs no inline styles) with its data behind it."""
+def figure(picture: Picture, *, linked: bool = True) -> Html:
+    """Return the figure as an image (so that the page needs no inline styles) with its data behind it.
+
+    linked: to its files beside the page.
+    """
     data = base64.b64encode(picture.svg).decode()
-    links = " · ".join(
-        f'<a href="figures/{picture.name}.{kind}">{kind.upper()}</a>' for kind in ("svg", "png", "csv")
-    )
+    kinds = ("svg", "png", "csv") if linked else ()
+    links = " · ".join(f'<a href="figures/{picture.name}.{kind}">{kind.upper()}</a>' for kind in kinds)
     rows = [[_plain(c) for c in row] for row in picture.rows]
     words = next((i for i, c in enumerate(picture.rows[0]) if not isinstance(c, str)), 1) if rows else 1
     data_table = table(
-        picture.columns, rows, caption=picture.name, words=words, source=picture.source, csv=True
+        picture.columns, rows, caption=picture.name, words=words, source=picture.source, csv=linked
     )
     return Html(
         f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{esc(picture.alt)}">'

@@ -5,19 +5,17 @@ While the run is not finished the page says which stage is at work, as progress.
 (`watch.js`) loads it again. A file that cannot be read is said and tried again; the page stays as it was.
 """
 
-import contextlib
 import os
-import signal
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 from quadmix.errors import InputError, MissingExtraError, QuadmixError
 from quadmix.io.atomic import read_json, write_text
+from quadmix.io.signals import terminable
 from quadmix.report.frame import add_script
 from quadmix.report.html import Html
 from quadmix.report.text import clean, count, esc
@@ -92,7 +90,7 @@ def watch(run_folder: str | Path, how: Watched) -> Path:
     if not folder.is_dir():
         raise InputError(f"run folder {str(folder)!r} does not exist; `quadmix run RECIPE` makes one")
     page = _Page(path=folder / "report.html")
-    with _terminable():
+    with terminable():
         try:
             while True:
                 state = run_state(folder)
@@ -102,24 +100,6 @@ def watch(run_folder: str | Path, how: Watched) -> Path:
                 how.pause(how.every)
         finally:
             page.show(None, how.every)
-
-
-@contextlib.contextmanager
-def _terminable() -> Generator[None]:
-    """Turn SIGTERM into KeyboardInterrupt."""
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread of the embedding program: its signals are not ours
-        before = None
-    try:
-        yield
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
 
 
 def _renew(page: _Page, folder: Path, state: State, how: Watched) -> bool:
