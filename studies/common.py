@@ -28,6 +28,7 @@ from quadmix.pipeline.folder import Job, StageNotes, library_versions, open_run
 from quadmix.pipeline.mix import Mix, Part
 from quadmix.pipeline.place import data_place
 from quadmix.pipeline.progress import Progress
+from quadmix.pipeline.run import RunResult
 from quadmix.pipeline.swarming import search, train_swarm
 from quadmix.pipeline.training import copies_job, train_jobs
 from quadmix.proxy.pool import TokenPool
@@ -146,6 +147,17 @@ def pair_interval(values: Sequence[float], control: Sequence[float]) -> dict[str
     half = float(student.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps)))
     mean = float(gaps.mean())
     return {"difference": mean, "low": mean - half, "high": mean + half, "pairs": len(gaps)}
+
+
+def comparison_facts(result: RunResult) -> dict[str, Any]:
+    """Return a run's comparison, without the per-seed values of single tasks, and its confirmation."""
+    assert result.comparison is not None
+    assert result.confirmation is not None
+    comparison, confirmation = to_json(result.comparison), to_json(result.confirmation)
+    for rung in comparison["rungs"]:
+        rung["scores"] = [{k: v for k, v in s.items() if k != "values"} for s in rung["scores"]]
+    confirmation.pop("theta")
+    return {"comparison": comparison, "confirmation": confirmation}
 
 
 def save(name: str, result: Mapping[str, Any], study: Study | None = None) -> Path:

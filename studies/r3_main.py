@@ -6,9 +6,8 @@ per-seed values of single tasks. With --base only the first rung is trained (12 
 
 import time
 
-from common import HERE, parser, save
+from common import HERE, comparison_facts, parser, save
 
-from quadmix.codec import to_json
 from quadmix.pipeline.run import run
 from quadmix.recipe import load_recipe
 
@@ -22,21 +21,8 @@ def main() -> None:
         overrides.append("evaluate.ladder=[]")
     started = time.monotonic()
     result = run(load_recipe(str(HERE / "study.yaml"), overrides))
-    assert result.comparison is not None
-    assert result.confirmation is not None
-    comparison = to_json(result.comparison)
-    for rung in comparison["rungs"]:
-        rung["scores"] = [{k: v for k, v in s.items() if k != "values"} for s in rung["scores"]]
-    confirmation = to_json(result.confirmation)
-    confirmation.pop("theta")
-    save(
-        "r3_base" if args.base else "r3_main",
-        {
-            "seconds_of_this_call": round(time.monotonic() - started),
-            "comparison": comparison,
-            "confirmation": confirmation,
-        },
-    )
+    seconds = round(time.monotonic() - started)
+    save("r3_base" if args.base else "r3_main", {"seconds_of_this_call": seconds, **comparison_facts(result)})
 
 
 if __name__ == "__main__":

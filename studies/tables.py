@@ -101,6 +101,8 @@ BLOCKS = {
     "r3_benchmarks": _block("r3_main", first.r3_benchmarks, "made", "r3_base"),
     "r3_tasks": _block("r3_main", first.r3_tasks, "made", "r3_base"),
     "r3_transfer": _block("r3_main", first.r3_transfer, "made", "r3_base"),
+    "r3_likeness": _block("r3_likeness", first.r3_likeness),
+    "r3_likeness_benchmarks": _block("r3_likeness", first.r3_benchmarks),
     "r4_criteria": _block("r4_criteria", first.r4_criteria),
     "r4_count": _block("r4_criteria", first.r4_count),
     "r5_tokens": _block("r5_tokens", first.r5_fixed_tokens),

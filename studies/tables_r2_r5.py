@@ -78,6 +78,13 @@ def r3_main(result: Result) -> list[str]:
     return [*facts, *rungs]
 
 
+def r3_likeness(result: Result) -> list[str]:
+    """Return the main table of the run whose criteria know the target, with θ*'s mean weight of each."""
+    largest = sorted(result["weights"].items(), key=lambda w: -w[1])
+    weights = ", ".join(f"{name} {value:.2f}" for name, value in largest)
+    return [*r3_main(result), "", f"θ*'s weights, mean over the domains: {weights}."]
+
+
 def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count) or "none"
 

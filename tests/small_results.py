@@ -243,6 +243,8 @@ def r8_result():
 
 
 MADE = {
-    "r2_surrogate": r2_result, "r3_main": r3_result, "r4_criteria": r4_result, "r5_tokens": r5_result,
+    "r2_surrogate": r2_result, "r3_main": r3_result,
+    "r3_likeness": lambda: {**r3_result(), "weights": {"rules": 0.25, "likeness": 0.75}},
+    "r4_criteria": r4_result, "r5_tokens": r5_result,
     "r6_targets": r6_result, "r7_transfer": r7_result, "r8_ablations": r8_result,
 }  # fmt: skip

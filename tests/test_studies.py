@@ -17,6 +17,7 @@ for folder in ("studies", "tests/search", "tests/mixing"):
 
 import common  # noqa: E402
 import r2_surrogate as r2  # noqa: E402
+import r3_likeness  # noqa: E402
 import r4_criteria as r4  # noqa: E402
 import r6_targets as r6  # noqa: E402
 import r8_ablations as r8  # noqa: E402
@@ -25,10 +26,12 @@ from mixing_tables import make_table, random_table  # noqa: E402
 from search_world import make_trial, make_world  # noqa: E402
 
 from quadmix.corpus.scan import open_corpus  # noqa: E402
+from quadmix.corpus.targets import read_target  # noqa: E402
 from quadmix.corpus.tokenizer import train_tokenizer  # noqa: E402
 from quadmix.mixing.prior import Prior, draw_theta, prior_mean  # noqa: E402
 from quadmix.mixing.rank import rank_within_domain  # noqa: E402
-from quadmix.recipe import CorpusSection  # noqa: E402
+from quadmix.pipeline.stages import target_halves  # noqa: E402
+from quadmix.recipe import CorpusSection, check_recipe  # noqa: E402
 from quadmix.search.propose import make_space  # noqa: E402
 from quadmix.search.swarm import make_objective  # noqa: E402
 from quadmix.search.table import SHARE, FeatureTable  # noqa: E402
@@ -383,3 +386,23 @@ def test_every_study_explains_itself():
         text = str(module.__doc__)
         assert "Cost:" in text, module.__name__
         assert isinstance(common.parser(text), argparse.ArgumentParser)
+
+
+def test_likeness_learns_from_the_rows_that_steer_the_search_and_from_no_other(tmp_path):
+    rows = [{"question": f"what is {i}", "answer": f"it is {i}", "split": "train"} for i in range(40)]
+    (tmp_path / "t.jsonl").write_bytes(b"\n".join(map(orjson.dumps, rows)))
+    recipe = check_recipe(
+        {
+            "name": "x", "seed": 3, "corpus": {"paths": [str(tmp_path / "c.jsonl")]},
+            "annotate": {"criteria": [{"name": "rules", "kind": "heuristic"}]}, "budget": {"share": 0.1},
+            "targets": [{"name": "t", "path": str(tmp_path / "t.jsonl"), "split": "train",
+                         "prompt": "question", "answer": "answer", "loss": "all", "limit": 30}],
+        }
+    )  # fmt: skip
+    made = r3_likeness.with_likeness(recipe, tmp_path / "new" / "rows.jsonl")
+    assert [c.name for c in made.annotate.criteria] == ["rules", "likeness"]
+    texts = [orjson.loads(line)["text"] for line in (tmp_path / "new/rows.jsonl").read_bytes().splitlines()]
+    halves = target_halves([read_target(recipe.targets[0], seed=3)], True, 3)
+    assert texts == halves["targets"][0].texts()
+    assert len(texts) == 15
+    assert not set(texts) & set(halves["judges"][0].texts())

@@ -200,3 +200,8 @@ def test_check_fails_until_the_page_is_rewritten(tmp_path, monkeypatch):
 def test_the_page_of_the_documentation_is_what_the_results_give():
     text = tables.PAGE.read_text(encoding="utf-8")
     assert tables.render(text, tables.read_results(tables.RESULTS)) == text, "run python studies/tables.py"
+
+
+def test_r3_likeness_shows_the_weights_beside_the_comparison(page):
+    assert block(page, "r3_likeness")[-3] == "θ*'s weights, mean over the domains: likeness 0.75, rules 0.25."
+    assert block(page, "r3_likeness")[:-4] == block(page, "r3_main")[:-2]
