@@ -5,11 +5,13 @@ trains 530M models: single criteria reach an average of 35.2, 37.4 and 37.3, pai
 39.0; no seeds, no intervals. Here the same, read literally (the run's own trials, no new proxies): for each
 subset of the criteria, draws of Algorithm 1 with the other weights at 0, renormalised, predicted by the run's
 surrogates; the mean of the 10 best in unit coordinates is that subset's θ*. Each trains 1M models with five
-seeds beside the best single criterion's top documents. The run's trials differ from the paper's in two ways
-that help here: their design reaches weights near 0, and each criterion alone is among them.
+seeds beside the best single criterion's top documents and the run's own θ* (all criteria, its own search).
+The run's trials differ from the paper's in two ways that help here: their design reaches weights near 0, and
+each criterion alone is among them. The subsets' θ* are also trained as the run's proxies are, so that an
+error of the surrogates can be told from a ranking that changes with size and tokens.
 
-Cost: about 65 models of 1M parameters and 500k tokens, 13 minutes on two idle cores; 20,000 draws per subset
-take about 6 minutes more (--draws 100000, as published, about 30).
+Cost: about 70 models of 1M parameters and 500k tokens, 14 minutes on two idle cores; 39 proxies, 12 minutes;
+20,000 draws per subset take about 6 minutes more (--draws 100000, as published, about 30).
 """
 
 import argparse
@@ -21,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from common import Choice, Study, by_theta, differences, opened, parser, save, train
-from shared import mean_interval, pool_part, result_name, spearman_rows, with_recipe
+from shared import mean_interval, pool_part, result_name, spearman_rows, trained, with_recipe
 
 from quadmix.codec import to_json
 from quadmix.engine.threads import one_thread
@@ -29,6 +31,7 @@ from quadmix.evaluate.cuts import top_copies
 from quadmix.mixing.prior import Prior, draw_theta, mean_theta
 from quadmix.pipeline.mix import Part
 from quadmix.pipeline.swarming import search_context
+from quadmix.pipeline.training import swarm_job
 from quadmix.recipe import LADDER, ModelSection
 from quadmix.rng import derived_seed, stream
 from quadmix.search.confirm import measure, paired
@@ -41,6 +44,7 @@ from quadmix.types import Candidate, Floats, Objective, Theta, Trial
 TOKENS = 500_000
 SEEDS = 5
 TOP = 10
+STAR = "quadmix"
 _BLOCK = 5_000
 
 
@@ -49,6 +53,7 @@ def main() -> None:
     options.add_argument("--draws", type=int, default=20_000, help="draws of Algorithm 1 for each subset")
     options.add_argument("--tokens", type=int, default=TOKENS)
     options.add_argument("--seeds", type=int, default=SEEDS)
+    options.add_argument("--proxies", type=int, default=3, help="seeds of every θ* at the proxies' size")
     options.add_argument("--size", default="1M", choices=list(LADDER), help="model that is trained")
     args = options.parse_args()
     with opened(args.overrides, args.recipe) as study:
@@ -77,10 +82,14 @@ def _result(study: Study, args: argparse.Namespace) -> dict[str, Any]:
     training = study.recipe.evaluate.training.model_copy(update={"tokens": args.tokens})
     section = ModelSection.model_validate(LADDER[args.size])
     trials = train(study, "r4", choices, section, training, seeds=args.seeds)
+    own = {STAR: by_theta(part, study.confirmation.theta)}
+    trials += train(study, "r4-star", own, section, training, seeds=args.seeds)
+    proxies = as_proxies(study, {**thetas, STAR: study.confirmation.theta}, args.proxies, objective)
     return {
         "size": args.size, "tokens": trials[0].train_tokens, "seeds": args.seeds, "draws": args.draws,
         "top": TOP, "trials": len(study.swarm), "objective": objective.weights, "criteria": names,
-        "seed": study.recipe.seed, **summary(trials, objective, names, promised, thetas),
+        "seed": study.recipe.seed, "proxy_seeds": args.proxies,
+        **summary(trials, objective, names, promised, thetas, proxies),
     }  # fmt: skip
 
 
@@ -147,6 +156,23 @@ def _predicted(space: ThetaSpace, model: Model, theta: Theta) -> float:
     return float(model.predict(space.features([theta]))[0].mean[0])
 
 
+def as_proxies(
+    study: Study, thetas: Mapping[str, Theta], seeds: int, objective: Objective
+) -> dict[str, float]:  # fmt: skip
+    """Return the mean objective by label of the θ trained as the run's proxies are, on as many tokens."""
+    proxy = study.recipe.proxy
+    part = pool_part(study, proxy.training.tokens)
+    jobs = [
+        replace(swarm_job(study.pool, study.mix, part, part.calibrate(theta), number, proxy.common, seed),
+                trial_id=f"{number:02d}-{seed}", kind="study", label=label)
+        for seed in range(seeds)
+        for number, (label, theta) in enumerate(thetas.items())
+    ]  # fmt: skip
+    return {
+        m.label: m.mean for m in measure(trained(study, "r4-proxies", jobs, proxy.training.tokens), objective)
+    }
+
+
 def best_single(candidates: Sequence[Candidate]) -> str:
     """Return the criterion whose trivial recipe (`single:<criterion>`) was predicted best."""
     single = [c for c in candidates if c.name.startswith("single:")]
@@ -163,7 +189,7 @@ def _top(part: Part, criterion: int, seed: int) -> Choice:
 
 def summary(
     trials: Sequence[Trial], objective: Objective, names: Sequence[str], promised: Mapping[str, float],
-    thetas: Mapping[str, Theta],
+    thetas: Mapping[str, Theta], proxies: Mapping[str, float],
 ) -> dict[str, Any]:  # fmt: skip
     """Return a row per subset, means by number of criteria, and whether all together beat each one alone.
 
@@ -178,7 +204,8 @@ def summary(
         rows.append(
             {
                 "label": label, "criteria": label.split("+") if theta is not None else [],
-                "predicted": promised.get(label), "mean": m.mean, "low": m.low, "high": m.high,
+                "predicted": promised.get(label), "as_proxy": proxies.get(label), "mean": m.mean,
+                "low": m.low, "high": m.high,
                 "values": list(m.values), "unique_tokens": m.unique_tokens, "epochs": m.epochs,
                 "weights": None if theta is None else theta.weights.mean(axis=0).tolist(),
                 "minus_all": against.get(label),
@@ -187,14 +214,19 @@ def summary(
     single = [t for t in trials if t.label in (*names, every)]
     alone = [measured[n] for n in names if n in measured]
     pairs = [label for label in thetas if label in measured]
-    guess, truth = ([promised[p] for p in pairs], [measured[p].mean for p in pairs])
+    ranked = {
+        "predicted": [promised[p] for p in pairs], "proxies": [proxies.get(p, np.nan) for p in pairs],
+        "measured": [measured[p].mean for p in pairs],
+    }  # fmt: skip
     return {
         "rows": rows, "by_count": by_count({label: measured[label].values for label in pairs}),
         "singles_minus_all": [to_json(p) for p in paired(single, objective, every, comparisons=len(names))],
         "best_single": min(alone, key=lambda m: m.mean).label if alone else None,
-        "predicted_against_measured": {
-            "spearman": float(spearman_rows(np.array([guess]), np.array([truth]))[0]), "subsets": len(pairs),
-        },
+        "rank_correlations": [
+            {"from": a, "to": b, "subsets": len(pairs),
+             "spearman": float(spearman_rows(np.array([ranked[a]]), np.array([ranked[b]]))[0])}
+            for a, b in combinations(ranked, 2)
+        ],
     }  # fmt: skip
 
 

@@ -172,24 +172,29 @@ def r3_transfer(result: Result) -> list[str]:
     return transfer_rows(found) if found else ["One rung: there is no second ranking to hold it against."]
 
 
+_OTHERS = {"quadmix": "all, full search"}
+
+
 def r4_criteria(result: Result) -> list[str]:
     every = "+".join(result["criteria"])
     rows = [
-        [row["label"], str(len(row["criteria"]) or "top cut"), number(row["predicted"]), spread(row),
-         difference(row["minus_all"]), f"{row['unique_tokens']:,}"]
+        [row["label"], str(len(row["criteria"]) or _OTHERS.get(row["label"], "top cut")),
+         number(row["predicted"]), number(row["as_proxy"]), spread(row), difference(row["minus_all"]),
+         f"{row['unique_tokens']:,}"]
         for row in result["rows"]
     ]  # fmt: skip
     against = [[p["label"], difference(p)] for p in result["singles_minus_all"]]
-    agree = result["predicted_against_measured"]
+    agree = [f"{r['from']} and {r['to']} {number(r['spearman'], '.2f')}" for r in result["rank_correlations"]]
     return [
         f"{result['size']} models, {result['tokens']:,} tokens, {result['seeds']} seeds; {result['draws']:,} "
         f"draws per subset, mean of the best {result['top']}, surrogates of {result['trials']} trials.", "",
-        *table(["criteria", "how many", "predicted", "measured [95 %]", f"it minus {every}", "unique tokens"],
-               rows), "",
+        *table(["criteria", "how many", "predicted", "as proxies", "measured [95 %]", f"it minus {every}",
+                "unique tokens"], rows), "",
         f"Each criterion alone minus {every}; the intervals hold for all of them together:", "",
         *table(["criterion", "it minus all"], against), "",
-        f"Best criterion alone: {result['best_single'] or '–'}. Rank correlation of predicted and measured "
-        f"over {agree['subsets']} subsets: {number(agree['spearman'], '.2f')}.",
+        f"Best criterion alone: {result['best_single'] or '–'}. Rank correlations over the "
+        f"{result['rank_correlations'][0]['subsets']} subsets: {', '.join(agree)} (as proxies: "
+        f"{result['proxy_seeds']} seeds of the run's own size and tokens).",
     ]  # fmt: skip
 
 

@@ -115,13 +115,13 @@ def r3_result():
 
 
 def r4_result():
-    losses = {"a": 1.0, "b": 1.2, "a+b": 0.9, "top:a": 1.05}
+    losses = {"a": 1.0, "b": 1.2, "a+b": 0.9, "top:a": 1.05, "quadmix": 0.85}
     thetas = dict.fromkeys(("a", "b", "a+b"), prior_mean(Prior(num_domains=2, num_criteria=2)))
     promised = {"a": 1.0, "b": 1.1, "a+b": 0.8}
     return {
         "size": "1M", "tokens": 2000, "seeds": 4, "draws": 300, "top": 10, "trials": 64,
-        "criteria": ("a", "b"),
-        **r4.summary(trials_of(losses), ONE, ("a", "b"), promised, thetas),
+        "criteria": ("a", "b"), "proxy_seeds": 3,
+        **r4.summary(trials_of(losses), ONE, ("a", "b"), promised, thetas, {"a": 2.0, "b": 1.8, "a+b": 2.1}),
     }  # fmt: skip
 
 

@@ -201,9 +201,14 @@ def test_r4_summary_names_the_best_single_and_holds_it_against_all():
     theta = prior_mean(Prior(num_domains=2, num_criteria=2))
     thetas = dict.fromkeys(("a", "b", "a+b"), theta)
     promised = {"a": 1.0, "b": 1.1, "a+b": 0.8}
-    found = r4.summary(trials, Objective(weights={"t": 1.0}), ("a", "b"), promised, thetas)
+    found = r4.summary(trials, Objective(weights={"t": 1.0}), ("a", "b"), promised, thetas,
+                       {"a": 2.0, "b": 1.8, "a+b": 2.1})  # fmt: skip
     assert found["best_single"] == "a"
-    assert found["predicted_against_measured"] == {"spearman": 1.0, "subsets": 3}
+    assert [(r["from"], r["to"], r["spearman"], r["subsets"]) for r in found["rank_correlations"]] == [
+        ("predicted", "proxies", -1.0, 3),
+        ("predicted", "measured", 1.0, 3),
+        ("proxies", "measured", -1.0, 3),
+    ]  # fmt: skip
     against = {d["label"]: d for d in found["singles_minus_all"]}
     assert set(against) == {"a", "b"}
     assert against["a"]["low"] > 0
@@ -388,7 +393,7 @@ def test_every_study_explains_itself():
         assert isinstance(common.parser(text), argparse.ArgumentParser)
 
 
-def test_likeness_learns_from_the_rows_that_steer_the_search_and_from_no_other(tmp_path):
+def test_likeness_learns_from_what_dsir_reads_and_from_no_row_that_judges(tmp_path):
     rows = [{"question": f"what is {i}", "answer": f"it is {i}", "split": "train"} for i in range(40)]
     (tmp_path / "t.jsonl").write_bytes(b"\n".join(map(orjson.dumps, rows)))
     recipe = check_recipe(
@@ -403,6 +408,8 @@ def test_likeness_learns_from_the_rows_that_steer_the_search_and_from_no_other(t
     assert [c.name for c in made.annotate.criteria] == ["rules", "likeness"]
     texts = [orjson.loads(line)["text"] for line in (tmp_path / "new/rows.jsonl").read_bytes().splitlines()]
     halves = target_halves([read_target(recipe.targets[0], seed=3)], True, 3)
-    assert texts == halves["targets"][0].texts()
-    assert len(texts) == 15
-    assert not set(texts) & set(halves["judges"][0].texts())
+    judging = set(halves["judges"][0].texts())
+    assert len(judging) == 15
+    every = read_target(recipe.targets[0].model_copy(update={"limit": 100}), seed=3).texts()
+    assert len(every) == 40
+    assert set(texts) == set(every) - judging
