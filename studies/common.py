@@ -125,25 +125,35 @@ def train(
 
 
 def differences(trials: Sequence[Trial], objective: Objective, control: str) -> list[dict[str, Any]]:
-    """Return label minus control with 95 % intervals (the blocked design labels x seeds), as plain rows."""
-    return [to_json(p) for p in paired(trials, objective, control)]
+    """Return label minus control with 95 % intervals, as plain rows.
+
+    Student's t over the seeds of each pair by itself: selectors that draw documents anew for every seed are
+    noisier than others (`quadmix.evaluate.rungs`).
+    """
+    others = dict.fromkeys(t.label for t in trials if t.label != control)
+    return [
+        to_json(pair)
+        for label in others
+        for pair in paired([t for t in trials if t.label in (label, control)], objective, control)
+    ]
 
 
-def target_losses(trials: Sequence[Trial], target: str) -> dict[str, list[float]]:
-    """Return bits per byte per label, in the order of seeds, of the trials that finished."""
-    found: dict[str, list[float]] = {}
+def target_losses(trials: Sequence[Trial], target: str) -> dict[str, dict[int, float]]:
+    """Return bits per byte per label and seed, of the trials that finished."""
+    found: dict[str, dict[int, float]] = {}
     for trial in sorted(trials, key=lambda t: t.seed):
         loss: Loss | None = trial.losses.get(target)
         if trial.status == "done" and loss is not None:
-            found.setdefault(trial.label, []).append(loss.bits_per_byte)
+            found.setdefault(trial.label, {})[trial.seed] = loss.bits_per_byte
     return found
 
 
-def pair_interval(values: Sequence[float], control: Sequence[float]) -> dict[str, Any] | None:
-    """Return values minus control, seed by seed, with the 95 % t interval; None without two common seeds."""
-    if len(values) != len(control) or len(values) < 2:
+def pair_interval(values: Mapping[int, float], control: Mapping[int, float]) -> dict[str, Any] | None:
+    """Return values minus control over their common seeds, with the 95 % t interval; None below two."""
+    common = sorted(values.keys() & control.keys())
+    if len(common) < 2:
         return None
-    gaps = np.asarray(values) - np.asarray(control)
+    gaps = np.array([values[seed] - control[seed] for seed in common])
     half = float(student.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps)))
     mean = float(gaps.mean())
     return {"difference": mean, "low": mean - half, "high": mean + half, "pairs": len(gaps)}

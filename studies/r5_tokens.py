@@ -9,6 +9,7 @@ and random documents in the same amounts beside them. At fixed tokens x0.5 is se
 once: fewer epochs than any of the paper's.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from quadmix.evaluate.sampling import random_copies
 from quadmix.pipeline.mix import Part
 from quadmix.recipe import LADDER, ModelSection
 from quadmix.rng import derived_seed
+from quadmix.types import Theta, Trial
 
 Rows = list[dict[str, object]]
 FACTORS = (0.5, 1.0, 2.0, 3.0, 6.0)
@@ -28,8 +30,8 @@ SEEDS = 5
 def main() -> None:
     args = parser(str(__doc__)).parse_args()
     with opened(args.overrides) as study:
-        rows = [*fixed_tokens(study), *fixed_epochs(study)]
-        save("r5_tokens", {"seeds": SEEDS, "rows": rows}, study)
+        found = [*fixed_tokens(study), *fixed_epochs(study)]
+        save("r5_tokens", {"seeds": SEEDS, "rows": found}, study)
 
 
 def fixed_tokens(study: Study) -> Rows:
@@ -39,11 +41,11 @@ def fixed_tokens(study: Study) -> Rows:
 
 
 def fixed_epochs(study: Study) -> Rows:
-    base, rows = pool_part(study, 500_000), Rows()
+    base, found = pool_part(study, 500_000), Rows()
     for f in FACTORS:
         choices = {f"{kind} x{f:g}": _choice(study, base, f, kind) for kind in ("θ*", "random")}
-        rows += _rows(study, f"r5-epochs-{f:g}", "epochs", choices, round(500_000 * f))
-    return rows
+        found += _rows(study, f"r5-epochs-{f:g}", "epochs", choices, round(500_000 * f))
+    return found
 
 
 def _choice(study: Study, base: Part, factor: float, kind: str) -> Choice:
@@ -60,26 +62,34 @@ def _choice(study: Study, base: Part, factor: float, kind: str) -> Choice:
 def _rows(study: Study, name: str, match: str, choices: dict[str, Choice], tokens: int) -> Rows:
     training = study.recipe.evaluate.training.model_copy(update={"tokens": tokens})
     trials = train(study, name, choices, ModelSection.model_validate(LADDER["1M"]), training, seeds=SEEDS)
-    target, out = study.recipe.targets[0].name, Rows()
-    losses = target_losses(trials, target)
-    for label, choice in choices.items():
+    return rows(match, trials, study.recipe.targets[0].name, {k: c.theta for k, c in choices.items()})
+
+
+def rows(match: str, trials: Sequence[Trial], target: str, thetas: Mapping[str, Theta | None]) -> Rows:
+    """Return a row per label ("θ* x2", "random x2"), with differences over the seeds that both finished.
+
+    thetas: of each label, None where documents are random. At fixed tokens every size is held against x1.
+    """
+    losses, out = target_losses(trials, target), Rows()
+    for label, theta in thetas.items():
         kind, factor = label.split()
         own = [t for t in trials if t.label == label]
         controls = {"minus_x1": f"{kind} x1"} if match == "tokens" and factor != "x1" else {}
         if kind == "θ*":
             controls["minus_random"] = f"random {factor}"
-        values = losses.get(label, [])
-        cutoffs = np.asarray([]) if choice.theta is None else choice.theta.cutoff
+        values = losses.get(label, {})
+        cutoffs = np.asarray([]) if theta is None else theta.cutoff
         out.append(
             {
-                "match": match, "label": label, "mean": float(np.mean(values)) if values else None,
-                "values": values, "train_tokens": own[0].train_tokens,
+                "match": match, "label": label, "values": [*values.values()],
+                "mean": float(np.mean([*values.values()])) if values else None,
+                "train_tokens": own[0].train_tokens,
                 "selected_tokens": float(np.mean([t.selected_tokens for t in own])),
                 "unique_tokens": float(np.mean([t.unique_tokens for t in own])),
                 "epochs": float(np.mean([t.epochs for t in own])),
                 "cutoff_mean": float(cutoffs.mean()) if len(cutoffs) else None,
                 "cutoffs_at_one": int((cutoffs >= 1).sum()),
-                **{key: pair_interval(values, losses.get(control, [])) for key, control in controls.items()},
+                **{key: pair_interval(values, losses.get(control, {})) for key, control in controls.items()},
             }
         )  # fmt: skip
     return out

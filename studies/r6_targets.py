@@ -7,10 +7,12 @@ without any retraining:
 - `benchmarks`: the train splits of arc_easy, arc_challenge, csqa, openbookqa and boolq, question and right
   answer scored, equal weights;
 - `answers`: Stack Exchange answers after their questions, the answers scored.
-The search then proposes a θ* for each family, and both are trained beside the run's θ*, the prior mean and
-random documents: 1M models, five seeds, judged on the validation splits and on answers to other questions,
-without the rows that share 13 words in a row, or all words, with a learning row (several BoolQ questions ask
-about one passage). Intervals are over seeds, for these questions.
+Only proxies of the first design are used: later batches were aimed at the run's target, which belongs to one
+of the families. The search then proposes a θ* for each family, and both are trained beside the run's θ*, the
+prior mean and random documents: 1M models, five seeds, judged on the validation splits and on answers to
+other questions, without the rows that share 13 words in a row, or all words, with a learning row or with one
+that steered the run's own search (several BoolQ questions ask about one passage). Intervals are over seeds,
+for these questions.
 
 Circularity, as in the paper (DCLM's classifier was trained on OpenHermes): the run's criterion `answers`
 learned what is good from this very file, judging answers included. Three in four of these answers also stand
@@ -29,10 +31,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import HERE, Choice, Study, by_theta, opened, parser, save, train
+from common import HERE, Choice, Study, by_theta, differences, opened, parser, save, train
 from numpy.typing import NDArray
 from r4_criteria import learned
-from shared import pool_part, result_name, with_recipe
+from shared import pool_part, result_name, unaimed, with_recipe
 
 from quadmix.annotate.overlap import ngram_hashes
 from quadmix.codec import to_json
@@ -45,13 +47,14 @@ from quadmix.io.rows import read_records
 from quadmix.pipeline.contamination import clean_judges
 from quadmix.pipeline.folder import library_versions
 from quadmix.pipeline.place import training_place
+from quadmix.pipeline.stages import target_halves
 from quadmix.pipeline.swarming import search_context
 from quadmix.pipeline.training import proxy_setting
 from quadmix.proxy.rescore import rescore
 from quadmix.proxy.targets import encode_targets, target_digests
 from quadmix.recipe import LADDER, ModelSection, TargetSection
 from quadmix.rng import derived_seed, keyed_uniform
-from quadmix.search.confirm import CONTROL, measure, paired
+from quadmix.search.confirm import CONTROL, measure
 from quadmix.search.diagnostics import OBJECTIVE
 from quadmix.search.propose import SearchContext, make_space, propose
 from quadmix.search.swarm import make_objective
@@ -128,7 +131,8 @@ def _encode(study: Study, args: argparse.Namespace) -> dict[str, Any]:
     free = [r for r, known in zip(rows, seen[ANSWERS], strict=True) if not known]
     for targets, part in zip((learn, judge), split_answers(free, seed), strict=True):
         targets.append(answers_target(part, args.limit, seed))
-    judge, shared = clean_judges(learn, judge)
+    steered = target_halves(study.targets, True, seed)["targets"]
+    judge, shared = clean_judges([*learn, *steered], judge)
     folder, tokenizer = study.job.path("studies", "r6"), Tokenizer.load(str(study.job.path("tokenizer.json")))
     context = study.recipe.proxy.model.context
     for name, targets in (("learn", learn), ("judge", judge)):
@@ -219,7 +223,7 @@ def overlaps(texts: Sequence[str], corpus: Corpus) -> NDArray[np.bool_]:
 def _rescored(study: Study) -> list[Trial]:
     """Return the swarm's trials with losses on the learning targets; kept beside the run."""
     targets, weights = study.job.path("studies", "r6", "targets-learn"), study.job.path("trials", "weights")
-    wanted = [t for t in study.swarm if t.kind in ("prior", "repeat") and t.status == "done"]
+    wanted = [t for t in unaimed(study.swarm) if t.kind in ("prior", "repeat") and t.status == "done"]
     file = study.job.path("studies", "r6", "rescored.json")
     key = value_digest([[t.trial_id for t in wanted], [t.job for t in wanted], target_digests(targets)])
     if file.exists() and read_json(file.with_suffix(".key.json")) == key:
@@ -304,7 +308,7 @@ def verdicts(
     """Return measured losses per task and family, and whether predicted and measured differences agree.
 
     predicted: task -> losses of (θ* of answers, θ* of benchmarks). Differences are answers' minus benchmarks'
-    θ*, with 95 % intervals over the blocked design labels x seeds; `decided`: the measured one excludes 0.
+    θ*, with 95 % intervals over seeds; `decided`: the measured one excludes 0.
     """
     tasks: list[dict[str, Any]] = []
     for task, (answers, benchmarks) in predicted.items():
@@ -331,7 +335,7 @@ def verdicts(
 
 def _pair(trials: Sequence[Trial], objective: Objective) -> dict[str, Any]:
     plain = replace(objective, ceilings={}, relative=())
-    return next(to_json(p) for p in paired(trials, plain, "theta-benchmarks") if p.label == "theta-answers")
+    return next(d for d in differences(trials, plain, "theta-benchmarks") if d["label"] == "theta-answers")
 
 
 def _means(trials: Sequence[Trial], objective: Objective) -> list[dict[str, Any]]:

@@ -80,6 +80,12 @@ def trained(study: Study, name: str, jobs: Sequence[ProxyJob], tokens: int) -> l
     return trials
 
 
+def unaimed(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials of the first design: later batches lie where the run's own objective was low, which
+    would favour it over any other objective or subset of the criteria that is searched on them."""
+    return [t for t in trials if not t.label.startswith("batch-")]
+
+
 def mean_interval(values: Floats) -> dict[str, float]:
     """Return the mean of (n,) values with its 95 % t interval, NaN with one value."""
     n, mean = len(values), float(np.mean(values))

@@ -12,6 +12,7 @@ for folder in ("studies", "tests/search", "tests/mixing"):
 import common  # noqa: E402
 import r2_surrogate as r2  # noqa: E402
 import r4_criteria as r4  # noqa: E402
+import r5_tokens as r5  # noqa: E402
 import r6_targets as r6  # noqa: E402
 import r8_ablations as r8  # noqa: E402
 import shared  # noqa: E402
@@ -127,24 +128,10 @@ def r4_result():
 
 def r5_result():
     means = {"θ* x1": 2.0, "random x1": 2.1, "θ* x2": 2.05, "random x2": 2.06}
-    trials, rows = trials_of(means), []
-    for match in ("tokens", "epochs"):
-        for label in means:
-            kind, factor = label.split()
-            losses = common.target_losses(trials, "t")
-            values = losses[label]
-            controls = {"minus_x1": f"{kind} x1"} if match == "tokens" and factor != "x1" else {}
-            if kind == "θ*":
-                controls["minus_random"] = f"random {factor}"
-            rows.append(
-                {
-                    "match": match, "label": label, "mean": float(np.mean(values)), "values": values,
-                    "train_tokens": 2000, "selected_tokens": 1000.0, "unique_tokens": 800.0, "epochs": 2.0,
-                    "cutoff_mean": 0.2 if kind == "θ*" else None,
-                    "cutoffs_at_one": 1 if kind == "θ*" else 0,
-**{k: common.pair_interval(values, losses[c]) for k, c in controls.items()},
-                }
-            )  # fmt: skip
+    theta = prior_mean(Prior(num_domains=2, num_criteria=2))
+    thetas = {label: theta if label.startswith("θ*") else None for label in means}
+    trials = trials_of(means)
+    rows = [row for match in ("tokens", "epochs") for row in r5.rows(match, trials, "t", thetas)]
     return {"seeds": 4, "rows": rows}
 
 

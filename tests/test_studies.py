@@ -26,7 +26,7 @@ from mixing_tables import make_table, random_table  # noqa: E402
 from search_world import make_trial, make_world  # noqa: E402
 
 from quadmix.corpus.scan import open_corpus  # noqa: E402
-from quadmix.corpus.targets import read_target  # noqa: E402
+from quadmix.corpus.targets import TargetText, read_target  # noqa: E402
 from quadmix.corpus.tokenizer import train_tokenizer  # noqa: E402
 from quadmix.mixing.prior import Prior, draw_theta, prior_mean  # noqa: E402
 from quadmix.mixing.rank import rank_within_domain  # noqa: E402
@@ -252,7 +252,7 @@ def test_r6_benchmark_scores_question_and_right_answer(tmp_path):
     assert (found.prompts, found.answers, found.score_prompt) == (("Is it?",), ("yes",), True)
 
 
-def test_r6_judges_share_no_passage_with_a_learning_row(tmp_path):
+def test_r6_judges_share_no_passage_with_a_row_that_steers_it_or_the_run(tmp_path):
     def write(name, rows):
         (tmp_path / name).write_bytes(zstandard.compress(b"".join(orjson.dumps(r) + b"\n" for r in rows)))
 
@@ -276,14 +276,17 @@ def test_r6_judges_share_no_passage_with_a_learning_row(tmp_path):
     corpus = open_corpus(CorpusSection(paths=[str(tmp_path / "pool.jsonl")]), str(tmp_path / "run"),
                          mapper=lambda function, tasks: list(map(function, tasks)))  # fmt: skip
     model = SimpleNamespace(model=SimpleNamespace(context=64))
+    steered = TargetText(name="boolq", prompts=("", ""), answers=(f"a {passage('boolq1')}",) * 2,
+                         score_prompt=True, weight=1.0, rows_in=2)  # fmt: skip
     study = SimpleNamespace(
-        recipe=SimpleNamespace(seed=0, proxy=model), corpus=corpus,
+        recipe=SimpleNamespace(seed=0, proxy=model), corpus=corpus, targets=[steered],
         job=SimpleNamespace(path=lambda *parts: tmp_path.joinpath(*parts)),
     )  # fmt: skip
     args = argparse.Namespace(benchmarks=tmp_path, answers=tmp_path / "posts.jsonl.zst", limit=100)
     facts = r6._encode(study, args)
-    assert facts["judging_rows_left_out"] == {**dict.fromkeys((*r6.TASKS, "answers"), 0), "boolq": 3}
-    assert {facts["rows"]["judge"][task] for task in r6.TASKS} == {20}
+    assert facts["judging_rows_left_out"] == {**dict.fromkeys((*r6.TASKS, "answers"), 0), "boolq": 4}
+    judging = {task: facts["rows"]["judge"][task] for task in r6.TASKS}
+    assert judging == {**dict.fromkeys(r6.TASKS, 20), "boolq": 19}
     assert facts["rows"]["learn"]["boolq"] == 20
 
 
@@ -413,3 +416,34 @@ def test_likeness_learns_from_what_dsir_reads_and_from_no_row_that_judges(tmp_pa
     every = read_target(recipe.targets[0].model_copy(update={"limit": 100}), seed=3).texts()
     assert len(every) == 40
     assert set(texts) == set(every) - judging
+
+
+def test_pairs_are_taken_by_seed_where_each_label_lost_another_one():
+    made = {("a", 0): 1.0, ("a", 1): 2.0, ("a", 2): 3.0, ("b", 1): 1.5, ("b", 2): 2.4, ("b", 3): 9.0}
+    trials = [make_trial(f"{k}-{s}", {"t": v}, label=k, seed=s) for (k, s), v in made.items()]
+    losses = common.target_losses(trials, "t")
+    found = common.pair_interval(losses["a"], losses["b"])
+    assert found["pairs"] == 2
+    assert found["difference"] == pytest.approx(0.55)
+    assert found["high"] - 0.55 == pytest.approx(12.7062 * 0.05, rel=1e-4)  # t of one degree; sd 0.0707 / √2
+    assert common.pair_interval(losses["a"], {0: 1.0}) is None
+
+
+def test_differences_are_as_noisy_as_the_pair_itself_and_not_as_all_others():
+    noise = {"c": (0.0, 0.0, 0.0), "calm": (0.01, -0.01, 0.0), "wild": (0.5, -0.4, -0.1)}
+    trials = [
+        make_trial(f"{k}-{s}", {"t": 2.0 + n}, label=k, seed=s)
+        for k, row in noise.items()
+        for s, n in enumerate(row)
+    ]
+    found = {d["label"]: d for d in common.differences(trials, Objective(weights={"t": 1.0}), "c")}
+    for label in ("calm", "wild"):
+        own = np.array(noise[label])
+        half = 4.302653 * own.std(ddof=1) / 3**0.5  # Student's t, two degrees of freedom
+        assert found[label]["high"] - found[label]["low"] == pytest.approx(2 * half, rel=1e-5)
+
+
+def test_batches_that_were_aimed_are_no_part_of_the_design():
+    trials = [make_trial(str(i), {"t": 1.0}, label=label) for i, label in
+              enumerate(["design-0001", "batch-2", "recipe:prior-mean", "batch-3", "repeat"])]  # fmt: skip
+    assert [t.label for t in shared.unaimed(trials)] == ["design-0001", "recipe:prior-mean", "repeat"]

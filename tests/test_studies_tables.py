@@ -132,9 +132,10 @@ def test_r3_benchmarks_stand_beside_chance_and_tasks_are_bold_after_holm_alone(p
 def test_r4_row_is_the_summary_s(page, results):
     lines = block(page, "r4_criteria")
     first = next(r for r in results["r4_criteria"]["rows"] if r["label"] == "a")
-    assert cells_of(lines, "a")[2:4] == ["1.0000", cells.spread(first)]
-    assert cells_of(lines, "top:a")[1] == "top cut"
-    assert cells_of(lines, "a+b")[4] == "–"
+    assert cells_of(lines, "a")[2:5] == ["1.0000", "2.0000", cells.spread(first)]
+    assert cells_of(lines, "top:a")[1:4] == ["top cut", "–", "–"]
+    assert cells_of(lines, "quadmix")[1] == "all, full search"
+    assert cells_of(lines, "a+b")[5] == "–"
     assert cells_of(block(page, "r4_count"), "2")[3].startswith("**-0.1996")
 
 
