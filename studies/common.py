@@ -21,7 +21,7 @@ from quadmix.codec import to_json
 from quadmix.corpus.benchmarks import BenchmarkItems
 from quadmix.corpus.targets import TargetText
 from quadmix.engine.tasks import session
-from quadmix.io.atomic import write_json
+from quadmix.io.atomic import read_json, write_json
 from quadmix.pipeline import stages
 from quadmix.pipeline.confirming import confirm, file_names
 from quadmix.pipeline.folder import Job, StageNotes, library_versions, open_run
@@ -100,14 +100,15 @@ def by_theta(part: Part, theta: Theta) -> Choice:
 
 def train(
     study: Study, name: str, choices: Mapping[str, Choice], model: ModelSection, training: TrainingSection,
-    *, seeds: int, judges: str = "judges",
+    *, seeds: int, judges: str = "judges", first_draw: int = 0,
 ) -> list[Trial]:  # fmt: skip
     """Train every choice with several seeds and return the trials, measured on the judging rows of the
-    targets. Choices of one seed share start and order of documents."""
+    targets. Choices of one seed share start and order of documents. first_draw: seed of the first selection,
+    others follow; settings that are compared as if apart have selections of their own."""
     names = file_names(choices)
     jobs = [
         copies_job(study.pool, study.mix, choice.part, f"{names[label]}-{seed}", "study", label, choice.theta,
-                   choice.copies(seed), _FIRST_SEED + seed)
+                   choice.copies(first_draw + seed), _FIRST_SEED + seed)
         for seed in range(seeds)
         for label, choice in choices.items()
     ]  # fmt: skip
@@ -170,14 +171,16 @@ def comparison_facts(result: RunResult) -> dict[str, Any]:
     return {"comparison": comparison, "confirmation": confirmation}
 
 
-def save(name: str, result: Mapping[str, Any], study: Study | None = None) -> Path:
-    """Write studies/results/<name>.json: the result, the command that made it, and where."""
+def save(
+    name: str, result: Mapping[str, Any], study: Study | None = None, run: RunResult | None = None
+) -> Path:
+    """Write studies/results/<name>.json: the result, the command that made it, and from which run."""
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{name}.json"
     facts = {
         "command": " ".join(["python", f"studies/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "machine": f"{platform.machine()}, {platform.system()}", "libraries": library_versions(),
-        "identity": study.job.identity if study else None,
+        "identity": study.job.identity if study else read_json(run.folder / "identity.json") if run else None,
     }  # fmt: skip
     write_json(file, {"made": facts, **to_json(dict(result))})
     print(file)

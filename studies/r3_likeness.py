@@ -39,7 +39,7 @@ def main() -> None:
     weights = result.confirmation.theta.weights.mean(axis=0).tolist()
     names = [c.name for c in recipe.annotate.criteria]
     facts = {"weights": dict(zip(names, weights, strict=True))}
-    save(f"r3_{NAME}", {**comparison_facts(result), **facts})
+    save(f"r3_{NAME}", {**comparison_facts(result), **facts}, run=result)
 
 
 def with_likeness(recipe: Recipe, file: Path) -> Recipe:

@@ -22,7 +22,11 @@ def main() -> None:
     started = time.monotonic()
     result = run(load_recipe(str(HERE / "study.yaml"), overrides))
     seconds = round(time.monotonic() - started)
-    save("r3_base" if args.base else "r3_main", {"seconds_of_this_call": seconds, **comparison_facts(result)})
+    save(
+        "r3_base" if args.base else "r3_main",
+        {"seconds_of_this_call": seconds, **comparison_facts(result)},
+        run=result,
+    )
 
 
 if __name__ == "__main__":

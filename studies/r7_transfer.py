@@ -1,8 +1,8 @@
 """R7, does a ranking at proxy size hold for larger models, and for another learning rate?
 
 Twelve mixtures (θ*, the prior mean, random documents, the best criterion alone, eight random θ) are trained
-at 0.3M, 1M, 5M and 20M parameters on the same tokens, and at 1M with an eighth, half and twice the learning
-rate.
+at 0.3M, 1M, 5M and 20M parameters on as many tokens, every size on selections of its own, and at 1M with an
+eighth, half and twice the learning rate (the other sizes have the rate of 1M).
 Olmix reports 0.73 between 1M proxies and 1B models; DataDecide speaks of decision accuracy.
 """
 
@@ -23,14 +23,20 @@ TOKENS = 400_000
 SIZES = {"0.3M": 4, "1M": 4, "5M": 3, "20M": 2}  # seeds
 RATES = (0.125, 0.5, 2.0)
 RANDOM = 8
+_APART = 100  # seeds between the selections of two sizes: each draws its own documents
 
 
 def main() -> None:
     options = parser(str(__doc__))
     options.add_argument("--sizes", default=",".join(SIZES), help="sizes to train, the smallest first")
     args = options.parse_args()
+    names = args.sizes.split(",")
+    if "1M" not in names or not set(names) <= set(SIZES):
+        raise SystemExit(
+            f"--sizes {args.sizes}: expected some of {', '.join(SIZES)}, 1M among them (the rates' own)"
+        )
     with opened(args.overrides) as study:
-        sizes = [_rung(study, size, size, SIZES[size], 1.0) for size in args.sizes.split(",")]
+        sizes = [_rung(study, size, size, SIZES[size], 1.0) for size in names]
         rates = [_rung(study, f"1M lr x{f:g}", "1M", 3, f) for f in RATES]
         seed = study.recipe.seed
         one = next(r for r in sizes if r.name == "1M")
@@ -81,7 +87,10 @@ def _rung(study: Study, name: str, size: str, seeds: int, rate: float) -> Rung:
     model = ModelSection.model_validate({"size": size, **LADDER[size]})
     base = study.recipe.evaluate.training
     training = base.model_copy(update={"tokens": TOKENS, "peak_lr": base.peak_lr * rate})
-    trials = train(study, f"r7-{name.replace(' ', '-')}", _choices(study), model, training, seeds=seeds)
+    trials = train(
+        study, f"r7-{name.replace(' ', '-')}", _choices(study), model, training, seeds=seeds,
+        first_draw=_APART * list(SIZES).index(size),
+    )  # fmt: skip
     return build_rung(
         trials, [], study.proposal.objective, name=name,
         parameters=parameter_count(model, model.padded(study.pool.manifest.vocab_size)),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from common import HERE, Study, bootstrap_interval
 from scipy.stats import chi2, rankdata
+from scipy.stats import f as fisher
 from scipy.stats import t as student
 
 from quadmix.errors import BudgetError
@@ -129,15 +130,17 @@ def common_numbers(losses: Floats) -> dict[str, Any]:
 
     all: sd over seeds, everything new, pooled over θ. common: sd after taking off what a seed does to all θ
     alike. times: variance of a difference of two θ without common random numbers over that with them, so many
-    times more seeds would be needed without.
+    times more seeds would be needed without; its 95 % interval is that of two independent variances (F).
     """
     thetas, seeds = losses.shape
     noise = sd_with(float(np.sqrt(losses.var(axis=1, ddof=1).mean())), thetas * (seeds - 1))
     rest = losses - losses.mean(axis=1, keepdims=True) - losses.mean(axis=0) + losses.mean()
     freedom = (thetas - 1) * (seeds - 1)
     common = sd_with(float(np.sqrt((rest**2).sum() / max(freedom, 1))), freedom)
+    times = (noise["sd"] / common["sd"]) ** 2
+    low, high = times / fisher.ppf([0.975, 0.025], thetas * (seeds - 1), freedom)
     return {
-        "all": noise, "common": common, "times": (noise["sd"] / common["sd"]) ** 2,
+        "all": noise, "common": common, "times": times, "times_low": float(low), "times_high": float(high),
         "of_the_first": sd_interval(losses[0]), "spread_of_means": float(losses.mean(axis=1).std(ddof=1)),
     }  # fmt: skip
 

@@ -99,6 +99,7 @@ BLOCKS = {
     "r2_noise": _block("r2_surrogate", first.r2_noise),
     "r3_main": _block("r3_main", first.r3_main, "made", "r3_base"),
     "r3_benchmarks": _block("r3_main", first.r3_benchmarks, "made", "r3_base"),
+    "r3_heldout": _block("r3_main", first.r3_heldout, "made", "r3_base"),
     "r3_tasks": _block("r3_main", first.r3_tasks, "made", "r3_base"),
     "r3_transfer": _block("r3_main", first.r3_transfer, "made", "r3_base"),
     "r3_likeness": _block("r3_likeness", first.r3_likeness),

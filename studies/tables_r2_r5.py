@@ -144,6 +144,27 @@ def r3_benchmarks(result: Result) -> list[str]:
     return lines[1:]
 
 
+def r3_heldout(result: Result) -> list[str]:
+    """Return per rung the loss on held-out documents of the pool, and the benchmarks item by item."""
+    lines: list[str] = []
+    for rung in result["comparison"]["rungs"]:
+        scores, pairs = _heldout(rung["scores"], "label"), _heldout(rung["differences"], "control")
+        micro = _tasks(rung["differences"], "control")
+        rows = [
+            [m["label"], spread(scores.get(m["label"])), difference(pairs.get(m["label"])),
+             difference(micro.get(("micro", "bits_per_byte", m["label"])))]
+            for m in sorted(rung["measured"], key=lambda m: m["mean"])
+        ]  # fmt: skip
+        head = ["selector", "held-out documents, mean of the domains", "θ* minus it",
+                "benchmarks' right answers, mean of the items: θ* minus it"]  # fmt: skip
+        lines += ["", f"**{rung['name']}**, bits per byte, {rung['seeds']} seeds", "", *table(head, rows)]
+    return lines[1:]
+
+
+def _heldout(rows: Sequence[Result], by: str) -> dict[str, Result]:
+    return {r[by]: r for r in rows if r["kind"] == "heldout" and r["task"] == "macro"}
+
+
 def _tasks(rows: Sequence[Result], by: str) -> dict[tuple[str, str, str], Result]:
     return {(r["task"], r["metric"], r[by]): r for r in rows if r["kind"] == "benchmark"}
 

@@ -171,16 +171,19 @@ def r8_percentile(result: Result) -> list[str]:
     rows = [
         [f"{arm} per domain", difference(m["minus_exact"], key="mean"),
          spread(m["minus_exact"].get("spread_of_differences"), key="sd"),
-         number(m["spearman_with_exact"], ".2f"), spread(_percent(m["share_moved"]), ".1f")]
+         number(m["spearman_with_exact"], ".2f"), spread(_percent(m["share_moved"]), ".1f"),
+         spread(_percent(m["selected"]), ".1f")]
         for arm, m in sorted(part["arms"].items(), key=lambda a: (int(a[0].split()[0]), a[0]))
     ]  # fmt: skip
     head = ["reference documents", "minus exact", "sd of the differences", "Spearman with exact",
-            "% of the tokens in other domains"]  # fmt: skip
+            "% of the tokens in other domains", "tokens selected, % of exact"]  # fmt: skip
+    frozen = [f"{size} documents {difference(own, key='mean')}" for size, own in part["frozen"].items()]
     facts = (
         f"{_facts(result)}, {part['thetas']} θ, bits per byte; spread over θ (sd) "
         f"{spread(part['spread'], key='sd')}."
     )
-    return [facts, "", *table(head, rows)]
+    over = f"Frozen minus exact, intervals over the references instead of over θ: {', '.join(frozen)}."
+    return [facts, "", *table(head, rows), "", over]
 
 
 def r8_selected(result: Result) -> list[str]:
@@ -211,5 +214,6 @@ def r8_noise(result: Result) -> list[str]:
         f"{_facts(result)}, {noise['repeats']} models each.", "",
         *table(["random numbers", "sd of the loss, bits per byte [95 %]"], rows), "",
         "Without common random numbers a comparison would need "
-        f"{number(noise['times'], '.1f')} times the seeds.",
+        f"{number(noise['times'], '.1f')} [{number(noise['times_low'], '.1f')}, "
+        f"{number(noise['times_high'], '.1f')}] times the seeds.",
     ]  # fmt: skip

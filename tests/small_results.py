@@ -204,7 +204,12 @@ def r8_result():
         "fitted": 8, "spread": shared.sd_interval(base), "minus_interval": shared.paired_facts(other, base),
         "share_moved": moved, "budget_met_without_a_fit": shared.mean_interval(base),
     }  # fmt: skip
-    arm = {"minus_exact": shared.paired_facts(other, base), "spearman_with_exact": 1.0, "share_moved": moved}
+    arm = {
+        "minus_exact": shared.paired_facts(other, base),
+        "spearman_with_exact": 1.0,
+        "share_moved": moved,
+        "selected": shared.mean_interval(np.array([0.9, 1.0, 1.1])),
+    }
     selected = {
         "documents": 50, "domains": 3, "bias": shared.mean_interval(np.array([0.1, -0.1, 0.2])),
         "relative_error": 0.1, "median_error": 0.08, "total_error": 0.02,
@@ -223,6 +228,7 @@ def r8_result():
         "rank": {"thetas": 8, "modes": {"interval": mode, "paper": mode},
                  "rounded": {"criterion": "edu", "rows": r8.rounded_facts(whole, whole.scores[:, 0])}},
         "percentile": {"thetas": 8, "spread": shared.sd_interval(base), "arms": {"385 own": arm},
+                       "frozen": {"385": shared.mean_interval(np.array([0.1, 0.2, 0.3]))}, "budget": 1000.0,
                        "selected": [selected, {"documents": 2000, "domains": 0}]},
         "noise": {"repeats": 8, "thetas": 4, "alone": {"init": shared.sd_interval(base)},
                   **shared.common_numbers(losses)},

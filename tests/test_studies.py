@@ -20,6 +20,7 @@ import r2_surrogate as r2  # noqa: E402
 import r3_likeness  # noqa: E402
 import r4_criteria as r4  # noqa: E402
 import r6_targets as r6  # noqa: E402
+import r7_transfer as r7  # noqa: E402
 import r8_ablations as r8  # noqa: E402
 import shared  # noqa: E402
 from mixing_tables import make_table, random_table  # noqa: E402
@@ -447,3 +448,20 @@ def test_batches_that_were_aimed_are_no_part_of_the_design():
     trials = [make_trial(str(i), {"t": 1.0}, label=label) for i, label in
               enumerate(["design-0001", "batch-2", "recipe:prior-mean", "batch-3", "repeat"])]  # fmt: skip
     assert [t.label for t in shared.unaimed(trials)] == ["design-0001", "recipe:prior-mean", "repeat"]
+
+
+def test_r8_interval_of_frozen_references_is_over_the_references():
+    losses = {"exact": np.zeros(4), "385 own": np.full(4, 9.0)}
+    for arm, shift in zip(("385 frozen", "385 frozen 2", "385 frozen 3"), (0.1, 0.2, 0.3), strict=True):
+        losses[arm] = np.array([shift, shift, shift, np.nan])
+    found = r8.over_references(losses, 385)
+    assert found["mean"] == pytest.approx(0.2)
+    assert found["high"] - found["mean"] == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-5)
+
+
+def test_r7_asks_for_sizes_before_it_trains(monkeypatch):
+    monkeypatch.setattr(r7, "opened", lambda overrides: pytest.fail("opened"))
+    for sizes in ("0.3M,5M", "1M,70M"):
+        monkeypatch.setattr("sys.argv", ["r7", "--sizes", sizes])
+        with pytest.raises(SystemExit, match="1M among them"):
+            r7.main()
