@@ -150,8 +150,8 @@ def _check_items(tables: Mapping[str, Mapping[str, Item]], names: Mapping[str, s
                 share = 1 - len(ids) / len(pairs)
                 raise InputError(
                     f"{names[language]}: the {what} differs from {names[first]} on {len(ids)} of "
-                    f"{len(pairs)} ids ({_some(sorted(ids))}); equal on {share:.0%}, expected all. Rows joined "
-                    "by number and shifted look like this; an id must name one question in every language"
+                    f"{len(pairs)} ids ({_some(sorted(ids))}); equal on {share:.0%}, expected all. Rows "
+                    "joined by number and shifted look so; an id must name one question in every language"
                 )
 
 

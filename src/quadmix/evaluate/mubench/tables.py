@@ -1,6 +1,7 @@
 """Predictions of many tasks as one Parquet file, one row per task, mode, estimator, language and item."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +16,16 @@ from quadmix.io.atomic import read_table, write_table
 COLUMNS = ("task", "mode", "language", "estimator", "id", "chosen", "label", "options")
 _WORDS = ("task", "mode", "language", "estimator", "id")
 _SCHEMA = pa.schema([(n, pa.string() if n in _WORDS else pa.int16()) for n in COLUMNS])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Answers:
+    """What was chosen in one language: ids (I,), and int16 (I,) of each. chosen: -1 = no answer."""
+
+    ids: tuple[str, ...]
+    chosen: NDArray[np.int16]
+    labels: NDArray[np.int16]
+    options: NDArray[np.int16]
 
 
 def write_predictions(path: str | Path, predictions: Sequence[Predictions]) -> None:
@@ -51,16 +62,22 @@ def read_predictions(path: str | Path) -> list[Predictions]:
             f"{path}: no column {lacking[0]!r}; predictions have {', '.join(COLUMNS)}: write them with "
             "`quadmix mubench evaluate`"
         )
-    table = table.select(COLUMNS)
+    try:
+        table = table.select(COLUMNS).cast(_SCHEMA)
+    except pa.ArrowException as error:
+        raise InputError(f"{path}: a column has another type ({error}); expected {_SCHEMA}") from error
     if any(table[name].null_count for name in COLUMNS):
-        raise InputError(
-            f"{path}: a cell is empty; expected all of {', '.join(COLUMNS)}, chosen -1 for no answer"
-        )
-    groups: dict[tuple[str, str, str], dict[str, pa.Table]] = {}
+        raise InputError(f"{path}: a cell is empty; expected all columns filled, chosen -1 for no answer")
+    groups: dict[tuple[str, str, str], dict[str, Answers]] = {}
     for key, part in _grouped(table):
         task, mode, estimator, language = key
-        groups.setdefault((task, mode, estimator), {})[language] = part
-    return [_joined(path, key, languages) for key, languages in groups.items()]
+        numbers = (part[name].to_numpy() for name in ("chosen", "label", "options"))
+        chosen, labels, options = (np.asarray(n, dtype=np.int16) for n in numbers)
+        ids = tuple(cast(list[str], part["id"].to_pylist()))
+        groups.setdefault((task, mode, estimator), {})[language] = Answers(
+            ids=ids, chosen=chosen, labels=labels, options=options
+        )
+    return [join_answers(str(path), key, languages) for key, languages in groups.items()]
 
 
 def _grouped(table: pa.Table) -> Iterable[tuple[tuple[str, str, str, str], pa.Table]]:
@@ -71,46 +88,45 @@ def _grouped(table: pa.Table) -> Iterable[tuple[tuple[str, str, str, str], pa.Ta
     codes = np.zeros(table.num_rows, dtype=np.int64)
     for key in keys:
         codes = codes * max(len(key.dictionary), 1) + key.indices.to_numpy()
-    _, first, group = np.unique(codes, return_index=True, return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    ends = np.cumsum(np.bincount(group, minlength=len(first)))
-    for start in np.sort(first):
-        place = group[start]
-        rows = order[ends[place] - np.count_nonzero(group == place) : ends[place]]
-        key = cast(tuple[str, str, str, str], tuple(k[int(start)].as_py() for k in keys))
-        yield key, table.take(pa.array(rows))
+    _, first, group, sizes = np.unique(codes, return_index=True, return_inverse=True, return_counts=True)
+    rows = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes)[:-1])
+    for place in np.argsort(first) if table.num_rows else ():
+        key = cast(tuple[str, str, str, str], tuple(k[int(first[place])].as_py() for k in keys))
+        yield key, table.take(pa.array(rows[place]))
 
 
-def _joined(path: str | Path, key: tuple[str, str, str], languages: dict[str, pa.Table]) -> Predictions:
+def join_answers(source: str, key: tuple[str, str, str], languages: Mapping[str, Answers]) -> Predictions:
+    """Return the answers of several languages joined by id, in the order of the first language.
+
+    key: task, mode, estimator. Raises InputError naming source, language and id; see `read_predictions`.
+    """
     task, mode, estimator = key
-    name = f"{path}, {task} {mode} {estimator}"
-    first, ids = (
-        next(iter(languages)),
-        tuple(cast(list[str], next(iter(languages.values()))["id"].to_pylist())),
-    )
-    place = {i: n for n, i in enumerate(ids)}
+    name = f"{source}, {task} {mode} {estimator}"
+    first, base = next(iter(languages.items()))
+    place = {i: n for n, i in enumerate(base.ids)}
     chosen: dict[str, NDArray[np.int16]] = {}
-    facts: dict[str, list[NDArray[np.int16]]] = {}
-    for language, part in languages.items():
-        own = cast(list[str], part["id"].to_pylist())
-        if len(own) != len(ids) or len(set(own)) != len(own) or set(own) != place.keys():
-            odd = sorted(set(own) ^ place.keys()) or [i for i in own if own.count(i) > 1]
+    for language, own in languages.items():
+        if len(own.ids) != len(base.ids) or set(own.ids) != place.keys():
+            odd = sorted(set(own.ids) ^ place.keys()) or list(own.ids)
             raise InputError(
                 f"{name}: the ids of {language} are not those of {first}, as {odd[0]!r}; expected the same "
                 "items, each once, in every language. Evaluate them on one subset of ids"
             )
-        order = np.argsort([place[i] for i in own])
-        chosen[language], *facts[language] = (
-            np.asarray(part[column].to_numpy(), dtype=np.int16)[order]
-            for column in ("chosen", "label", "options")
-        )
-        for what, mine, theirs in zip(("label", "options"), facts[language], facts[first], strict=True):
+        order = np.argsort([place[i] for i in own.ids])
+        chosen[language] = own.chosen[order]
+        for what, mine, theirs in (
+            ("label", own.labels[order], base.labels),
+            ("number of options", own.options[order], base.options),
+        ):
             if (bad := np.flatnonzero(mine != theirs)).size:
                 raise InputError(
-                    f"{name}: {what} of {language} differs from {first} on {bad.size} ids, as "
-                    f"{ids[bad[0]]!r}; the rows are not aligned. Join by id, not by row number"
+                    f"{name}: the {what} of {language} differs from {first} on {bad.size} ids, as "
+                    f"{base.ids[bad[0]]!r}; the rows are not aligned. Join by id, not by row number"
                 )
-    labels, options = facts[first]
-    return Predictions(
-        task=task, mode=mode, estimator=estimator, ids=ids, chosen=chosen, labels=labels, options=options
-    )
+    try:
+        return Predictions(
+            task=task, mode=mode, estimator=estimator, ids=base.ids, chosen=chosen, labels=base.labels,
+            options=base.options,
+        )  # fmt: skip
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
