@@ -78,6 +78,10 @@ class Predictions:
                 f"{name}, id {self.ids[bad[0]]!r}: label {self.labels[bad[0]]} is outside its "
                 f"{self.options[bad[0]]} options"
             )
+        if (few := np.flatnonzero(self.options < 2)).size:
+            raise InputError(
+                f"{name}, id {self.ids[few[0]]!r}: {self.options[few[0]]} options, expected two or more"
+            )
         for language, chosen in self.chosen.items():
             if chosen.shape != shape:
                 raise InputError(f"{name}, {language}: {chosen.shape} choices, expected {shape}")
