@@ -104,7 +104,8 @@ def _set_headers(nulls: Sequence[str]) -> list[str]:
 def _set_row(s: SetConsistency, nulls: Sequence[str]) -> list[str]:
     return [
         s.name, str(len(s.languages)), _bounds(s.accuracy), _bounds(s.mlc),
-        *(_num(s.nulls.get(n)) for n in nulls), _bounds(s.over_null, "+"), _bounds(s.both_right), _bounds(s.same_wrong), _num(s.kappa),
+        *(_num(s.nulls.get(n)) for n in nulls), _bounds(s.over_null, "+"), _bounds(s.both_right),
+        _bounds(s.same_wrong), _num(s.kappa),
         _num(s.beyond_accuracy), _num(s.transfer), _num(s.rel),
     ]  # fmt: skip
 

@@ -63,7 +63,9 @@ def render_consistency(report: ConsistencyReport, source: str) -> str:
     most = max((len(t.languages) for t in report.tasks), default=0)
     title = f"{count(len(names))} tasks in up to {most} languages"
     sections = [_task(t, place, files) for place, t in enumerate(report.tasks)]
-    links = [(f"task-{place}", f"{t.task} · {t.estimator}") for place, t in enumerate(report.tasks)]
+    links = [
+        (f"task-{place}", f"{t.task} · {t.mode} · {t.estimator}") for place, t in enumerate(report.tasks)
+    ]
     body = join(
         Html(f'<header id="verdict"><h1>Consistency over languages: {esc(title)}</h1></header>'),
         note(_READING),
@@ -102,11 +104,11 @@ def _overview(report: ConsistencyReport, files: Sequence[str]) -> Html:
         mean_nulls = list(dict.fromkeys(n for m in report.means for n in m.nulls))
         means = [
             [m.name, m.mode, m.estimator, count(len(m.tasks)), bounds(m.accuracy), bounds(m.mlc),
-             bounds(m.both_right), *(num(m.nulls.get(n), 3) for n in mean_nulls)]
+             *(num(m.nulls.get(n), 3) for n in mean_nulls), bounds(m.both_right)]
             for m in report.means
         ]  # fmt: skip
-        headers = ["mean over", "mode", "estimator", "tasks", "accuracy", "MLC", "MLC+"]
-        headers += [f"MLC of {n}" for n in mean_nulls]
+        headers = ["mean over", "mode", "estimator", "tasks", "accuracy", "MLC"]
+        headers += [*(f"MLC of {n}" for n in mean_nulls), "MLC+"]
         caption = "Means of tasks, the NLI tasks counted once; items are never pooled"
         parts.append(table(headers, means, caption=caption, source=files, words=3))
     return section("overview", "Overview", *parts, source=())
