@@ -151,9 +151,14 @@ def test_for_letters_the_texts_in_the_prompt_count() -> None:
 def test_a_choice_with_the_text_of_the_right_one_counts_as_right() -> None:
     own = task({"en": [["a", "b", "c"]] * 3, "nl": [["Ja", "ja ", "nee"]] * 3}, [1, 1, 1])
     found = Predictions(
-        task="bmlama", mode="lighteval", estimator="acc", ids=own.ids, labels=int16([1] * 3), options=int16([3] * 3),
+        task="bmlama",
+        mode="lighteval",
+        estimator="acc",
+        ids=own.ids,
+        labels=int16([1] * 3),
+        options=int16([3] * 3),
         chosen={"en": int16([0, 1, 2]), "nl": int16([0, 2, -1])},
-    )  # fmt: skip
+    )
     done, changed = settled(own, found)
     assert done.chosen["en"].tolist() == [0, 1, 2]
     assert done.chosen["nl"].tolist() == [1, 2, -1]
@@ -221,7 +226,8 @@ def predicted(
     languages = [f"l{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(len(chosen))]
     return Predictions(
         task="mmlu", mode="lighteval", estimator=name, ids=tuple(f"q{i}" for i in range(len(labels))),
-        chosen=dict(zip(languages, chosen, strict=True)), labels=labels, options=np.full(len(labels), options, np.int16),
+        chosen=dict(zip(languages, chosen, strict=True)), labels=labels,
+        options=np.full(len(labels), options, np.int16),
     )  # fmt: skip
 
 
@@ -239,9 +245,12 @@ def test_the_split_adds_up_and_sets_are_means_of_their_pairs() -> None:
     chosen, labels = world(np.random.default_rng(0), 5, 300)
     null = predicted(np.zeros_like(chosen), labels, "shortest")
     found = measure(
-        predicted(chosen, labels, "acc"), [null], anchor="lab", groups={"two": ["laa", "lad"], "one": ["laa"]},
+        predicted(chosen, labels, "acc"),
+        [null],
+        anchor="lab",
+        groups={"two": ["laa", "lad"], "one": ["laa"]},
         sampling=FEW,
-    ).result  # fmt: skip
+    ).result
     assert [s.name for s in found.sets] == ["all", "two"]
     whole, two = found.sets
     for s in found.sets:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from mubench_files import row, rows, write_rows, write_task
 
@@ -113,9 +112,9 @@ def test_a_language_without_files_and_an_unknown_mode_are_refused(tmp_path: Path
 
 def test_lacking_cloze_files_are_made_from_letters_and_named(tmp_path: Path) -> None:
     letters = [
-        {"_id": f"q{n}", "prompt": f"Frage: Was ist {n}?\nA: x{n}\nB: y{n}\nAntwort:", "choices": ["A", "B"], "label": n % 2}
+        {**row(f"q{n}", n % 2, "AB"), "prompt": f"Frage: Was ist {n}?\nA: x{n}\nB: y{n}\nAntwort:"}
         for n in range(4)
-    ]  # fmt: skip
+    ]
     cloze = [
         {"_id": f"q{n}", "prompt": f"What is {n}?", "choices": [f"x{n}", f"y{n}"], "label": n % 2}
         for n in range(4)

@@ -96,7 +96,7 @@ def test_cloze_of_a_sentence_with_a_blank() -> None:
     """Six lines of the release: sentence, what the blank asks, two options, instruction, cue."""
     items = [
         item(
-            f"_ hat {n}.\nWofür steht _?\nOption A: er{n}\nOption B: sie{n}\nAntworte mit A oder B:\nAntwort:",
+            f"_ hat {n}.\nWofür steht _?\nOption A: er{n}\nOption B: sie{n}\nNimm A oder B:\nAntwort:",
             name=f"q{n}",
         )
         for n in range(2)
