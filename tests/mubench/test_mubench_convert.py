@@ -18,8 +18,8 @@ def rows(languages: tuple[str, ...] = ("et", "zho_Hans"), count: int = 4) -> lis
     return [
         {
             "item": f"test-{n}", "lang": language, "query": f"{language} {n}.", "relation": "cause",
-            "gold": n % 2, "choices": [f"{language}{n}a", f"{language}{n}b"], "topic": ("sports", "travel", "health")[n % 3],
-            "answers": [f"{n * n}"],
+            "gold": n % 2, "choices": [f"{language}{n}a", f"{language}{n}b"],
+            "topic": ("sports", "travel", "health")[n % 3], "answers": [f"{n * n}"],
         }
         for language in languages
         for n in range(count)
