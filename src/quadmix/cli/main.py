@@ -17,6 +17,7 @@ from quadmix.cli import mixtures
 from quadmix.cli.diff import diff
 from quadmix.cli.export import export
 from quadmix.cli.models import app as models_app
+from quadmix.cli.mubench import app as mubench_app
 from quadmix.cli.output import AsJson, RunFolder, bytes_watched, echo, print_result
 from quadmix.cli.proposal import found_lines
 from quadmix.cli.rater import app as rater_app
@@ -280,6 +281,7 @@ app.command()(report)
 app.command()(diff)
 app.command()(export)
 app.add_typer(models_app, name="models")
+app.add_typer(mubench_app, name="mubench")
 app.add_typer(rater_app, name="rater")
 app.add_typer(raters_app, name="raters")
 app.add_typer(trials_app, name="trials")

@@ -1,0 +1,354 @@
+"""The whole report: nulls beside every number, ties, parts, means, code-switched items, page and commands."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+from quadmix.cli.main import app
+from quadmix.errors import InputError, QuadmixError
+from quadmix.evaluate.mubench.items import AlignedTask, Item, Predictions
+from quadmix.evaluate.mubench.load import load_task
+from quadmix.evaluate.mubench.measure import Sampling
+from quadmix.evaluate.mubench.mix import mix_task
+from quadmix.evaluate.mubench.nulls import predictions
+from quadmix.evaluate.mubench.report import consistency_report
+from quadmix.evaluate.mubench.splits import parts_of
+from quadmix.evaluate.mubench.standin import write_standin
+from quadmix.evaluate.mubench.tables import write_predictions
+from quadmix.report.consistency import write_consistency
+from quadmix.types.consistency import ConsistencyReport
+
+FEW = Sampling(draws=200)
+SAMPLES = Path(__file__).parent / "samples"
+
+
+def aligned(task: str, languages: str = "en de zh", count: int = 60, options: int = 4) -> AlignedTask:
+    """Options whose lengths order them alike in every language, with the right one at a place of its own."""
+    rng = np.random.default_rng(len(task))
+    lengths = [rng.permutation(options) + 1 for _ in range(count)]
+    labels = rng.integers(options, size=count).tolist()
+    items = {
+        language: tuple(
+            Item(
+                id=f"{n:03}",
+                prompt="?",
+                choices=tuple(language[0] * 2 * k + str(k) for k in own),
+                label=label,
+            )
+            for n, (own, label) in enumerate(zip(lengths, labels, strict=True))
+        )
+        for language in languages.split()
+    }
+    return AlignedTask(task=task, mode="lighteval", ids=tuple(f"{n:03}" for n in range(count)), items=items)
+
+
+def answered(task: AlignedTask, knows: float, seed: int = 0, name: str = "acc") -> Predictions:
+    """A model that is right on a share of the items, in every language, and guesses otherwise."""
+    rng = np.random.default_rng(seed)
+    known = rng.random(len(task.ids)) < knows
+    chosen: dict[str, NDArray[np.int16]] = {}
+    for language, items in task.items.items():
+        guess = rng.integers([len(i.choices) for i in items])
+        chosen[language] = np.where(known, [i.label for i in items], guess).astype(np.int16)
+    return predictions(task, name, chosen)
+
+
+def reported(*tasks: AlignedTask, knows: float = 0.5, **options: object) -> ConsistencyReport:
+    found = [answered(t, knows) for t in tasks]
+    keys = {(t.task, t.mode): t for t in tasks}
+    return consistency_report(found, keys, sampling=FEW, **options)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_shortest_option_is_consistent_and_knows_nothing() -> None:
+    """The trap: a null with MLC 1 and accuracy at chance, above a model that knows half of the answers."""
+    (found,) = reported(aligned("arc_easy", count=400)).tasks
+    whole = found.sets[0]
+    assert whole.nulls == {"shortest": 1.0, "longest": 1.0}
+    assert whole.over_null.high < 0
+    assert whole.both_right.value > 0.45
+    for language in found.by_language:
+        assert abs(language.accuracy_nulls["shortest"] - 0.25) < 0.06
+        assert language.nulls == {"shortest": 1.0, "longest": 1.0}
+        assert language.accuracy.value > 0.5
+    assert found.anchor == "en"
+    german = next(r for r in found.by_language if r.language == "de")
+    assert german.anchor_nulls == {"shortest": 1.0, "longest": 1.0}
+
+
+def test_every_consistency_has_its_nulls_beside_it() -> None:
+    """With a null that only a model can give, too, ties settled."""
+    task = aligned("arc_easy")
+    extra = answered(task, 0.0, seed=5, name="unconditional")
+    found = consistency_report([answered(task, 0.5), extra], {("arc_easy", "lighteval"): task}, sampling=FEW)
+    (own,) = found.tasks
+    names = {"shortest", "longest", "unconditional"}
+    assert own.estimator == "acc"
+    for s in own.sets:
+        assert set(s.nulls) == names
+    for r in own.by_language:
+        assert set(r.nulls) == set(r.accuracy_nulls) == names
+        assert set(r.anchor_nulls) == (set() if r.language == "en" else names)
+    assert set(own.pairs.nulls) == names
+
+
+def test_without_texts_the_nulls_must_be_among_the_predictions() -> None:
+    task = aligned("arc_easy")
+    found, null = answered(task, 0.5), answered(task, 0.0, name="shortest")
+    with pytest.raises(InputError, match=r"arc_easy \(lighteval\): no content-free predictor beside 'acc'"):
+        consistency_report([found], {}, sampling=FEW)
+    report = consistency_report([found, null], {}, sampling=FEW)
+    assert list(report.tasks[0].sets[0].nulls) == ["shortest"]
+    assert any("option texts not at hand" in note for note in report.notes)
+    assert {r.settled for r in report.tasks[0].by_language} == {-1}
+    with pytest.raises(InputError, match="no predictions of a model"):
+        consistency_report([null], {}, sampling=FEW)
+
+
+def test_ties_with_the_right_text_are_settled_and_counted() -> None:
+    task = aligned("arc_easy", count=20)
+    first = task.items["de"][0]
+    double = first.choices[first.label]
+    other = (first.label + 1) % 4
+    choices = tuple(double.upper() if n == other else c for n, c in enumerate(first.choices))
+    items = {
+        **task.items,
+        "de": (Item(id=first.id, prompt="?", choices=choices, label=first.label), *task.items["de"][1:]),
+    }
+    task = AlignedTask(task=task.task, mode=task.mode, ids=task.ids, items=items)
+    raw = answered(task, 1.0)
+    chosen = {**raw.chosen, "de": raw.chosen["de"].copy()}
+    chosen["de"][0] = other
+    chosen["en"] = chosen["en"].copy()
+    chosen["en"][1] = -1
+    found = Predictions(
+        task=raw.task,
+        mode=raw.mode,
+        estimator="acc",
+        ids=raw.ids,
+        chosen=chosen,
+        labels=raw.labels,
+        options=raw.options,
+    )
+    report = consistency_report([found], {("arc_easy", "lighteval"): task}, sampling=FEW)
+    by_language = {r.language: r for r in report.tasks[0].by_language}
+    assert (by_language["de"].settled, by_language["de"].accuracy.value) == (1, 1.0)
+    assert (by_language["en"].unanswered, by_language["en"].accuracy.value) == (1, 0.95)
+    assert any("1 choices count as right because their text" in n for n in report.notes)
+    assert any("1 items without an answer" in n for n in report.notes)
+
+
+def test_a_part_of_the_split_is_measured_alone() -> None:
+    task = aligned("arc_easy", count=100)
+    (found,) = reported(task, part="report").tasks
+    keep = parts_of("arc_easy", task.ids) == "report"
+    raw = answered(task, 0.5)
+    assert (found.items, found.part) == (int(keep.sum()), "report")
+    german = next(r for r in found.by_language if r.language == "de")
+    assert german.accuracy.value == pytest.approx(np.mean(raw.chosen["de"][keep] == raw.labels[keep]))
+
+
+def test_groups_and_anchor_are_the_users_or_classes_of_resources() -> None:
+    task = aligned("arc_easy", "af bg de en fr sw te")
+    (found,) = reported(task).tasks
+    assert {s.name: s.languages for s in found.sets[1:]} == {
+        "high": ("de", "en", "fr"), "mid": ("af", "bg"), "low": ("sw", "te")
+    }  # fmt: skip
+    (own,) = reported(task, groups={"mine": ["sw", "en", "xx"]}, anchor="fr").tasks
+    assert [(s.name, s.languages) for s in own.sets[1:]] == [("mine", ("en", "sw"))]
+    assert own.anchor == "fr"
+    with pytest.raises(InputError, match="no predictions in the anchor 'xx'; its languages are af"):
+        reported(task, anchor="xx")
+
+
+def test_means_count_the_nli_family_once_and_never_pool_items() -> None:
+    tasks = [
+        aligned(name, count=count)
+        for name, count in (("snli", 20), ("mnli", 80), ("winogrande", 40), ("mmlu", 30))
+    ]
+    report = reported(*tasks)
+    value = {t.task: t.sets[0].mlc.value for t in report.tasks}
+    means = {m.name: m for m in report.means}
+    nli = (value["snli"] + value["mnli"]) / 2
+    assert means["understanding"].mlc.value == pytest.approx((nli + value["winogrande"]) / 2)
+    assert means["tasks"].mlc.value == pytest.approx((nli + value["winogrande"] + value["mmlu"]) / 3)
+    assert means["abilities"].mlc.value == pytest.approx(
+        ((nli + value["winogrande"]) / 2 + value["mmlu"]) / 2
+    )
+    assert means["tasks"].nulls == {"shortest": pytest.approx(1.0), "longest": pytest.approx(1.0)}
+    assert means["tasks"].mlc.low < means["tasks"].mlc.value < means["tasks"].mlc.high
+    assert reported(tasks[0], tasks[1]).means == ()  # one family alone has no mean
+
+
+def test_code_switched_items_are_compared_with_the_same_items_in_the_base_language() -> None:
+    task = aligned("bmlama", count=50)
+    mixed = mix_task(task, most=2).task
+    plain, switched = answered(task, 0.6, seed=1), answered(mixed, 0.4, seed=2)
+    keys = {(t.task, t.mode): t for t in (task, mixed)}
+    report = consistency_report([plain, switched], keys, sampling=FEW)
+    assert [m.language for m in report.mixes] == ["en", "de", "zh"]
+    for m in report.mixes:
+        a, b = plain.chosen[m.language], switched.chosen[m.language]
+        assert m.plain == pytest.approx(np.mean(a == plain.labels))
+        assert m.mixed == pytest.approx(np.mean(b == plain.labels))
+        assert m.difference.value == pytest.approx(m.mixed - m.plain)
+        assert m.kept.value == pytest.approx(np.mean(a == b))
+        assert m.difference.low < m.difference.value < m.difference.high
+        assert set(m.nulls) == {"shortest", "longest"}
+    less = Predictions(
+        task="bmlama",
+        mode="lighteval",
+        estimator="acc",
+        ids=plain.ids[1:],
+        labels=plain.labels[1:],
+        options=plain.options[1:],
+        chosen={k: v[1:] for k, v in plain.chosen.items()},
+    )
+    with pytest.raises(InputError, match=r"1 of its ids, as '000', are not predicted in mode lighteval"):
+        consistency_report([less, switched], keys, sampling=FEW)
+
+
+def test_one_language_alone_is_noted_not_compared() -> None:
+    task = aligned("arc_easy", "en")
+    report = reported(task)
+    assert report.tasks == ()
+    assert "arc_easy (lighteval, acc): predictions in en alone, so nothing to compare" in report.notes
+
+
+# --------------------------------------------------------------------------- page
+def test_the_page_holds_the_numbers_and_loads_nothing(tmp_path: Path) -> None:
+    tasks = [aligned("arc_easy"), aligned("mmlu", "en de")]
+    report = reported(*tasks)
+    page, pairs = write_consistency(report, tmp_path / "page.html")
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r'(?:src|href)="(?:https?:)?//', text)
+    assert text.count("<figure>") == 2
+    assert "do not choose data or models by it" in text
+    whole = report.tasks[0].sets[0]
+    assert f"{whole.mlc.value:.3f} [{whole.mlc.low:.3f}, {whole.mlc.high:.3f}]" in text
+    assert "MLC of shortest" in text
+    rows = list(csv.DictReader(pairs.read_text(encoding="utf-8").splitlines()))
+    assert len(rows) == 3 + 1
+    first = report.tasks[0]
+    german = next(
+        r for r in rows if r["task"] == "arc_easy" and {r["language"], r["other_language"]} == {"de", "en"}
+    )
+    assert float(german["mlc"]) == pytest.approx(first.pairs.mlc[0, 1])
+    assert float(german["null_shortest"]) == 1.0
+    again, _ = write_consistency(report, tmp_path / "again.html")
+    assert again.read_text(encoding="utf-8") == text.replace("page.csv", "again.csv")
+
+
+def test_names_of_the_users_cannot_become_markup(tmp_path: Path) -> None:
+    task = aligned("arc_easy")
+    found = answered(task, 0.5, name="<script>alert(1)</script>")
+    report = consistency_report([found], {("arc_easy", "lighteval"): task}, sampling=FEW)
+    text = write_consistency(report, tmp_path / "page.html")[0].read_text(encoding="utf-8")
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert" in text
+
+
+# --------------------------------------------------------------------------- commands
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toy") / "toy"
+    write_standin(folder, items=12)
+    return folder
+
+
+def run(*words: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["mubench", *map(str, words)])
+    if isinstance(result.exception, QuadmixError):
+        return result.exception.exit_code, str(result.exception)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+def test_prepare_counts_mixes_and_leaves_gpqa_out(toy: Path, tmp_path: Path) -> None:
+    code, text = run("prepare", toy, "--out", tmp_path, "--mix", 2)
+    assert code == 0
+    assert "arc_easy (lighteval): 12 items x 4 languages (qaa qab qac qad), aligned; target" in text
+    assert "not here, of the release: af ar az" in text
+    assert "4 files of mixed items" in text
+    assert "gpqa: left out, its authors ask not to publish it in clear text; name it with --task" in text
+    assert load_task(tmp_path, "arc_easy", "mix_lighteval_2").mode == "mix_lighteval_2"
+    code, text = run("prepare", toy, "--out", tmp_path, "--task", "gpqa", "--json")
+    found = json.loads(text)
+    assert (found["tasks"][0]["task"], list(found["restricted"])) == ("gpqa", ["gpqa"])
+
+
+def test_prepare_exits_with_1_and_names_what_is_wrong(toy: Path, tmp_path: Path) -> None:
+    file = toy / "SNLIDataset" / "lighteval_qab_test.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(b"\n".join(whole.splitlines()[:-1]) + b"\n")
+    try:
+        code, text = run("prepare", toy, "--out", tmp_path, "--task", "snli", "--task", "arc_easy")
+    finally:
+        file.write_bytes(whole)
+    assert code == 1
+    assert re.search(
+        r"refused: snli \(lighteval\): .*lighteval_qab_test\.jsonl: its 11 ids are not the 12", text
+    )
+    assert "arc_easy (lighteval): 12 items" in text
+
+
+def test_prepare_makes_the_standin_and_takes_a_file(tmp_path: Path) -> None:
+    code, text = run("prepare", "--standin", tmp_path / "toy", "--items", 3, "--task", "snli")
+    assert (code, text.splitlines()[0]) == (0, f"{tmp_path / 'toy'}: 460 files")
+    rows = [
+        {"item": n, "lang": language, "q": f"{language}{n}", "c": ["a", "b"], "gold": n % 2}
+        for language in ("et", "it") for n in range(5)
+    ]  # fmt: skip
+    file = tmp_path / "set.jsonl"
+    file.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    words = ["--from-file", file, "--id-column", "item", "--language-column", "lang", "--prompt", "{q}?",
+             "--choices-column", "c", "--label-column", "gold"]  # fmt: skip
+    code, text = run("prepare", *words, "--task", "mine", "--out", tmp_path / "own")
+    assert code == 0
+    assert "5 questions in 2 languages" in text
+    assert "mine (lighteval): 5 items x 2 languages (et it), aligned" in text
+    assert run("prepare", *words)[0] == 2
+    assert run("prepare")[0] == 2
+    assert run("prepare", tmp_path, "--standin", tmp_path / "x")[0] == 2
+    assert run("prepare", "hf://datasets/aialt/MuBench", "--offline", "--out", tmp_path)[0] == 1
+    assert run("prepare", "hf://datasets/aialt/MuBench")[0] == 2
+
+
+def test_mlc_reads_samples_prints_nulls_and_writes_the_page(tmp_path: Path) -> None:
+    code, text = run("mlc", SAMPLES, "--out", tmp_path / "page.html", "--draws", 100, "--anchor", "qaa")
+    assert code == 0
+    header = next(line for line in text.splitlines() if line.strip().startswith("languages"))
+    assert re.search(r"MLC +shortest +longest +unconditional +over best null +MLC\+", header)
+    assert "arc_easy (lighteval, acc): 12 items, 4 languages" in text
+    assert "MLC alone does not" in text
+    assert (tmp_path / "page.html").is_file()
+    assert (tmp_path / "page.csv").is_file()
+
+
+def test_mlc_of_predictions_takes_texts_from_the_data(toy: Path, tmp_path: Path) -> None:
+    task = load_task(toy, "arc_easy", "lighteval")
+    write_predictions(tmp_path / "p.parquet", [answered(task, 0.5)])
+    code, text = run("mlc", tmp_path / "p.parquet", "--draws", 100)
+    assert code == 1
+    assert "give the items with --data FOLDER" in text
+    code, text = run(
+        "mlc", tmp_path / "p.parquet", "--data", toy, "--draws", 100, "--json", "--group", "latin=qaa,qab"
+    )
+    found = json.loads(text)
+    assert code == 0
+    (own,) = found["tasks"]
+    assert [s["name"] for s in own["sets"]] == ["all", "latin"]
+    assert set(own["sets"][0]["nulls"]) == {"shortest", "longest"}
+    assert np.array(own["pairs"]["mlc"]).shape == (4, 4)
+
+
+@pytest.mark.parametrize(
+    "words", [["--group", "a"], ["--group", "all=qaa,qab"], ["--group", "a=qaa"], ["--part", "test"]]
+)
+def test_mlc_refuses_groups_and_parts_that_are_none(words: list[str]) -> None:
+    assert run("mlc", SAMPLES, *words)[0] == 2
