@@ -4,11 +4,16 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
+import pyarrow as pa
 import zstandard
 
 import quadmix
+from quadmix.corpus.read import read_documents
 from quadmix.recipe import Recipe, check_recipe
+from quadmix.rng import doc_keys
+from quadmix.types import Annotations, Corpus
 
 DEMO = Path(quadmix.__file__).parent / "data" / "demo"
 
@@ -69,6 +74,23 @@ def tiny_settings(folder: Path, **changes: Any) -> dict[str, Any]:
             node = node[parent]
         node[leaf] = value
     return settings
+
+
+def bare_table(corpus: Corpus) -> Annotations:
+    """The documents of a corpus without any score, in one domain."""
+    batches = [(split.index, batch) for split in corpus.splits for batch in read_documents(corpus, split)]
+    ids = [i for _, batch in batches for i in batch.doc_id]
+    return Annotations(
+        doc_id=pa.chunked_array([pa.array(ids)]),
+        keys=doc_keys(ids),
+        tokens=np.ones(len(ids), np.int32),
+        domain=np.zeros(len(ids), np.int16),
+        scores=np.zeros((len(ids), 0), np.float32),
+        held_out=np.zeros(len(ids), np.bool_),
+        split=np.repeat([s for s, _ in batches], [len(b.text) for _, b in batches]).astype(np.int32),
+        criteria=(),
+        domains=("all",),
+    )
 
 
 def tiny_recipe(folder: Path, **changes: Any) -> Recipe:

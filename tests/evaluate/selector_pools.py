@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
+from quadmix.evaluate.languages import Languages
 from quadmix.evaluate.selectors import Pool
 from quadmix.mixing.normalise import fit_normaliser, normalise
 from quadmix.mixing.prior import Prior
@@ -14,7 +15,8 @@ from quadmix.types import Annotations, CriterionInfo
 
 LABELS = (
     "random", "prior-mean", "random-mean", "global-cut", "top:a", "top:c", "top-domain:b", "criteria-mix",
-    "qurating", "upsampling", "dsir", "regmix", "theta:000", "theta:011",
+    "qurating", "upsampling", "dsir", "regmix", "theta:000", "theta:011", "top-language:b",
+    "qurating-language", "fineweb2-hq",
 )  # fmt: skip
 BY_DOMAIN = ("prior-mean", "random-mean", "regmix", "theta:000", "theta:011")
 
@@ -52,6 +54,7 @@ def make_pool(table: Annotations) -> Pool:
         seed=7,
         importance=-2.0 * np.nan_to_num(table.scores[:, 0].astype(np.float64)),
         shares=shares / shares.sum(),
+        languages=Languages(code=(table.keys % np.uint64(3)).astype(np.int32), names=("", "de", "en")),
     )
 
 
@@ -64,9 +67,10 @@ def shuffled(pool: Pool, order: np.ndarray) -> Pool:
         split=old.split[order],
     )  # fmt: skip
     assert pool.importance is not None
+    assert pool.languages is not None
     return replace(
         pool, table=table, normalised=pool.normalised[order], grouped=group(table),
-        importance=pool.importance[order],
+        importance=pool.importance[order], languages=pool.languages.take(order),
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from quadmix.errors import BudgetError, RecipeError, ScoreError, SearchError
 from quadmix.evaluate.selectors import baseline_labels, choose, from_theta, random_mean, theta_copies
 from quadmix.mixing.limits import Limits
 from quadmix.mixing.prior import draw_theta, mean_theta, prior_mean
+from quadmix.recipe import Baseline
 from quadmix.rng import stream
 
 
@@ -39,7 +40,7 @@ def test_the_same_seed_gives_the_same_bytes_in_any_order_of_documents(label: str
     np.testing.assert_array_equal(choose(label, shuffled(pool, order), budget, draw=5).copies, once[order])
 
 
-@pytest.mark.parametrize("label", ["random", "qurating", "dsir", "regmix", "prior-mean"])
+@pytest.mark.parametrize("label", ["random", "qurating", "qurating-language", "dsir", "regmix", "prior-mean"])
 def test_another_draw_takes_other_documents(label: str) -> None:
     pool = make_pool(make_table(3))
     budget = 0.15 * pool.table.tokens.sum()
@@ -58,7 +59,9 @@ def test_held_out_documents_are_never_chosen(label: str) -> None:
     assert abs(taken(pool, copies) - budget) <= len(table.domains) * int(table.tokens.max())
 
 
-@pytest.mark.parametrize("label", ["global-cut", "criteria-mix", "qurating", "upsampling"])
+@pytest.mark.parametrize(
+    "label", ["global-cut", "criteria-mix", "qurating", "upsampling", "qurating-language", "fineweb2-hq"]
+)
 def test_documents_without_any_score_are_never_chosen(label: str) -> None:
     table = make_table(5)
     scores = table.scores.copy()
@@ -68,7 +71,7 @@ def test_documents_without_any_score_are_never_chosen(label: str) -> None:
     assert copies[:100].sum() == 0
 
 
-@pytest.mark.parametrize("label", ["top:b", "top-domain:b"])
+@pytest.mark.parametrize("label", ["top:b", "top-domain:b", "top-language:b"])
 def test_a_missing_score_is_no_reason_to_choose_a_document(label: str) -> None:
     table = make_table(6, missing=0.3)
     pool = make_pool(table)
@@ -76,7 +79,7 @@ def test_a_missing_score_is_no_reason_to_choose_a_document(label: str) -> None:
     assert copies[np.isnan(table.scores[:, 1])].sum() == 0
 
 
-@pytest.mark.parametrize("label", ["top:a", "global-cut", "criteria-mix", "qurating"])
+@pytest.mark.parametrize("label", ["top:a", "global-cut", "criteria-mix", "qurating", "fineweb2-hq"])
 def test_too_few_scored_tokens_are_refused_with_their_number(label: str) -> None:
     table = make_table(7, criteria="a")
     scores = table.scores.copy()
@@ -146,13 +149,17 @@ def test_a_mixture_that_wants_an_empty_domain_is_refused_with_what_it_reaches() 
     [
         ("dsir", ScoreError, "needs the pool's `importance`"),
         ("regmix", SearchError, "needs the pool's `shares`"),
+        ("fineweb2-hq", ScoreError, "'fineweb2-hq' needs the pool's `languages`"),
+        ("qurating-language", ScoreError, "'qurating-language' needs the pool's `languages`"),
+        ("top-language:a", ScoreError, "'top-language:a' needs the pool's `languages`"),
+        ("top-language:d", RecipeError, "criterion 'd'.*expected one of a, b, c"),
         ("top:d", RecipeError, "criterion 'd'.*expected one of a, b, c"),
         ("theta:x", RecipeError, "expected a number behind 'theta:'"),
         ("best", RecipeError, "no selector 'best'; expected one of random"),
     ],
 )
 def test_what_a_label_lacks_is_said(label: str, error: type[Exception], words: str) -> None:
-    pool = replace(make_pool(make_table(1)), importance=None, shares=None)
+    pool = replace(make_pool(make_table(1)), importance=None, shares=None, languages=None)
     with pytest.raises(error, match=words):
         choose(label, pool, 1000.0, draw=1)
 
@@ -166,9 +173,10 @@ def test_infinite_or_too_few_importance_weights_are_refused() -> None:
 
 
 def test_labels_follow_the_recipe_each_once() -> None:
-    labels = baseline_labels(["regmix", "criteria", "criteria-domain", "random", "random"], ["a", "b"], 2)
-    assert labels == (
-        "regmix", "top:a", "top:b", "top-domain:a", "top-domain:b", "random", "theta:000", "theta:001"
+    names: list[Baseline] = ["regmix", "criteria", "criteria-domain", "random", "random", "criteria-language"]
+    assert baseline_labels(names, ["a", "b"], 2) == (
+        "regmix", "top:a", "top:b", "top-domain:a", "top-domain:b", "random", "top-language:a",
+        "top-language:b", "theta:000", "theta:001",
     )  # fmt: skip
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from tiny_run import tiny_recipe
+from tiny_run import bare_table, tiny_recipe
 
 from quadmix.corpus.read import read_documents
 from quadmix.corpus.scan import open_corpus
@@ -19,7 +18,6 @@ from quadmix.evaluate.dsir import NgramSettings, bucket_counts, hash_ngrams, log
 from quadmix.io.atomic import file_digest, read_value
 from quadmix.pipeline import importance
 from quadmix.pipeline.importance import ImportanceManifest, importance_weights
-from quadmix.rng import doc_keys
 from quadmix.types import Annotations, Corpus, Floats
 
 SETTINGS = NgramSettings(min_words=100)
@@ -38,21 +36,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("importance")
     recipe = tiny_recipe(folder)
     corpus = open_corpus(recipe.corpus, str(folder / "run"), mapper=serial)
-    batches = [(split.index, batch) for split in corpus.splits for batch in read_documents(corpus, split)]
-    ids = [i for _, batch in batches for i in batch.doc_id]
-    table = Annotations(
-        doc_id=pa.chunked_array([pa.array(ids)]),
-        keys=doc_keys(ids),
-        tokens=np.ones(len(ids), np.int32),
-        domain=np.zeros(len(ids), np.int16),
-        scores=np.zeros((len(ids), 0), np.float32),
-        held_out=np.zeros(len(ids), np.bool_),
-        split=np.repeat([s for s, _ in batches], [len(b.text) for _, b in batches]).astype(np.int32),
-        criteria=(),
-        domains=("all",),
-    )
+    table = bare_table(corpus)
     targets = [read_target(t, seed=recipe.seed) for t in recipe.targets]
-    texts = [text for _, batch in batches for text in batch.text]
+    batches = [batch for split in corpus.splits for batch in read_documents(corpus, split)]
+    texts = [text for batch in batches for text in batch.text]
     return World(corpus=corpus, table=table, targets=targets, texts=texts)
 
 

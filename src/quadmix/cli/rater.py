@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from quadmix.cli.output import AsJson, print_result, steps_watched
 from quadmix.recipe import RaterRecipe
+
+if TYPE_CHECKING:
+    from quadmix.raters.selecting import ByCell
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -16,10 +19,11 @@ app = typer.Typer(
         "Train one quality rater for many languages from what several raters of one language say about pairs "
         "of texts (MuRating).\n\n`pairs` makes labelled pairs in all languages from your documents, raters "
         "and translations; `train` trains a rater on them and writes its card and report; `score` rates "
-        "files; `compare` holds raters against each other on the same held-out pairs; `compare-heads` says "
-        "whether the score should know the language. In a recipe the rater is a criterion of `kind: model` "
-        "with `model: FOLDER/model/card.yaml`.\n\ndocs/murating.md walks through all of it. `quadmix raters` "
-        "(with s) lists and tries raters that others have trained."
+        "files; `select` takes the best of every language or topic; `compare` holds raters against each "
+        "other on the same held-out pairs; `compare-heads` says whether the score should know the language. In a "
+        "recipe the rater is a criterion of `kind: model` with `model: FOLDER/model/card.yaml`.\n\n"
+        "docs/murating.md walks through all of it. `quadmix raters` (with s) lists and tries raters that "
+        "others have trained."
     ),
 )
 
@@ -91,19 +95,24 @@ def score(
     in_language: Annotated[
         str | None, typer.Option("--in-language", help="language of all documents")
     ] = None,
+    carry: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="bring a column along, such as a topic; may be repeated"),
+    ] = None,
     json_: AsJson = False,
 ) -> None:
     """Rate files: score (higher = better), z against the rater's own reference, and how even long texts are.
 
     sigmoid(a - b) of two scores is the probability that the raters prefer the first text. Between languages
-    compare `calibrated`, from which the language's offset on parallel texts is taken off.
+    compare `calibrated`, from which the language's offset on parallel texts is taken off. A column that
+    `--carry` names stands in the table as text, for `quadmix rater select --cell`.
     """
     from quadmix.codec import to_json
     from quadmix.raters.scored import load_rater_model, read_offsets, read_reference
     from quadmix.raters.scoring import Columns, score_files
     from quadmix.raters.telling import scoring_lines
 
-    columns = Columns(text=text, id=id_, language=language, in_language=in_language)
+    columns = Columns(text=text, id=id_, language=language, in_language=in_language, carry=tuple(carry or ()))
     rater = load_rater_model(card)
     with steps_watched() as tell:
         found = score_files(
@@ -115,7 +124,7 @@ def score(
 @app.command()
 def select(
     scores: Annotated[list[Path], typer.Argument(help="tables of `quadmix rater score`")],
-    out: Annotated[Path, typer.Option("--out", help="Parquet file: id, language, units, score")],
+    out: Annotated[Path, typer.Option("--out", help="Parquet file: id, language, units, score, the cell")],
     share: Annotated[float, typer.Option(help="of the units of every language (threshold: documents)")] = 0.1,
     units: Annotated[float | None, typer.Option(help="in all instead, parts by --alpha or --part")] = None,
     alpha: Annotated[
@@ -123,6 +132,18 @@ def select(
     ] = None,
     part: Annotated[
         list[str] | None, typer.Option("--part", metavar="LANGUAGE=N", help="explicit parts; may be repeated")
+    ] = None,
+    cell: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="select in every cell (language, COLUMN), such as a topic"),
+    ] = None,
+    cell_min: Annotated[
+        float | None,
+        typer.Option(help="cells of a language with fewer units are selected together; 10,000 if left out"),
+    ] = None,
+    floor: Annotated[
+        float | None,
+        typer.Option(help="share of every cell's units that is kept for certain; the rest goes to the best"),
     ] = None,
     how: Annotated[
         Literal["top", "sample", "threshold"],
@@ -132,20 +153,37 @@ def select(
     seed: int = 0,
     json_: AsJson = False,
 ) -> None:
-    """Select by score alone, language by language, as the published selectors do.
+    """Select by score alone, language by language, as the published selectors do, or cell by cell.
 
     A unit is a word, or a sign in scripts without spaces. No cut over all languages is offered: see the
     offsets in a rater's report first.
+
+    Raters prefer some topics, so the best of a language may hold no stories at all. `--cell topic` takes the
+    same share of every topic as of its language. `--cell topic --floor 0.02` asks for less: 2 % of every
+    topic for certain, and the best of the language, of whatever topic, with the rest of its budget. Documents
+    without a value in the column, and cells too small to be met, form one cell of their language and are
+    counted. `quadmix rater score --carry topic` brings the column along.
     """
     from quadmix.codec import to_json
-    from quadmix.raters.selecting import select_scored
+    from quadmix.raters.selecting import Budget, select_scored
     from quadmix.raters.telling import taken_lines
 
     found = select_scored(
-        scores, out, share=share, units=units, how=how, alpha=alpha, explicit=_parts(part or ()),
-        temperature=temperature, seed=seed,
+        scores, out, budget=Budget(share=share, units=units, alpha=alpha, explicit=_parts(part or ())),
+        how=how, by=_by_cell(cell, cell_min, floor), temperature=temperature, seed=seed,
     )  # fmt: skip
     print_result(to_json(found), [*taken_lines(found), f"written to {out}"], json_)
+
+
+def _by_cell(column: str | None, least: float | None, floor: float | None) -> "ByCell | None":
+    from quadmix.raters.selecting import ByCell
+
+    if column is not None:
+        return ByCell(column=column, floor=floor, **({} if least is None else {"least": least}))
+    if least is not None or floor is not None:
+        name = "--floor" if floor is not None else "--cell-min"
+        raise typer.BadParameter("it is for cells; name their column with --cell", param_hint=name)
+    return None
 
 
 def _parts(given: Sequence[str]) -> dict[str, float] | None:

@@ -1,8 +1,11 @@
-"""Selectors that keep the best documents: of one criterion, of their mean, per domain, or of any.
+"""Selectors that keep the best documents: of one criterion, of their mean, per group, or of any.
 
 In: normalised scores (0 = best, NaN = missing), a budget in tokens, a seed. Out: copies (D,) int32, 0 or 1.
 A missing score is never taken before one that is there, and never to fill a budget.
 """
+
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +14,14 @@ from quadmix.evaluate.sampling import best_first, check_supply, fill_quota, mean
 from quadmix.mixing.draw import settle_copies
 from quadmix.mixing.rank import pool_tokens
 from quadmix.types import Annotations, Copies, Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Groups:
+    """A partition of the documents. code: (D,) 0..G-1. names: (G,), such as "domain 'news'"."""
+
+    code: NDArray[np.integer[Any]]
+    names: tuple[str, ...]
 
 
 def top_copies(table: Annotations, normalised: NDArray[np.float32], criterion: int, budget: float, *,
@@ -39,20 +50,34 @@ def top_domain_copies(
     Domain m gets budget · T_m / Σ T tokens to within one document, all together to within one document: the
     documents that cross a domain's part are settled together (`settle_copies`).
     """
-    score = _column(normalised, criterion)
-    wanted = _natural(table, budget)
+    groups = Groups(code=table.domain, names=tuple(f"domain {name!r}" for name in table.domains))
+    return grouped_copies(
+        _column(normalised, criterion), groups, _natural(table, budget), table,
+        seed=seed, needs=_score_of(table, criterion),
+    )  # fmt: skip
+
+
+def grouped_copies(
+    score: Floats, groups: Groups, parts: Floats, table: Annotations, *, seed: int, needs: str
+) -> Copies:
+    """Take the documents of the smallest score in every group until its part is met.
+
+    score: (D,), NaN = never taken. parts: (G,) tokens, each met to within one document, and so are all
+    together: the documents that cross a part are settled together. Equal scores are ordered by a hash of the
+    document.
+    Raises BudgetError, which names the group and what documents in it lack (`needs`).
+    """
     order = best_first(score, table, seed=seed)
     order = order[~table.held_out[order]]
-    order = order[np.argsort(table.domain[order], kind="stable")]
-    starts = np.searchsorted(table.domain[order], np.arange(len(table.domains) + 1))
+    order = order[np.argsort(groups.code[order], kind="stable")]
+    starts = np.searchsorted(groups.code[order], np.arange(len(groups.names) + 1))
     expected = np.zeros(len(table))
-    for m, part in enumerate(wanted):
-        rows = order[starts[m] : starts[m + 1]]
+    for g, part in enumerate(parts):
+        rows = order[starts[g] : starts[g + 1]]
         if part <= 0:
             continue
         tokens = table.tokens[rows].astype(np.float64)
-        where = f" in domain {table.domains[m]!r}"
-        check_supply(float(part), float(tokens.sum()), _score_of(table, criterion), where)
+        check_supply(float(part), float(tokens.sum()), needs, f" in {groups.names[g]}")
         expected[rows] = np.clip((part - (np.cumsum(tokens) - tokens)) / tokens, 0.0, 1.0)
     return settle_together(expected, table, seed=seed)
 

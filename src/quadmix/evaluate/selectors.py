@@ -16,6 +16,12 @@ from numpy.typing import NDArray
 
 from quadmix.errors import BudgetError, RecipeError, ScoreError, SearchError
 from quadmix.evaluate.cuts import global_cut_copies, top_copies, top_domain_copies, union_copies
+from quadmix.evaluate.languages import (
+    Languages,
+    quantile_copies,
+    sampled_language_copies,
+    top_language_copies,
+)
 from quadmix.evaluate.mixtures import mixture_copies
 from quadmix.evaluate.sampling import gumbel_copies, log_importance, mean_score, random_copies
 from quadmix.evaluate.upsampling import upsampled_copies
@@ -29,9 +35,12 @@ from quadmix.recipe import Baseline
 from quadmix.rng import stream
 from quadmix.types import Annotations, Copies, Floats, Theta
 
-Need = Literal["importance", "shares"]
-NEEDS: Mapping[str, Need] = {"dsir": "importance", "regmix": "shares"}  # label -> field of the pool
-_THETA, _TOP, _TOP_DOMAIN = "theta:", "top:", "top-domain:"
+Need = Literal["importance", "shares", "languages"]
+NEEDS: Mapping[Baseline, Need] = {  # field of the pool
+    "dsir": "importance", "regmix": "shares", "criteria-language": "languages",
+    "qurating-language": "languages", "fineweb2-hq": "languages",
+}  # fmt: skip
+_THETA, _TOP, _TOP_DOMAIN, _TOP_LANGUAGE = "theta:", "top:", "top-domain:", "top-language:"
 _SAME_AS_TOP = ("criteria-mix", "global-cut")  # of a single criterion
 
 
@@ -42,7 +51,8 @@ class Pool:
     table: (D,) documents. normalised: (D, N), 0 = best, NaN = missing. grouped, prior, limits, rank_mode,
     method: how θ are drawn and fitted, as in the run (limits bind θ alone). seed: the run's, for random θ.
     importance: (D,) log importance weights of DSIR, NaN = none. shares: (M,) the mixture of RegMix.
-    temperature: τ of `qurating`.
+    languages: of the documents. temperature: τ of `qurating` and `qurating-language`. language_alpha: see
+    `language_parts`.
     """
 
     table: Annotations
@@ -55,7 +65,9 @@ class Pool:
     method: Method = "cutoff"
     importance: Floats | None = None
     shares: Floats | None = None
+    languages: Languages | None = None
     temperature: float = 2.0
+    language_alpha: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -80,6 +92,8 @@ def baseline_labels(
             labels += [f"{_TOP}{c}" for c in criteria]
         elif name == "criteria-domain":
             labels += [f"{_TOP_DOMAIN}{c}" for c in criteria]
+        elif name == "criteria-language":
+            labels += [f"{_TOP_LANGUAGE}{c}" for c in criteria]
         elif not (name in _SAME_AS_TOP and len(criteria) == 1 and "criteria" in baselines):
             labels.append(name)
     labels += [f"{_THETA}{i:03d}" for i in range(random_thetas)]
@@ -96,7 +110,7 @@ def choose(label: str, pool: Pool, budget: float, *, draw: int) -> Chosen:
 
     draw: seed of everything random but the θ themselves, which belong to the run's seed and their number.
     Raises BudgetError with what was asked, what can be reached and the remedy; RecipeError for an unknown
-    label, ScoreError or SearchError where the pool lacks what the label needs (`NEEDS`).
+    label, ScoreError or SearchError where the pool lacks what the label's baseline needs (`NEEDS`).
     """
     try:
         if from_theta(label):
@@ -140,6 +154,9 @@ def _selector(label: str, pool: Pool) -> Callable[[float, int], Copies]:
         if label.startswith(prefix):
             n = _criterion(label.removeprefix(prefix), table)
             return lambda budget, seed: cut(table, normalised, n, budget, seed=seed)
+    if label.startswith(_TOP_LANGUAGE):
+        n = _criterion(label.removeprefix(_TOP_LANGUAGE), table)
+        return lambda budget, seed: _top_language(pool, n, budget, seed)
     found: dict[str, Callable[[float, int], Copies]] = {
         "random": lambda budget, seed: random_copies(table, budget, seed=seed),
         "criteria-mix": lambda budget, seed: union_copies(table, normalised, budget, seed=seed),
@@ -148,6 +165,10 @@ def _selector(label: str, pool: Pool) -> Callable[[float, int], Copies]:
         "qurating": lambda budget, seed: _qurating(pool, budget, seed),
         "dsir": lambda budget, seed: _dsir(pool, budget, seed),
         "regmix": lambda budget, seed: _regmix(pool, budget, seed),
+        "qurating-language": lambda budget, seed: _qurating_language(pool, budget, seed),
+        "fineweb2-hq": lambda budget, seed: quantile_copies(
+            mean_score(normalised), _languages(pool, "fineweb2-hq"), table, budget, seed=seed
+        ),
     }
     if label not in found:
         names = [
@@ -157,14 +178,41 @@ def _selector(label: str, pool: Pool) -> Callable[[float, int], Copies]:
             "theta:NNN",
             "top:<criterion>",
             "top-domain:<criterion>",
+            "top-language:<criterion>",
         ]
         raise RecipeError(f"there is no selector {label!r}; expected one of {', '.join(names)}")
     return found[label]
 
 
-def _qurating(pool: Pool, budget: float, seed: int) -> Copies:
+def _top_language(pool: Pool, criterion: int, budget: float, seed: int) -> Copies:
+    name = pool.table.criteria[criterion].name
+    return top_language_copies(
+        pool.normalised[:, criterion].astype(np.float64), _languages(pool, f"{_TOP_LANGUAGE}{name}"),
+        pool.table, budget, alpha=pool.language_alpha, seed=seed, needs=f"a score of {name!r}",
+    )  # fmt: skip
+
+
+def _qurating_language(pool: Pool, budget: float, seed: int) -> Copies:
+    _check_temperature(pool)
+    return sampled_language_copies(
+        mean_score(pool.normalised), _languages(pool, "qurating-language"), pool.table, budget,
+        alpha=pool.language_alpha, temperature=pool.temperature, seed=seed,
+    )  # fmt: skip
+
+
+def _languages(pool: Pool, label: str) -> Languages:
+    if pool.languages is None:
+        raise ScoreError(f"selector {label!r} needs the pool's `languages`, of every document")
+    return pool.languages
+
+
+def _check_temperature(pool: Pool) -> None:
     if not pool.temperature > 0:
         raise RecipeError(f"evaluate.temperature is {pool.temperature}, expected > 0")
+
+
+def _qurating(pool: Pool, budget: float, seed: int) -> Copies:
+    _check_temperature(pool)
     logits = standardise(-mean_score(pool.normalised))
     return gumbel_copies(logits, pool.table, budget, temperature=pool.temperature, seed=seed)
 

@@ -100,7 +100,7 @@ def see_batch(gathered: Gathered, batch: ArrowDocs) -> None:
     if gathered.sources is not None:
         gathered.sources.add([source_name(v) for v in _values(batch, gathered.sources.column)])
     if gathered.languages is not None:
-        gathered.languages.add([_plain(v) for v in _values(batch, gathered.languages.column)])
+        gathered.languages.add([plain_name(v) for v in _values(batch, gathered.languages.column)])
 
 
 def see_rows(gathered: Gathered, rows: pa.RecordBatch, document: Ints, copy_index: Copies) -> None:
@@ -120,12 +120,13 @@ def normalised(text: Any) -> str:
 
 def source_name(value: Any) -> str:
     """Return the source that a value names: of a URL its host, without `www.`, port and user; "" for none."""
-    text = _plain(value)
+    text = plain_name(value)
     match = _URL.match(text)
     return text if match is None else match[1].lower().removeprefix("www.").rstrip(".")[:MAX_NAME]
 
 
-def _plain(value: Any) -> str:
+def plain_name(value: Any) -> str:
+    """Return the name that a value of a source or language column says; "" for none."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value:

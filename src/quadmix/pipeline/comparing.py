@@ -21,7 +21,7 @@ from quadmix.evaluate.rungs import build_rung
 from quadmix.evaluate.tasks import check_task_names
 from quadmix.evaluate.transfer import transfers
 from quadmix.io.atomic import read_json, read_value, write_json
-from quadmix.pipeline.contestants import Contestants, contestants, find_shares, prepare, rung_part
+from quadmix.pipeline.contestants import Contestants, contestants, find_common, prepare, rung_part
 from quadmix.pipeline.folder import Job, StageNotes, stage
 from quadmix.pipeline.ladder import RungPlan, promised, rung_plans
 from quadmix.pipeline.mix import Mix, Part
@@ -112,11 +112,14 @@ def _comparison(job: Job, judged: Judged, base: RungPlan, rungs: Sequence[Rung])
 
 def _prepare(job: Job, judged: Judged, plans: Sequence[RungPlan], notes: StageNotes) -> list[_Ready]:
     halves = target_halves(judged.targets, True, job.recipe.seed)
-    shares = find_shares(job, judged.mix, judged.pool, judged.proposal, notes)
+    common = find_common(
+        job, judged.corpus, judged.mix, judged.pool, judged.proposal, notes,
+        mapper(job, "languages", "pieces"),
+    )  # fmt: skip
     ready: list[_Ready] = []
     for plan in plans:
         prepared = prepare(
-            job, judged.corpus, judged.mix, plan, shares, halves, mapper(job, "dsir", "pieces")
+            job, judged.corpus, judged.mix, plan, common, halves, mapper(job, "dsir", "pieces")
         )
         opened = _pool(job, judged, plan)
         found = contestants(job, judged.mix, opened.pool, plan, judged.confirmation, prepared)

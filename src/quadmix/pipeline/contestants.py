@@ -1,7 +1,8 @@
 """Who takes part in a rung of the comparison: θ* and the baselines, each with its copies per document.
 
 What a baseline needs beyond the table is prepared before anything is trained: RegMix's mixture (its own
-swarm of proxies, once for all rungs) and DSIR's importance weights (two passes over a rung's documents).
+swarm of proxies) and the documents' languages (one pass), both once for all rungs, and DSIR's importance
+weights (two passes over a rung's documents).
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,14 +11,16 @@ from dataclasses import dataclass, field, replace
 from quadmix.corpus.targets import TargetText
 from quadmix.errors import BudgetError, InputError, SearchError
 from quadmix.evaluate.compare import CHOSEN, regmix_mixture
+from quadmix.evaluate.languages import Languages
 from quadmix.evaluate.mixtures import draw_mixtures, mixture_copies
-from quadmix.evaluate.selectors import Chosen, Pool, choose, from_theta
+from quadmix.evaluate.selectors import Chosen, Pool, baseline_labels, choose, from_theta
 from quadmix.io.trials import apply_dropped
 from quadmix.pipeline.confirming import file_names
 from quadmix.pipeline.contamination import steering_text
 from quadmix.pipeline.folder import Job, StageNotes
 from quadmix.pipeline.importance import importance_weights
 from quadmix.pipeline.ladder import RungPlan, any_baseline, contestant_labels
+from quadmix.pipeline.languages import document_languages, language_baselines, language_notes
 from quadmix.pipeline.mix import Mix, Part
 from quadmix.pipeline.stages import Mapped
 from quadmix.pipeline.training import copies_job, proxy_setting, train_jobs
@@ -33,10 +36,11 @@ _FIRST_SEED = 1000  # the swarm's repeats use the seeds below 100, the confirmat
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prepared:
     """What baselines need beyond the table. shares: (M,) RegMix's mixture. importance: (D',) DSIR's log
-    weights of the rung's documents. unable: label -> why it cannot take part."""
+    weights of the rung's documents. languages: of these. unable: label -> why it cannot take part."""
 
     shares: Floats | None = None
     importance: Floats | None = None
+    languages: Languages | None = None
     unable: dict[str, str] = field(default_factory=dict[str, str])
 
 
@@ -99,52 +103,80 @@ def _pool(recipe: Recipe, mix: Mix, part: Part, prepared: Prepared) -> Pool:
     return Pool(
         table=part.table, normalised=part.normalised, grouped=part.grouped, prior=mix.prior,
         limits=part.limits, rank_mode=part.rank_mode, method=part.method, seed=recipe.seed,
-        importance=prepared.importance, shares=prepared.shares, temperature=recipe.evaluate.temperature,
+        importance=prepared.importance, shares=prepared.shares, languages=prepared.languages,
+        temperature=recipe.evaluate.temperature, language_alpha=recipe.evaluate.language_alpha,
     )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Shares:
-    """RegMix's mixture (M,), or why there is none ("" where no rung asks for it)."""
+class Common:
+    """What baselines of all rungs share. shares: (M,) RegMix's mixture. languages: of the selectable
+    documents. Both None where no rung asks for them, or where they could not be had; unable: label -> why."""
 
-    shares: Floats | None
-    reason: str = ""
+    shares: Floats | None = None
+    languages: Languages | None = None
+    unable: dict[str, str] = field(default_factory=dict[str, str])
 
 
-def find_shares(job: Job, mix: Mix, pool: TokenPool, proposal: Proposal, notes: StageNotes) -> Shares:
-    """Search RegMix's mixture where any rung compares with it; a search that fails costs that baseline."""
-    if not any_baseline(job.recipe, "regmix"):
-        return Shares(shares=None)
+def find_common(
+    job: Job, corpus: Corpus, mix: Mix, pool: TokenPool, proposal: Proposal, notes: StageNotes,
+    mapper: Mapped,
+) -> Common:  # fmt: skip
+    """Find what rungs share: what cannot be found costs those baselines that need it.
+
+    mapper: of the pass that reads languages.
+    """
+    unable, shares, languages = dict[str, str](), None, None
+    if any_baseline(job.recipe, "regmix"):
+        try:
+            shares = _find_shares(job, mix, pool, proposal, notes)
+        except SearchError as error:
+            unable["regmix"] = str(error)
+    asked = language_baselines(job.recipe)
+    if asked:
+        try:
+            languages = document_languages(
+                corpus, mix.whole.table, job.path("evaluate", "languages"), mapper=mapper
+            )
+        except InputError as error:
+            labels = baseline_labels(list(asked), [c.name for c in job.recipe.annotate.criteria])
+            unable |= dict.fromkeys(labels, str(error))
+        else:
+            language_notes(languages, corpus.columns.language or "", notes)
+    return Common(shares=shares, languages=languages, unable=unable)
+
+
+def _find_shares(job: Job, mix: Mix, pool: TokenPool, proposal: Proposal, notes: StageNotes) -> Floats:
+    """Search RegMix's mixture; SearchError where that fails."""
     domains, trials = len(mix.full.domains), job.recipe.evaluate.regmix_trials
     if trials < 2 * domains:
         notes.warnings.append(
             f"evaluate.regmix_trials is {trials} for {domains} domains: with fewer than {2 * domains} RegMix "
             "has too little to learn from; its place in the comparison says little about the method"
         )
-    try:
-        return Shares(shares=_regmix(job, mix, pool, notes, proposal))
-    except SearchError as error:
-        return Shares(shares=None, reason=str(error))
+    return _regmix(job, mix, pool, notes, proposal)
 
 
 def prepare(
-    job: Job, corpus: Corpus, mix: Mix, plan: RungPlan, shares: Shares,
+    job: Job, corpus: Corpus, mix: Mix, plan: RungPlan, common: Common,
     halves: Mapping[str, Sequence[TargetText]], mapper: Mapped,
 ) -> Prepared:  # fmt: skip
-    """Return what the rung's baselines need: RegMix's mixture and DSIR's weights, for the rung's documents.
+    """Return what the rung's baselines need: what rungs share, and DSIR's weights of the rung's documents.
 
     DSIR learns from every row of the targets' files that neither judges nor shares a passage with a judge.
     """
-    unable = {"regmix": shares.reason} if shares.reason else {}
+    part = rung_part(job.recipe, mix, plan)
+    languages = common.languages and common.languages.take(part.rows)
+    prepared = Prepared(shares=common.shares, languages=languages, unable=common.unable)
     if "dsir" not in plan.baselines:
-        return Prepared(shares=shares.shares, unable=unable)
-    part, folder = rung_part(job.recipe, mix, plan), job.path("evaluate", f"dsir-{plan.pool_tokens}")
+        return prepared
+    folder = job.path("evaluate", f"dsir-{plan.pool_tokens}")
     try:
         known = steering_text(job.recipe.targets, halves, accept_test=job.recipe.run.accept_test_targets)
         weights = importance_weights(corpus, part.table, known, folder, mapper=mapper)
     except InputError as error:
-        return Prepared(shares=shares.shares, unable={**unable, "dsir": str(error)})
-    return Prepared(shares=shares.shares, importance=weights, unable=unable)
+        return replace(prepared, unable={**common.unable, "dsir": str(error)})
+    return replace(prepared, importance=weights)
 
 
 def _regmix(job: Job, mix: Mix, pool: TokenPool, notes: StageNotes, proposal: Proposal) -> Floats:

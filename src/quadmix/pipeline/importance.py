@@ -131,24 +131,32 @@ def _clear(folder: Path, source: str) -> Path:
 
 
 def _pieces(corpus: Corpus, table: Annotations, settings: NgramSettings, work: Path) -> list[_Piece]:
-    """Return one piece per split with rows in `table`; IntegrityError if a row's split is unknown."""
+    """Return one piece per split with rows in `table`."""
+    return [
+        _Piece(
+            corpus=corpus, split=split, rows=rows, keys=table.keys[rows], settings=settings,
+            file=f"{work}/counts-{split.index:05d}.npy",
+        )
+        for split, rows in split_rows(corpus, table)
+    ]  # fmt: skip
+
+
+def split_rows(corpus: Corpus, table: Annotations) -> list[tuple[Split, Ints]]:
+    """Return the splits with rows in `table`, and these; IntegrityError if a row's split is unknown."""
     order = np.argsort(table.split, kind="stable")
     place = table.split[order]
-    pieces: list[_Piece] = []
+    found: list[tuple[Split, Ints]] = []
     for split in corpus.splits:
         rows = order[np.searchsorted(place, split.index) : np.searchsorted(place, split.index, "right")]
         if len(rows):
-            file = f"{work}/counts-{split.index:05d}.npy"
-            keys = table.keys[rows]
-            piece = _Piece(corpus=corpus, split=split, rows=rows, keys=keys, settings=settings, file=file)
-            pieces.append(piece)
-    known = sum(len(piece.rows) for piece in pieces)
+            found.append((split, rows))
+    known = sum(len(rows) for _, rows in found)
     if known != len(table):
         raise IntegrityError(
             f"the annotations have {len(table)} rows, {known} of them in splits of the corpus; expected all: "
             "run the annotate stage again"
         )
-    return pieces
+    return found
 
 
 def _parts(

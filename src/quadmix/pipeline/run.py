@@ -20,6 +20,7 @@ from quadmix.pipeline.comparing import Judged, evaluate
 from quadmix.pipeline.confirming import confirm
 from quadmix.pipeline.contamination import overlap_texts
 from quadmix.pipeline.folder import STAGES, Job, open_run, stage
+from quadmix.pipeline.languages import check_language_column
 from quadmix.pipeline.mix import Mix, draw_seed
 from quadmix.pipeline.place import data_place, numbers_place, text_place
 from quadmix.pipeline.progress import Progress
@@ -62,6 +63,7 @@ def run(recipe: Recipe, *, until: str = "report", progress: Progress | None = No
         targets = stages.read_targets(job)
         benchmarks = stages.read_benchmarks(job, targets)
         corpus = stages.open_pool(job)
+        check_language_column(recipe, corpus)
         table = stages.annotate(job, corpus, targets, benchmarks)
         if last <= STAGES.index("annotate"):
             return RunResult(folder=job.folder)

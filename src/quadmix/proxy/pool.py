@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from quadmix.corpus.read import read_documents
+from quadmix.corpus.read import DocBatch, read_documents
 from quadmix.corpus.tokenizer import Tokenizer
 from quadmix.errors import InputError, IntegrityError
 from quadmix.io.atomic import (
@@ -149,22 +149,42 @@ def open_pool(folder: str | Path) -> TokenPool:
     return pool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Wanted:
+    """The wanted documents of a batch. place: (n,) positions among the wanted. index: (n,) in `batch`."""
+
+    place: Ints
+    index: Ints
+    batch: DocBatch
+
+
 def wanted_documents(
     corpus: Corpus, split: Split, keys: NDArray[np.uint64]
 ) -> Iterator[tuple[NDArray[np.int64], list[str]]]:
     """Yield, per batch of the split, the positions in `keys` of the wanted documents and their texts.
 
+    As `wanted_batches`.
+    """
+    for found in wanted_batches(corpus, split, keys):
+        yield found.place, [found.batch.text[i] for i in found.index]
+
+
+def wanted_batches(
+    corpus: Corpus, split: Split, keys: NDArray[np.uint64], *, columns: Sequence[str] = ()
+) -> Iterator[Wanted]:
+    """Yield the batches of the split that hold wanted documents, with these of the user's columns.
+
     keys: (n,) uint64 document keys in corpus order. IntegrityError if one of them is not in the split.
     """
     order = np.argsort(keys, kind="stable")
     found = 0
-    for batch in read_documents(corpus, split, columns=()) if len(keys) else ():
+    for batch in read_documents(corpus, split, columns=columns) if len(keys) else ():
         here = doc_keys(batch.doc_id)
         place = np.minimum(np.searchsorted(keys, here, sorter=order), len(keys) - 1)
         index = np.flatnonzero(keys[order[place]] == here)
         if len(index):
             found += len(index)
-            yield order[place[index]], [batch.text[i] for i in index]
+            yield Wanted(place=order[place[index]], index=index, batch=batch)
     if found != len(keys):
         raise IntegrityError(
             f"{split.path} (split {split.index}): found {found} of {len(keys)} annotated documents; "

@@ -151,10 +151,8 @@ def top_per_language(
     scores: (D,), larger = better, NaN = never taken. tokens: (D,) > 0. ids: (D,), or their `doc_keys`.
     Raises BudgetError for a language without a budget, or with one above the tokens of its scored documents.
     """
-    keys = _checked(scores, tokens, language, ids)
-    if not 0 <= temperature < float("inf"):
-        raise RecipeError(f"temperature is {temperature}, expected a number >= 0")
-    ties = keyed_uniform(0, keys, "ties")
+    keys = document_hashes(scores, tokens, language, ids)
+    check_temperature(temperature)
     taken = np.zeros(len(scores), np.bool_)
     found: list[LanguageChoice] = []
     for name, rows in language_rows(language).items():
@@ -162,14 +160,27 @@ def top_per_language(
             raise BudgetError(
                 f"language {name!r} has {len(rows)} documents and no budget; give it one (0 leaves it out)"
             )
-        key = scores[rows]
-        if temperature > 0:
-            key = gumbel_keys(standardise(key), keys[rows], temperature=temperature, seed=seed)
-        known = rows[~np.isnan(key)]
-        order = known[np.lexsort((ties[known], -key[~np.isnan(key)]))]
+        order = rows[ranked(scores[rows], keys[rows], temperature=temperature, seed=seed)]
         taken[take_until(order, tokens, budgets[name], f"language {name!r}")] = True
-        found.append(_chosen(name, rows, taken, scores, tokens, budgets[name]))
+        found.append(language_choice(name, rows, taken, scores, tokens, budgets[name]))
     return Choice(taken=taken, languages=tuple(found))
+
+
+def ranked(scores: Floats, keys: NDArray[np.uint64], *, temperature: float, seed: int) -> Ints:
+    """Return the places of the documents that have a score, in the order in which they are taken.
+
+    scores, keys: (D,); the rest as in `top_per_language`.
+    """
+    if temperature > 0:
+        scores = gumbel_keys(standardise(scores), keys, temperature=temperature, seed=seed)
+    order = np.lexsort((keyed_uniform(0, keys, "ties"), -scores))  # NaN is sorted last
+    return order[~np.isnan(scores[order])]
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise RecipeError for a temperature that is none."""
+    if not 0 <= temperature < float("inf"):
+        raise RecipeError(f"temperature is {temperature}, expected a number >= 0")
 
 
 def take_until(order: Ints, tokens: NDArray[np.integer], budget: float, whose: str) -> Ints:
@@ -205,7 +216,7 @@ def threshold_per_language(
     kept. The sample of a language is its `sample` scored documents with the least hashes of (seed, id).
     Parameters as in `top_per_language`.
     """
-    keys = _checked(scores, tokens, language, ids)
+    keys = document_hashes(scores, tokens, language, ids)
     if not 0 < keep < 1 or sample < 1:
         raise RecipeError(f"keep is {keep} and sample {sample}, expected 0 < keep < 1 and sample >= 1")
     place = keyed_uniform(seed, keys, "threshold")
@@ -216,7 +227,7 @@ def threshold_per_language(
         if len(known):
             drawn = known[np.argsort(place[known], kind="stable")[:sample]]
             taken[known] = scores[known] >= np.quantile(scores[drawn], 1 - keep)
-        found.append(_chosen(name, rows, taken, scores, tokens, _NAN))
+        found.append(language_choice(name, rows, taken, scores, tokens, _NAN))
     return Choice(taken=taken, languages=tuple(found))
 
 
@@ -263,7 +274,7 @@ def _fill(weights: Floats, room: Floats, total: float) -> Floats:
     return granted
 
 
-def _chosen(
+def language_choice(
     name: str,
     rows: Ints,
     taken: NDArray[np.bool_],
@@ -271,6 +282,7 @@ def _chosen(
     tokens: NDArray[np.integer],
     budget: float,
 ) -> LanguageChoice:
+    """Return what was taken of one language. rows: its documents. taken, scores, tokens: (D,) of all."""
     mine = rows[taken[rows]]
     return LanguageChoice(
         language=name, pool_documents=len(rows), pool_tokens=int(tokens[rows].sum(dtype=np.int64)),
@@ -280,7 +292,7 @@ def _chosen(
     )  # fmt: skip
 
 
-def _checked(
+def document_hashes(
     scores: Floats,
     tokens: NDArray[np.integer],
     language: Sequence[str],

@@ -1,9 +1,10 @@
 """Rate files with a trained rater, outside of a run: one row per document, with where it comes from.
 
 In: a card, files of documents. Out: a Parquet table (id, language, units, score, z, calibrated, first, least,
-spread, windows) and, beside it, a JSON file that says which model gave the numbers. `score` is what a
-criterion of kind model gives in a run. first, least and spread say how even a long document is: it is cut in
-windows of WINDOW characters (at most MOST, evenly spaced), each rated alone.
+spread, windows, then the columns that are carried along) and, beside it, a JSON file that says which model
+gave the numbers. `score` is what a criterion of kind model gives in a run. first, least and spread say how
+even a long document is: it is cut in windows of WINDOW characters (at most MOST, evenly spaced), each rated
+alone.
 """
 
 from collections import Counter
@@ -40,19 +41,22 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """Names of the user's columns. language: None where `in_language` holds for all, or nobody knows it."""
+    """Names of the user's columns. language: None where `in_language` holds for all, or nobody knows it.
+    carry: columns that stand in the table too, as text."""
 
     text: str = "text"
     id: str = "id"
     language: str | None = None
     in_language: str | None = None
+    carry: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scoring:
     """What was rated. missing: reason -> documents without a score, which are in the table with none.
-    languages: language -> documents; unseen: those that the rater was not trained on. reference: is there a
-    reference for z? digest: of the model with its settings."""
+    languages: language -> documents; unseen: those that the rater was not trained on. carried: column ->
+    documents without a value in it. reference: is there a reference for z? digest: of the model with its
+    settings."""
 
     card: str
     digest: str
@@ -62,6 +66,7 @@ class Scoring:
     missing: dict[str, int]
     languages: dict[str, int]
     unseen: dict[str, int]
+    carried: dict[str, int]
     reference: bool
     window: int
     max_windows: int
@@ -82,24 +87,33 @@ def score_files(
 
     offsets: taken off a language's scores in column `calibrated`, empty for languages without one.
 
-    Raises InputError for a file without the columns, a row without a text or an id, and where the rater reads
-    the language and no column says it.
+    Raises InputError for a file without the columns, a row without a text or an id, a carried column whose
+    name the table has or whose values are no text, and where the rater reads the language and no column says
+    it.
     """
     if rater.asked.placed.card.reads_language and not (columns.language or columns.in_language):
         raise InputError(
             f"rater {rater.card.name!r} reads the language of a text; name its column with --language, or "
             "the language of all documents with --in-language"
         )
+    _check_names(columns.carry)
     files = expand(paths)
     missing, languages, seen = Counter[str](), Counter[str](), [0, 0]
+    carried = dict.fromkeys(columns.carry, 0)
     progress, scale = telling(tell, "score"), _Scale(reference=reference, offsets=offsets)
 
     def batches() -> Iterator[pa.RecordBatch]:
         for path in files:
             rows = read_records(path)
+            _check_carried(path, rows, columns.carry)
             for start in range(0, len(rows), _BATCH):
-                ids, texts, codes = _read(path, rows[start : start + _BATCH], start, columns)
+                batch = rows[start : start + _BATCH]
+                ids, texts, codes = _read(path, batch, start, columns)
                 made = _scored(rater, ids, texts, codes, scale, missing)
+                for name in carried:
+                    values = _texts_of(path, batch, start, name)
+                    carried[name] += values.null_count
+                    made = made.append_column(name, values)
                 languages.update(code or "" for code in codes)
                 seen[0] += len(ids)
                 seen[1] += len(ids) - made["score"].null_count
@@ -107,12 +121,13 @@ def score_files(
                     progress(start + len(ids), len(rows))
                 yield made
 
-    write_groups(out, _SCHEMA, (pa.Table.from_batches([batch]) for batch in batches()))
+    schema = pa.schema([*_SCHEMA, *(pa.field(name, pa.string()) for name in carried)])
+    write_groups(out, schema, (pa.Table.from_batches([batch]) for batch in batches()))
     scoring = Scoring(
         card=rater.asked.placed.card.name, digest=rater.card.digest,
         files={path: file_info(path).digest for path in files}, documents=seen[0], scored=seen[1],
         missing=dict(sorted(missing.items())), languages=dict(sorted(languages.items())),
-        unseen=_unseen(rater, languages), reference=reference is not None, window=WINDOW,
+        unseen=_unseen(rater, languages), carried=carried, reference=reference is not None, window=WINDOW,
         max_windows=MOST, quadmix=__version__,
     )  # fmt: skip
     write_json(out.with_name(f"{out.name}.json"), scoring)
@@ -148,6 +163,36 @@ def _read(
         code = row[columns.language] if columns.language else columns.in_language
         codes.append(None if code is None else str(code))
     return ids, texts, codes
+
+
+def _check_names(carry: Sequence[str]) -> None:
+    if taken := sorted(set(carry) & set(_SCHEMA.names)):
+        raise InputError(
+            f"--carry {taken[0]}: the table of scores has a column of that name; rename yours in the files, "
+            "or leave it out"
+        )
+
+
+def _check_carried(path: str, rows: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
+    for name in names:
+        if rows and not any(name in row for row in rows):
+            raise InputError(
+                f"--carry {name}: {path} has no such column; its first row has {', '.join(rows[0])}"
+            )
+
+
+def _texts_of(path: str, rows: Sequence[dict[str, Any]], start: int, name: str) -> pa.Array:
+    """Return a column as text, null where a row has no value."""
+    out: list[str | None] = []
+    for number, row in enumerate(rows, start):
+        value = row.get(name)
+        if not isinstance(value, str | int | float | None):
+            raise InputError(
+                f"{path}, row {number}: column {name!r} holds {type(value).__name__}, expected text or a "
+                "number; --carry takes nothing nested"
+            )
+        out.append(None if value is None or value != value else str(value))
+    return pa.array(out, pa.string())
 
 
 def _scored(

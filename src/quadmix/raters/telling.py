@@ -5,12 +5,13 @@ from pathlib import Path
 
 from quadmix.raters.against import Against
 from quadmix.raters.audit import audit_lines
+from quadmix.raters.cells import CellChoice
 from quadmix.raters.comparing import HeadComparison
 from quadmix.raters.making import DirectionFacts, PairsMade
 from quadmix.raters.measures import Measured
 from quadmix.raters.reportcard import card_lines
 from quadmix.raters.scoring import Scoring
-from quadmix.raters.selecting import Taken
+from quadmix.raters.selecting import ByCell, Taken
 from quadmix.raters.table import KINDS
 from quadmix.raters.training import RaterReport
 
@@ -80,13 +81,16 @@ def scoring_lines(found: Scoring, out: Path) -> list[str]:
         f"warning: {code}: {n:,} documents; the rater was never trained on it, scores are transfer alone"
         for code, n in found.unseen.items()
     ]
+    lines += [
+        f"warning: column {name!r} is empty in {n:,} documents" for name, n in found.carried.items() if n
+    ]
     if not found.reference:
         lines.append("there is no reference.json beside the card, so z is empty")
     return [*lines, f"languages: {_counted(named)}", f"written to {out}, its origin to {out.name}.json"]
 
 
 def taken_lines(found: Taken) -> list[str]:
-    """Return what a selection by score took of every language."""
+    """Return what a selection by score took of every language, and of the cells that gave least."""
     lines = [
         f"{found.documents:,} documents, {found.units:,} units",
         f"{'language':<12}{'documents':>12}{'of':>12}{'units':>14}{'of':>14}{'share':>8}  least score",
@@ -98,6 +102,26 @@ def taken_lines(found: Taken) -> list[str]:
             f"{one.pool_tokens:>14,}{share:>8.1%}  {one.threshold:+.3f}"
             + (f"; {one.unscored:,} without a score" if one.unscored else "")
         )
+    return lines if found.by is None else lines + _cell_lines(found.cells, found.by)
+
+
+def _cell_lines(cells: Sequence[CellChoice], by: ByCell) -> list[str]:
+    named = [one for one in cells if one.cell]
+    merged, unnamed = (sum(numbers) for numbers in zip(*((c.merged, c.unnamed) for c in cells), strict=True))
+    lines = ["", f"{len(named):,} cells by {by.column!r} of at least {by.least:,.0f} units"]
+    if merged:
+        lines.append(f"  {merged:,} smaller ones are selected together, language by language")
+    if unnamed:
+        lines.append(f"warning: {unnamed:,} documents have no {by.column!r}; they are selected with those")
+    by_share = sorted(cells, key=lambda c: (c.share if c.share == c.share else 2.0, c.language, c.cell))
+    lines.append(f"{'language':<12}{'cell':<24}{'documents':>12}{'units':>14}{'of':>14}{'share':>8}")
+    lines += [
+        f"{c.language or 'not said':<12}{c.cell or 'small or not said':<24}{c.documents:>12,}"
+        f"{c.kept_units:>14,}{c.pool_units:>14,}{_percent(c.share):>8}"
+        for c in by_share[:_SHOWN]
+    ]
+    if len(cells) > _SHOWN:
+        lines.append(f"and {len(cells) - _SHOWN:,} more with larger shares; --json lists all")
     return lines
 
 
@@ -175,6 +199,10 @@ def _direction(one: DirectionFacts) -> list[str]:
 
 def _number(value: float) -> str:
     return f"{value:.2f}" if value == value else "–"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}" if value == value else "–"
 
 
 def _share(value: float) -> str:

@@ -9,7 +9,7 @@ from quadmix.recipe.proxies import LADDER, ModelSection, TrainingSection
 
 Baseline = Literal[
     "random", "prior-mean", "random-mean", "global-cut", "criteria", "criteria-domain", "criteria-mix",
-    "qurating", "upsampling", "dsir", "regmix",
+    "qurating", "upsampling", "dsir", "regmix", "criteria-language", "qurating-language", "fineweb2-hq",
 ]  # fmt: skip
 CONTROLS: tuple[Baseline, ...] = (
     "random", "prior-mean", "random-mean", "global-cut", "criteria", "regmix",
@@ -89,7 +89,16 @@ class EvaluateSection(Section):
     regmix_trials: int = Field(
         default=24, ge=8, description="proxies of the domain-only swarm for the RegMix-style baseline"
     )
-    temperature: float = Field(default=2.0, gt=0, description="qurating: of the sampling by mean score")
+    temperature: float = Field(
+        default=2.0, gt=0, description="qurating, qurating-language: of the sampling by mean score"
+    )
+    language_alpha: float = Field(
+        default=1.0,
+        ge=0,
+        le=10,
+        description="criteria-language, qurating-language: a language's part of the budget goes with its "
+        "tokens in the pool ** this: 1 keeps the pool's shares, 0 gives equal parts",
+    )
     random_thetas: int = Field(
         default=0, ge=0, description="so many random θ take part too: more ranks to compare between rungs"
     )

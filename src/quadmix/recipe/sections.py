@@ -30,7 +30,9 @@ class Columns(Section):
         "source_domain, host, source",
     )
     language: str | None = Field(
-        default=None, description="language of a document, counted for the report; detected: language, lang"
+        default=None,
+        description="language of a document, counted for the report and read by the baselines per language; "
+        "detected: language, lang",
     )
 
 

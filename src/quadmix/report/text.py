@@ -118,6 +118,7 @@ def interval(low: float, high: float, digits: int = 4, *, sign: bool = False) ->
 
 _NAMES = {
     "quadmix": "θ*", "theta": "θ*", "criteria-mix": "criteria mix", "qurating": "QuRating",
+    "qurating-language": "QuRating per language", "fineweb2-hq": "FineWeb2-HQ style",
     "global-cut": "global cut", "upsampling": "quality upsampling", "dsir": "DSIR", "regmix": "RegMix",
     "prior-mean": "prior mean", "random-mean": "mean of random θ", "theta-star": "θ* of the search",
     "best-observed": "best observed", "equal-domains": "equal domains", "uniform-weights": "uniform weights",
@@ -134,6 +135,8 @@ def label_name(label: str) -> str:
         return f"single {rest}"
     if rest and kind == "top-domain":
         return f"top {rest} per domain"
+    if rest and kind == "top-language":
+        return f"top {rest} per language"
     if rest and kind == "theta":
         return f"random θ {rest}"
     return _NAMES.get(label, label)
