@@ -146,6 +146,20 @@ def test_fineweb2_hq_keeps_the_documents_above_one_quantile_of_every_language(
     assert (above(low) if low > 0 else set()) <= chosen <= above(high + 1e-9)
 
 
+def test_the_quantile_of_few_documents_is_that_of_numpy() -> None:
+    """aa has two documents, bb eleven; q = 0.7 keeps one and eight: between two scores the threshold rises
+    from one to the other, so the worse of two stays out until q = 1."""
+    table = make_table(0, documents=13, criteria="a")
+    good = np.array([5.0, 1.0, *range(11, 0, -1)])
+    pool = replace(
+        make_pool(replace(table, tokens=np.ones(13, np.int32))), normalised=-good[:, None].astype(np.float32),
+        languages=Languages(code=np.array([0, 0, *[1] * 11], np.int32), names=("aa", "bb")),
+    )  # fmt: skip
+    kept = good >= np.where(np.arange(13) < 2, np.quantile(good[:2], 0.3), np.quantile(good[2:], 0.3))
+    assert kept.sum() == 9
+    np.testing.assert_array_equal(choose("fineweb2-hq", pool, 9.0, draw=0).copies, kept)
+
+
 def test_the_share_of_documents_is_that_of_every_language_even_with_equal_scores() -> None:
     table = make_table(1, documents=3000, criteria="a", decimals=0)
     pool = make_pool(replace(table, tokens=np.full(3000, 10, np.int32)))

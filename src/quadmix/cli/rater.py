@@ -20,8 +20,8 @@ app = typer.Typer(
         "of texts (MuRating).\n\n`pairs` makes labelled pairs in all languages from your documents, raters "
         "and translations; `train` trains a rater on them and writes its card and report; `score` rates "
         "files; `select` takes the best of every language or topic; `compare` holds raters against each "
-        "other on the same held-out pairs; `compare-heads` says whether the score should know the language. In a "
-        "recipe the rater is a criterion of `kind: model` with `model: FOLDER/model/card.yaml`.\n\n"
+        "other on the same held-out pairs; `compare-heads` says whether the score should know the language. "
+        "In a recipe the rater is a criterion of `kind: model` with `model: FOLDER/model/card.yaml`.\n\n"
         "docs/murating.md walks through all of it. `quadmix raters` (with s) lists and tries raters that "
         "others have trained."
     ),

@@ -122,6 +122,9 @@ def take_per_cell(
     if floor is not None:
         _check_floor(cells, budgets, floor)
     taken, parts = np.zeros(len(scores), np.bool_), np.zeros(len(cells))
+    place = np.zeros(len(scores), np.int64)
+    for i, cell in enumerate(cells):
+        place[cell.rows] = i
     for code in dict.fromkeys(cell.language for cell in cells):
         own = [(i, cell) for i, cell in enumerate(cells) if cell.language == code]
         rows = np.sort(np.concatenate([cell.rows for _, cell in own]))
@@ -130,7 +133,7 @@ def take_per_cell(
         for i, cell in own:
             share = budget / max(pool, 1) if floor is None or budget == 0 else floor
             parts[i] = share * cell.units
-            mine = order[np.isin(order, cell.rows, assume_unique=True)]
+            mine = order[place[order] == i]
             taken[take_until(mine, units, float(parts[i]), f"cell {cell.name!r} of {code!r}")] = True
         if floor is not None:
             left = max(budget - int(units[rows[taken[rows]]].sum(dtype=np.int64)), 0.0)
