@@ -23,7 +23,7 @@ from quadmix.evaluate.transfer import transfers
 from quadmix.io.atomic import read_json, read_value, write_json
 from quadmix.pipeline.contestants import Contestants, contestants, find_shares, prepare, rung_part
 from quadmix.pipeline.folder import Job, StageNotes, stage
-from quadmix.pipeline.ladder import RungPlan, promised, rung_plans
+from quadmix.pipeline.ladder import LOWER_BOUND, RungPlan, promised, rung_plans
 from quadmix.pipeline.mix import Mix, Part
 from quadmix.pipeline.place import training_place
 from quadmix.pipeline.plan import model_counts
@@ -243,13 +243,13 @@ def _encode(job: Job, judged: Judged, context: int, judges: Sequence[TargetText]
 
 
 def _promise(job: Job, confirmation: Confirmation, plan: RungPlan, labels: int, notes: StageNotes) -> float:
-    """Say before training what difference the rung can show."""
-    least = promised(confirmation, plan.seeds, labels)
+    """Say before training from what difference on the rung can tell selectors apart."""
+    least = promised(confirmation, plan.seeds, labels, job.recipe.evaluate.confidence)
     if least == least:
         notes.facts.setdefault("promised", {})[plan.name] = least
         job.progress.note(
-            f"{plan.stage}: with {plan.seeds} seeds, differences of {least:.4f} bits per byte and more will "
-            "show in four of five comparisons (noise as in the confirmation)"
+            f"{plan.stage}: with {plan.seeds} seeds a difference must be at least {least:.4f} bits per byte "
+            f"to show in four of five comparisons ({LOWER_BOUND})"
         )
     return least
 
