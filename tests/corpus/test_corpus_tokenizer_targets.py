@@ -126,7 +126,13 @@ def test_the_halves_of_a_target_share_no_row_and_lose_none(tmp_path: Path) -> No
     assert halve_target(whole, seed=1) != (first, second)
 
 
-@pytest.mark.parametrize("name", ["mmlu_testset.jsonl", "tests.jsonl", "test/arc.jsonl"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mmlu_testset.jsonl", "tests.jsonl", "test/arc.jsonl", "arcTest.jsonl", "ARCTest2.jsonl",
+        "ARC_TESTset.jsonl", "wmt14test.jsonl", "flores.devtest.jsonl",
+    ],
+)  # fmt: skip
 def test_a_path_that_names_a_test_split_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "test").mkdir()
     write_rows(tmp_path / name, [{"text": "some text"}])
@@ -134,10 +140,38 @@ def test_a_path_that_names_a_test_split_is_refused(tmp_path: Path, name: str) ->
         read_target(target(tmp_path / name, text="text"), seed=0)
 
 
-def test_words_that_only_contain_test_are_no_test_split(tmp_path: Path) -> None:
-    (tmp_path / "contest").mkdir()
-    write_rows(tmp_path / "contest" / "latest.jsonl", [{"text": "some text"}])
-    assert read_target(target(tmp_path / "contest" / "latest.jsonl", text="text"), seed=0).rows_in == 1
+@pytest.mark.parametrize(
+    "row", [{"split": "hard-test"}, {"subset": "test"}, {"Partition": "TEST"}, {"fold": "test_set"}]
+)
+def test_a_row_that_says_it_is_of_a_test_split_is_refused(tmp_path: Path, row: dict[str, str]) -> None:
+    write_rows(tmp_path / "arc.jsonl", [{"text": "a", "split": "train"}, {"text": "b", **row}])
+    (column, value), *_ = row.items()
+    with pytest.raises(InputError, match=f"looks like a test split \\(rows with {column} '{value}'\\)"):
+        read_target(target(tmp_path / "arc.jsonl", text="text"), seed=0)
+
+
+def test_a_target_named_for_a_test_split_is_refused(tmp_path: Path) -> None:
+    write_rows(tmp_path / "arc.jsonl", [{"text": "some text"}])
+    section = target(tmp_path / "arc.jsonl", text="text").model_copy(update={"name": "arc_test"})
+    with pytest.raises(InputError, match="looks like a test split \\(the name 'arc_test'\\)"):
+        read_target(section, seed=0)
+    assert read_target(section, seed=0, accept_test=True).rows_in == 1
+
+
+@pytest.mark.parametrize("word", ["latest", "contest", "attestation", "testimony", "Greatest", "testator"])
+def test_words_that_only_contain_test_are_no_test_split(tmp_path: Path, word: str) -> None:
+    (tmp_path / word).mkdir()
+    columns = dict.fromkeys(("split", "subset", "partition", "fold"), word)
+    write_rows(
+        tmp_path / word / f"{word}.jsonl", [{"text": "some text", **columns}, {"text": "b", "fold": 3}]
+    )
+    section = target(tmp_path / word / f"{word}.jsonl", text="text").model_copy(update={"name": word})
+    assert read_target(section, seed=0).rows_in == 2
+
+
+def test_a_subset_named_for_a_topic_is_no_test_split(tmp_path: Path) -> None:
+    write_rows(tmp_path / "q.jsonl", [{"text": "some text", "subset": "driving test"}])
+    assert read_target(target(tmp_path / "q.jsonl", text="text"), seed=0).rows_in == 1
 
 
 def test_all_rows_are_read_beyond_the_limit_without_those_that_do_not_fit(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_the_setting_of_a_rung_is_told_in_words(page, tmp_path, comparison):
         "Models of 5.31 M parameters, trained on 60 M tokens each at learning rate 0.002, 5 seeds, equal "
         "tokens." in words_of(page)
     )
-    assert "0.0056 bits per byte; before training 0.0049 was said." in words_of(page)
+    assert "0.0056 bits per byte; before training at least 0.0049 was said." in words_of(page)
     odd = change(lone(comparison), 0, budget=0.5, match="epochs", detectable=math.nan, promised=math.nan,
                  scores=())  # fmt: skip
     text = words_of(put(tmp_path / "r", odd))

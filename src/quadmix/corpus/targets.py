@@ -17,8 +17,11 @@ from quadmix.io.rows import read_records
 from quadmix.recipe import TargetSection
 from quadmix.rng import keyed_uniform
 
-_TEST_FOLDER = re.compile(r"tests?(ing|set)?([_-]?(split|set|data))?", re.IGNORECASE)
-_TEST = re.compile(r"(^|[^a-z])tests?(ing|set|split)?([^a-z]|$)", re.IGNORECASE)
+_TEST = re.compile(r"tests?(ing|set)?([_-]?(split|set|data))?", re.IGNORECASE)  # a whole name or value
+_WORD = re.compile(r"[a-z]+", re.IGNORECASE)
+_HUMP = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # arcTest -> arc, Test; ARCTest_2 -> ARC, Test
+_TEST_WORDS = {"test", "tests", "testing", "testset", "testsplit", "testdata", "devtest", "testdev"}
+_SPLIT_COLUMNS = ("split", "subset", "partition", "fold")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,17 +127,35 @@ def _thin(rows: int, limit: int, seed: int, name: str) -> list[int]:
 
 def _refuse_test_split(section: TargetSection, rows: Sequence[dict[str, Any]]) -> None:
     *folders, file = section.path.split("/")
-    folder = next((f for f in folders if _TEST_FOLDER.fullmatch(f)), None)
-    found = next(
-        (r["split"] for r in rows if isinstance(r.get("split"), str) and _TEST.search(r["split"])), None
-    )
-    if found is None and folder is None and not _TEST.search(file):
+    names = [f for f in folders if _TEST.fullmatch(f)]
+    names += [name for name in (file, section.name) if _says_test(name)]
+    signs = [_test_value(row) for row in rows] if not names else [f"the name {names[0]!r}"]
+    sign = next(filter(None, signs), "")
+    if not sign:
         return
-    sign = f"rows with split {found!r}" if found is not None else f"the name {folder or file!r}"
     raise InputError(
         f"target {section.name!r} looks like a test split ({sign}): a mixture tuned on a test set makes the "
         "test worthless. Use a train split (`split: train`), or force it: --set run.accept_test_targets=true"
     )
+
+
+def _says_test(name: str) -> bool:
+    """Is one of the words of a name "test" or the like? Not of "latest", "contest" or "testimony"."""
+    return not _TEST_WORDS.isdisjoint(word.lower() for word in _WORD.findall(name) + _HUMP.findall(name))
+
+
+def _test_value(row: dict[str, Any]) -> str:
+    """Return "rows with subset 'test'" where a column says that the row is of a test split, else "".
+
+    Of a `split` any word counts; a `subset`, `partition` or `fold` may be named for a topic (a driving test).
+    """
+    for column, value in row.items():
+        kind = column.lower()
+        if kind not in _SPLIT_COLUMNS or not isinstance(value, str):
+            continue
+        if _TEST.fullmatch(value.strip()) or (kind == "split" and _says_test(value)):
+            return f"rows with {column} {value!r}"
+    return ""
 
 
 def _pair(section: TargetSection, row: dict[str, Any], index: int) -> tuple[str, str]:

@@ -15,15 +15,15 @@ import numpy as np
 from quadmix.corpus.benchmarks import BenchmarkItems
 from quadmix.corpus.targets import TargetText
 from quadmix.corpus.tokenizer import Tokenizer
+from quadmix.errors import BudgetError
 from quadmix.evaluate.compare import CHOSEN, compare
 from quadmix.evaluate.rows import read_tasks, with_losses
 from quadmix.evaluate.rungs import build_rung
-from quadmix.evaluate.tasks import check_task_names
 from quadmix.evaluate.transfer import transfers
 from quadmix.io.atomic import read_json, read_value, write_json
 from quadmix.pipeline.contestants import Contestants, contestants, find_common, prepare, rung_part
 from quadmix.pipeline.folder import Job, StageNotes, stage
-from quadmix.pipeline.ladder import RungPlan, promised, rung_plans
+from quadmix.pipeline.ladder import LOWER_BOUND, RungPlan, promised, rung_plans
 from quadmix.pipeline.mix import Mix, Part
 from quadmix.pipeline.place import training_place
 from quadmix.pipeline.plan import model_counts
@@ -87,12 +87,13 @@ class _Ready:
 def evaluate(job: Job, judged: Judged) -> Comparison:
     """Train and score every rung; what is on disk already is loaded.
 
-    What all rungs select and are judged by is settled before the first model is trained, so that a rung that
-    cannot be is refused at once. A rung of which no model finishes is recorded as such, but for the first.
+    What all rungs select and are judged by is settled before the first model is trained; what is known before
+    the swarm is checked there (`feasible`), and θ* is fitted to every rung before RegMix's own swarm. A rung
+    of which no model finishes is recorded as such, but for the first.
     """
     plans = rung_plans(job.recipe.evaluate)
     with stage(job, "evaluate") as notes:
-        check_task_names(judged.mix.full.domains)
+        _check_chosen(job, judged, plans)
         ready = _prepare(job, judged, plans, notes)
         rungs: list[Rung] = []
         for one in ready:
@@ -108,6 +109,15 @@ def _comparison(job: Job, judged: Judged, base: RungPlan, rungs: Sequence[Rung])
         pool_share=_token_share(rung_part(job.recipe, judged.mix, base), judged.mix),
         transfers=transfers(rungs, seed=job.recipe.seed),
     )  # fmt: skip
+
+
+def _check_chosen(job: Job, judged: Judged, plans: Sequence[RungPlan]) -> None:
+    """Raise BudgetError where θ* cannot be fitted to a rung."""
+    for plan in plans:
+        try:
+            rung_part(job.recipe, judged.mix, plan).calibrate(judged.confirmation.theta)
+        except BudgetError as error:
+            raise BudgetError(f"rung {plan.name!r}: {error}") from error
 
 
 def _prepare(job: Job, judged: Judged, plans: Sequence[RungPlan], notes: StageNotes) -> list[_Ready]:
@@ -246,13 +256,13 @@ def _encode(job: Job, judged: Judged, context: int, judges: Sequence[TargetText]
 
 
 def _promise(job: Job, confirmation: Confirmation, plan: RungPlan, labels: int, notes: StageNotes) -> float:
-    """Say before training what difference the rung can show."""
-    least = promised(confirmation, plan.seeds, labels)
+    """Say before training from what difference on the rung can tell selectors apart."""
+    least = promised(confirmation, plan.seeds, labels, job.recipe.evaluate.confidence)
     if least == least:
         notes.facts.setdefault("promised", {})[plan.name] = least
         job.progress.note(
-            f"{plan.stage}: with {plan.seeds} seeds, differences of {least:.4f} bits per byte and more will "
-            "show in four of five comparisons (noise as in the confirmation)"
+            f"{plan.stage}: with {plan.seeds} seeds a difference must be at least {least:.4f} bits per byte "
+            f"to show in four of five comparisons ({LOWER_BOUND})"
         )
     return least
 

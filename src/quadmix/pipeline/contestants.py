@@ -64,7 +64,7 @@ def contestants(
     """Return the jobs of one rung. A baseline that cannot meet the budget is left out by name; θ* that
     cannot raises BudgetError."""
     part = rung_part(job.recipe, mix, plan)
-    given = _pool(job.recipe, mix, part, prepared)
+    given = selector_pool(job.recipe, mix, part, prepared)
     labels = contestant_labels(job.recipe, plan)
     names = file_names(labels)
     jobs, left_out = list[ProxyJob](), dict[str, str]()
@@ -99,7 +99,8 @@ def _choose(recipe: Recipe, part: Part, given: Pool, label: str, best: Theta, se
     return choose(label, given, part.budget, draw=draw)
 
 
-def _pool(recipe: Recipe, mix: Mix, part: Part, prepared: Prepared) -> Pool:
+def selector_pool(recipe: Recipe, mix: Mix, part: Part, prepared: Prepared) -> Pool:
+    """Return what the selectors of a rung get, over its part."""
     return Pool(
         table=part.table, normalised=part.normalised, grouped=part.grouped, prior=mix.prior,
         limits=part.limits, rank_mode=part.rank_mode, method=part.method, seed=recipe.seed,

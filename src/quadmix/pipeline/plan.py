@@ -6,7 +6,7 @@ folder already knows them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,11 @@ from quadmix.io.fs import expand, file_size
 from quadmix.pipeline.folder import STAGES, check_identity, identity_facts, run_folder, stage_done
 from quadmix.pipeline.ladder import (
     BASE,
+    RungEstimate,
     RungPlan,
     any_baseline,
-    contestant_labels,
-    promised,
+    reading,
+    rung_estimates,
     rung_models,
     rung_plans,
 )
@@ -64,8 +65,7 @@ class Plan:
     """The whole estimate. `tokens` and `budget` are estimates until the corpus has been annotated.
 
     memory: peak bytes of one training worker, by kind of model. together: models in a group, by kind. remote:
-    what uses the network, as "key: address". detectable: by rung of the comparison, the difference in bits
-    per byte that it will show with 80 % power, once a confirmation has measured the noise.
+    what uses the network, as "key: address". rungs: of the comparison.
     """
 
     folder: str
@@ -79,7 +79,7 @@ class Plan:
     together: dict[str, int]
     stages: tuple[StagePlan, ...]
     remote: tuple[str, ...] = ()
-    detectable: dict[str, float] = field(default_factory=dict[str, float])
+    rungs: tuple[RungEstimate, ...] = ()
 
     def to_json(self) -> Any:
         """Return the plan as plain values."""
@@ -102,11 +102,8 @@ class Plan:
                 f"memory       {name}: about {size / 1e9:.2f} GB per worker, {self.together[name]} together"
                 for name, size in self.memory.items()
             ),
-            *(
-                f"{stage:12} will show differences from {least:.4f} bits per byte on (80 % power, noise of "
-                "the confirmation)"
-                for stage, least in self.detectable.items()
-            ),
+            *(rung.line() for rung in self.rungs),
+            *reading(self.rungs),
             *(f"network      {address}" for address in self.remote),
             *rows,
             f"in all       about {left / 60:,.0f} min",
@@ -145,7 +142,7 @@ def _estimate(recipe: Recipe, seconds: float) -> Plan:
         memory={name: cost.speed.peak_bytes for name, cost in costs.items()},
         together={name: cost.group for name, cost in costs.items()},
         remote=(*remote_paths(recipe), *(f"rater: {name}; its time is not counted" for name in absent)),
-        detectable={} if applied else _detectable(folder, recipe),
+        rungs=() if applied or not recipe.evaluate.enabled else _rungs(folder, recipe, estimate),
         stages=tuple(
             StagePlan(stage=s, seconds=round(estimate.get(s, 1.0), 1), reused=stage_done(folder, s))
             for s in (DATA_STAGES if applied else STAGES)
@@ -153,16 +150,10 @@ def _estimate(recipe: Recipe, seconds: float) -> Plan:
     )  # fmt: skip
 
 
-def _detectable(folder: Path, recipe: Recipe) -> dict[str, float]:
+def _rungs(folder: Path, recipe: Recipe, estimate: Mapping[str, float]) -> tuple[RungEstimate, ...]:
     file = folder / "search" / "confirm.json"
-    if not recipe.evaluate.enabled or not file.exists():
-        return {}
-    confirmation = read_value(file, Confirmation)
-    found = {
-        r.stage: promised(confirmation, r.seeds, len(contestant_labels(recipe, r)))
-        for r in rung_plans(recipe.evaluate)
-    }
-    return {stage: least for stage, least in found.items() if least == least}
+    confirmation = read_value(file, Confirmation) if file.exists() else None
+    return rung_estimates(recipe, progress_weights(estimate), confirmation)
 
 
 def text_bytes(recipe: Recipe) -> int:

@@ -19,6 +19,7 @@ from quadmix.pipeline.applying import Applied, apply_theta
 from quadmix.pipeline.comparing import Judged, evaluate
 from quadmix.pipeline.confirming import confirm
 from quadmix.pipeline.contamination import overlap_texts
+from quadmix.pipeline.feasible import check_comparison
 from quadmix.pipeline.folder import STAGES, Job, open_run, stage
 from quadmix.pipeline.languages import check_language_column
 from quadmix.pipeline.mix import Mix, draw_seed
@@ -68,6 +69,8 @@ def run(recipe: Recipe, *, until: str = "report", progress: Progress | None = No
         if last <= STAGES.index("annotate"):
             return RunResult(folder=job.folder)
         mix = stages.prepare_mixing(job, table)
+        if recipe.evaluate.enabled:
+            check_comparison(job, mix)
         pool = stages.tokenise(job, corpus, mix, targets)
         proposal = search(job, mix, train_swarm(job, mix, pool))
         try:

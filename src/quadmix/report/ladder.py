@@ -183,7 +183,7 @@ def _setting(rung: Rung) -> str:
         if math.isfinite(rung.detectable)
         else " What difference these seeds could show is not known"
     )
-    said = f"; before training {num(rung.promised)} was said" if math.isfinite(rung.promised) else ""
+    said = f"; before training at least {num(rung.promised)} was said" if math.isfinite(rung.promised) else ""
     return (
         f"Models of {short(rung.parameters)} parameters, trained on {short(rung.train_tokens)} tokens each "
         f"at learning rate {sig(rung.learning_rate)}, {count(rung.seeds)} seeds, equal {equal}."

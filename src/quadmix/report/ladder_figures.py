@@ -157,7 +157,7 @@ def forest(rung: Rung, chosen: str, name: str, level: float) -> Picture | None:
             axis.axvspan(-rung.detectable, rung.detectable, color=LIGHT, alpha=0.6, lw=0,
                          label=f"detectable with {rung.seeds} seeds: {num(rung.detectable)}")  # fmt: skip
         if math.isfinite(rung.promised):
-            said = f"said before training: {num(rung.promised)}"
+            said = f"said before training: at least {num(rung.promised)}"
             for side, label in ((-1, said), (1, None)):
                 axis.axvline(side * rung.promised, color=GREY, lw=1, ls=(0, (4, 3)), label=label)
         axis.axvline(0, color=INK, lw=1)
@@ -179,7 +179,7 @@ def forest(rung: Rung, chosen: str, name: str, level: float) -> Picture | None:
         name=name,
         caption=f"Paired differences of the objective with their {level_name(level)} intervals; filled: "
         "beyond the interval, hollow: not shown to differ. Grey band: smaller true differences than this "
-        "are missed by these seeds more than one time in five; dashed: the same, said before training.",
+        "are missed by these seeds more than one time in five; dashed: its lower bound said before training.",
         alt=f"{len(pairs)} differences; {own} is better than {sum(p.high < 0 for p in pairs)} selectors "
         f"beyond the interval and worse than {sum(p.low > 0 for p in pairs)}.",
         source=COMPARISON,

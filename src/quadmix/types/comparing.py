@@ -65,9 +65,9 @@ class Rung:
     the selected tokens. measured, against: intervals over items and seeds where every target has scored rows,
     else over seeds; each pair over the seeds that both finished, with its own variance. detectable: smallest
     true difference of the objective that these seeds show with 80 % power at the level of the intervals, from
-    this rung's own noise: the median over the pairs. promised: the same, said before training from the noise
-    of the confirmation's proxies. left_out: label -> why it could not take part. flags: what a reader must
-    know, such as unequal budgets. confidence: level of all its intervals.
+    this rung's own noise: the median over the pairs. promised: a lower bound of it, said before training from
+    the noise between the confirmation's proxies. left_out: label -> why it could not take part. flags: what a
+    reader must know, such as unequal budgets. confidence: level of all its intervals.
     """
 
     name: str
