@@ -160,7 +160,7 @@ def audit_lines(audit: BiasAudit) -> list[str]:
             whose = f" of {s.language}" if s.language else ""
             lines.append(
                 f"warning: {name}: {s.kind} {s.group}{whose} keeps {s.ratio:.2f} times the average share; "
-                "set a floor for it if it is wanted"
+                "keep it with `quadmix rater select --cell COLUMN --floor SHARE` if it is wanted"
             )
     return lines
 
