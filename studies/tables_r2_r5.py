@@ -111,8 +111,8 @@ def r3_rung(rung: Result, chosen: str) -> list[str]:
         f"tokens, {rung['seeds']} seeds, peak learning rate {rung['learning_rate']:g}", "",
         *table(head, rows), "",
         rung["verdict"], "",
-        f"Detectable in four comparisons of five: {number(rung['detectable'])} bits per byte; promised "
-        f"before training: {number(rung['promised'])}.",
+        f"Detectable in four comparisons of five: {number(rung['detectable'])} bits per byte; said "
+        f"before training: at least {number(rung['promised'])}.",
         *([""] if notes else []), *(f"- {note}" for note in notes),
     ]  # fmt: skip
 

@@ -114,7 +114,7 @@ def test_r3_rung_holds_verdict_detectable_difference_and_percent(page, results):
     assert float(row[4]) == pytest.approx(100 * pair["high"] / loss, abs=0.005)
     assert cells_of(lines, "random")[3].startswith("**-0.1")
     assert any(
-        f"{rung['detectable']:.4f} bits per byte; promised before training: 0.0300" in x for x in lines
+        f"{rung['detectable']:.4f} bits per byte; said before training: at least 0.0300" in x for x in lines
     )
     assert "- left out: dsir: it reached 10 of 20 tokens" in lines
 

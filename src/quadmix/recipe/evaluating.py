@@ -87,7 +87,7 @@ class EvaluateSection(Section):
         default=[*CONTROLS], description=f"{', '.join(get_args(Baseline))}; docs/baselines.md"
     )
     regmix_trials: int = Field(
-        default=24, ge=8, description="proxies of the domain-only swarm for the RegMix-style baseline"
+        default=32, ge=8, description="proxies of the domain-only swarm for the RegMix-style baseline"
     )
     temperature: float = Field(
         default=2.0, gt=0, description="qurating, qurating-language: of the sampling by mean score"
