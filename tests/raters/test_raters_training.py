@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from quadmix.cli.main import app
 from quadmix.errors import InputError, RecipeError
+from quadmix.raters.coverage import encoder_reader
 from quadmix.raters.making import make_pairs, rater_folder
 from quadmix.raters.scored import load_rater_model, score_texts
 from quadmix.raters.table import read_pairs, read_texts, write_pairs
@@ -41,6 +42,7 @@ def test_the_rater_orders_unseen_texts_in_every_language(world: Path):
     report = json.loads((world / "raters/small/report.json").read_text("utf-8"))
     assert {one["language"] for one in report["card"]["languages"]} == {"en", "xa", "xb"}
     assert report["card"]["accuracy"]["value"] > 0.75
+    assert report["scripts"] is None, "character n-grams have no tokenizer"
     said = (world / "said.txt").read_text("utf-8")
     assert "pair accuracy within languages" in said
     assert "one cut over all languages" in said
@@ -115,9 +117,15 @@ def test_a_fine_tuned_encoder_is_trained_saved_and_reported(world: Path, tmp_pat
     words = [w for o in chosen for w in ("--set", o)]
     done = cli("train", str(world / "rater.yaml"), *words, "--json")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["encoder"] == "finetune"
+    report = json.loads(done.stdout)
+    assert report["encoder"] == "finetune"
+    assert report["scripts"]["languages"]["xa"]["lost"] == 0
     texts = read_texts(tmp_path / "small/texts.parquet").take(range(6))
-    assert np.isfinite(score_texts(load_rater_model(tmp_path / "small/model/card.yaml"), texts)).all()
+    saved = load_rater_model(tmp_path / "small/model/card.yaml")
+    assert np.isfinite(score_texts(saved, texts)).all()
+    reader = encoder_reader(saved.asked.placed)
+    assert reader is not None, "the tokenizer of the encoder in base/"
+    assert reader.read(["bal \u2d63"]).lost == 1
 
 
 def test_the_rater_is_a_criterion_of_a_run(world: Path, tmp_path: Path):

@@ -54,6 +54,8 @@ def report_lines(report: RaterReport) -> list[str]:
     lines += [f"  not read: {why}: {n:,}" for why, n in report.unread.items()]
     lines += card_lines(report.card)
     lines += [f"warning: {w}" for w in report.warnings]
+    if report.scripts is not None:
+        lines += ["", *report.scripts.lines()]
     if report.audit is not None:
         found = audit_lines(report.audit)
         warned = [line for line in found if line.startswith("warning")]
@@ -80,6 +82,8 @@ def scoring_lines(found: Scoring, out: Path) -> list[str]:
         f"warning: {code}: {n:,} documents; the rater was never trained on it, scores are transfer alone"
         for code, n in found.unseen.items()
     ]
+    if found.scripts is not None:
+        lines += found.scripts.lines()
     if not found.reference:
         lines.append("there is no reference.json beside the card, so z is empty")
     return [*lines, f"languages: {_counted(named)}", f"written to {out}, its origin to {out.name}.json"]

@@ -30,12 +30,14 @@ from quadmix.io.folders import new_folder
 from quadmix.io.lease import lease
 from quadmix.raters.audit import BiasAudit, bias_audit, describe
 from quadmix.raters.compared import Tell, telling
+from quadmix.raters.coverage import Known, check_encoder
 from quadmix.raters.dense import DenseTraining, save_dense, train_dense
 from quadmix.raters.embeddings import Vectors, embed
 from quadmix.raters.excerpts import unit_spans
 from quadmix.raters.finetune import finetune
 from quadmix.raters.finetune_batches import FineTuning
 from quadmix.raters.hashed import HashedTraining, save_hashed, train_hashed
+from quadmix.raters.learning import trained_languages
 from quadmix.raters.making import DOMAINS
 from quadmix.raters.offsets import Offsets, align, fit_offsets, unseen_texts
 from quadmix.raters.reportcard import ReportCard, report_card
@@ -57,7 +59,8 @@ class RaterReport:
     """report.json. request: digest of settings and pairs. chosen: what was chosen on validation pairs.
     unread: texts that the encoder could not read, by reason; pairs: used for training. audit: of held-out
     texts, None where they are too few to cut. offsets: by which a threshold over languages can be corrected,
-    fitted on held-out texts, None without parallel texts."""
+    fitted on held-out texts, None without parallel texts. scripts: what the encoder's tokenizer does not know
+    of each language, None for character n-grams."""
 
     request: str
     name: str
@@ -72,6 +75,7 @@ class RaterReport:
     audit: BiasAudit | None
     offsets: Offsets | None
     seconds: float
+    scripts: Known | None = None
     warnings: tuple[str, ...] = ()
     version: int = VERSION
 
@@ -97,7 +101,9 @@ def train_rater(
         {
             "version": VERSION,
             "pairs": pairs_digest,
-            "settings": recipe.model_dump(mode="json", include={"name", "seed", "encoder", "head"}),
+            "settings": recipe.model_dump(
+                mode="json", include={"name", "seed", "encoder", "head"}, exclude={"encoder": {"max_unknown"}}
+            ),
         }
     )
     with lease(folder):
@@ -109,12 +115,13 @@ def train_rater(
         texts = read_texts(folder / TEXTS)
         pairs = read_pairs(folder / PAIRS, texts)
         started = time.monotonic()
+        scripts = known_scripts(recipe, texts, pairs)
         made = _train(recipe, folder, texts, pairs, tell)
         annotator = load_rater_model(folder / MODEL / "card.yaml", recipe.run.device)
         scores = score_texts(annotator, texts, tell) if made.scores is None else made.scores
         _write_scores(folder / SCORES, texts, scores)
         write_reference(folder / MODEL, recipe.transfer.source, texts, scores)
-        report = _report(recipe, folder, texts, made, scores)
+        report = replace(_report(recipe, folder, texts, made, scores), scripts=scripts)
         if report.offsets is not None:
             write_json(folder / MODEL / OFFSETS, report.offsets)
         digest = load_rater_model(folder / MODEL / "card.yaml", recipe.run.device).card.digest
@@ -166,6 +173,19 @@ def embedder(recipe: RaterRecipe) -> Placed:
     model = str(recipe.encoder.model)
     card = load_card(model)
     return place(card, path=recipe.encoder.path, offline=is_offline(), beside=card_folder(model))
+
+
+def known_scripts(recipe: RaterRecipe, texts: Texts, pairs: Pairs) -> Known | None:
+    """Return what the encoder's tokenizer knows of the languages, None for character n-grams.
+
+    Raises InputError where it does not know the script of a language that is trained on.
+    """
+    if recipe.encoder.kind == "hashed":
+        return None
+    return check_encoder(
+        embedder(recipe), texts, trained_languages(pairs, texts), most=recipe.encoder.max_unknown,
+        seed=recipe.seed,
+    )  # fmt: skip
 
 
 def embedded(

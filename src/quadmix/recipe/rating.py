@@ -163,6 +163,11 @@ class EncoderSection(Section):
     epochs: int | None = Field(default=None, gt=0, description="left out: 10 (frozen), 2 (finetune)")
     batch: int | None = Field(default=None, gt=0, description="pairs; left out: 4096 or 256 (finetune)")
     lr: float | None = Field(default=None, gt=0, description="left out: 3e-4 (frozen), 2e-5 (finetune)")
+    max_unknown: Share = Field(
+        default=0.3,
+        description="frozen, finetune: refuse a training language of whose letters, digits and marks the "
+        "tokenizer does not know a larger share; 1 refuses none",
+    )
 
     @model_validator(mode="after")
     def _named(self) -> "EncoderSection":
