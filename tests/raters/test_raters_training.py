@@ -72,6 +72,9 @@ def test_the_same_call_loads_and_other_settings_train_anew(world: Path):
     made = make_pairs(recipe, rater_folder(recipe))
     other = train_rater(recipe, rater_folder(recipe), made.digest)
     assert other.request != report["request"]
+    assert load_rater(str(rater_folder(recipe) / "recipe.resolved.yaml")) == recipe
+    small = load_rater(str(world / "raters/small/recipe.resolved.yaml"))
+    assert small == load_rater(str(world / "rater.yaml"), ["pairs.count=150"])
 
 
 def test_settings_are_chosen_on_sources_of_the_training_part(world: Path):

@@ -34,7 +34,8 @@ def pairs(
     settings: Settings,
     overrides: Overrides = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="say what the judge would be asked and what it costs, send nothing")
+        bool,
+        typer.Option("--plan", help="say what judge and translator would be asked and cost, send nothing"),
     ] = False,
     json_: AsJson = False,
 ) -> None:
@@ -44,7 +45,8 @@ def pairs(
     call stopped, and stop at their budgets.
     """
     from quadmix.codec import to_json
-    from quadmix.raters.making import make_pairs, plan_judge, rater_folder
+    from quadmix.raters.making import make_pairs, rater_folder
+    from quadmix.raters.planning import plan_spending
     from quadmix.raters.telling import pairs_lines
     from quadmix.recipe import load_rater
 
@@ -52,8 +54,8 @@ def pairs(
     folder = rater_folder(recipe)
     with _network(recipe), steps_watched() as tell:
         if plan:
-            planned = plan_judge(recipe, folder, tell)
-            print_result(to_json(planned.estimate), planned.lines(), json_)
+            planned = plan_spending(recipe, folder, tell)
+            print_result(to_json(planned), planned.lines(), json_)
             return
         made = make_pairs(recipe, folder, tell)
     print_result(to_json(made), [*pairs_lines(made), f"written to {folder}"], json_)

@@ -24,7 +24,7 @@ from quadmix.annotate.models.fetch import place
 from quadmix.annotate.models.rated import language_rows, read_rater
 from quadmix.annotate.models.rater_head import head_of
 from quadmix.errors import InputError
-from quadmix.io.atomic import read_json, read_value, value_digest, write_json, write_table
+from quadmix.io.atomic import read_json, read_value, value_digest, write_json, write_table, write_text
 from quadmix.io.door import is_offline
 from quadmix.io.folders import new_folder
 from quadmix.io.lease import lease
@@ -38,12 +38,12 @@ from quadmix.raters.finetune import finetune
 from quadmix.raters.finetune_batches import FineTuning
 from quadmix.raters.hashed import HashedTraining, save_hashed, train_hashed
 from quadmix.raters.learning import trained_languages
-from quadmix.raters.making import DOMAINS
+from quadmix.raters.making import DOMAINS, RESOLVED
 from quadmix.raters.offsets import Offsets, align, fit_offsets, unseen_texts
 from quadmix.raters.reportcard import ReportCard, report_card
 from quadmix.raters.scored import OFFSETS, load_rater_model, score_texts, write_reference
 from quadmix.raters.table import PAIRS, RATINGS, TEXTS, Pairs, Texts, read_pairs, read_ratings, read_texts
-from quadmix.recipe import RaterRecipe, load_card, save_card
+from quadmix.recipe import RaterRecipe, dump_recipe, load_card, save_card
 from quadmix.recipe.cards import ModelCard, card_folder
 from quadmix.rng import keyed_uniform
 from quadmix.types import Floats
@@ -127,6 +127,7 @@ def train_rater(
         digest = load_rater_model(folder / MODEL / "card.yaml", recipe.run.device).card.digest
         seconds = time.monotonic() - started
         report = replace(report, request=request, digest=digest, seconds=seconds)
+        write_text(folder / RESOLVED, dump_recipe(recipe))
         write_json(folder / REPORT, report)
         return report
 

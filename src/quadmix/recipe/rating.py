@@ -115,6 +115,9 @@ class TranslatorSection(Section):
     model: str | None = Field(default=None, description="kind api: name of the model")
     key_from: str | None = Field(default=None, description="kind api: environment variable with the key")
     max_requests: int = Field(default=10_000, gt=0, description="kind api: stop before one more")
+    price_in: float | None = Field(default=None, ge=0, description="kind api: per million tokens of prompts")
+    price_out: float | None = Field(default=None, ge=0, description="kind api: per million tokens of answers")
+    parallel: int = Field(default=8, ge=1, description="kind api: requests at once")
     codes: dict[str, str] = Field(
         default={}, description="kind model: your language -> the model's code (de: deu_Latn for NLLB)"
     )
