@@ -26,6 +26,7 @@ from quadmix.io.lease import lease
 from quadmix.raters.asking import JudgeFacts, judge_votes
 from quadmix.raters.compared import Tell, compared, telling
 from quadmix.raters.compose import Composition, compose_pairs
+from quadmix.raters.decontaminate import Benchmark
 from quadmix.raters.diagnostics import RaterDiagnostics, diagnose_raters
 from quadmix.raters.documents import Documents, read_texts_section
 from quadmix.raters.fidelity import Route
@@ -84,15 +85,16 @@ class DirectionFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairsMade:
     """pairs.json. request: digest of settings and files. languages: documents read by language; rows: read
-    in all, of which `dropped` (language -> reason -> rows) were of no use. translated: language -> what a
-    translator made. routes: fidelity by route. wanted: kind -> pairs for
-    training; made: part -> kind -> pairs. sides: kind -> language
-    -> texts in training pairs. unused, missing: see `compose.Composed`. digest: of the three tables."""
+    in all, of which `dropped` (language -> reason -> rows) were of no use. benchmarks: that the documents
+    were held against. translated: language -> what a translator made. routes: fidelity by route. wanted:
+    kind -> pairs for training; made: part -> kind -> pairs. sides: kind -> language -> texts in training
+    pairs. unused, missing: see `compose.Composed`. digest: of the three tables."""
 
     request: str
     languages: dict[str, int]
     rows: int
     dropped: dict[str, dict[str, int]]
+    benchmarks: tuple[Benchmark, ...]
     raters: tuple[AnnotatorCard, ...]
     directions: tuple[DirectionFacts, ...]
     translated: dict[str, Count]
@@ -174,6 +176,7 @@ def make_pairs(recipe: RaterRecipe, folder: Path, tell: Tell | None = None) -> P
             languages=_counts(documents.texts.language),
             rows=documents.rows,
             dropped=documents.dropped,
+            benchmarks=documents.benchmarks,
             raters=tuple(r.card for r in inputs.raters),
             directions=tuple(p.facts for p in parts),
             translated={code: n for p in parts for code, n in p.translated.items()},
@@ -199,13 +202,14 @@ def directions_of(recipe: RaterRecipe) -> tuple[str, ...]:
 def _request(recipe: RaterRecipe) -> str:
     """Digest of all that the pairs depend on: settings, files, models."""
     sections = {"seed", "texts", "raters", "judge", "pairs", "transfer"}
-    sets = [s.path for r in recipe.raters for s in (*r.good, *r.bad, *r.labelled)]
+    sets, texts = [s.path for r in recipe.raters for s in (*r.good, *r.bad, *r.labelled)], recipe.texts
     models = place_models(AnnotateSection(criteria=list(recipe.raters)))
     return value_digest(
         {
             "version": VERSION,
             "settings": recipe.model_dump(mode="json", include=sections, exclude=_MONEY),
-            "files": [file_info(path).digest for path in (*expand(recipe.texts.paths), *sets)],
+            "files": [file_info(path).digest for path in (*expand(texts.paths), *sets)],
+            "benchmarks": [file_info(path).digest for path in expand(texts.decontaminate)],
             "models": {name: record.digest for name, record in models.items()},
         }
     )

@@ -21,6 +21,11 @@ def pairs_lines(made: PairsMade) -> list[str]:
     """Return what went into the pairs, what was lost on the way and why, and what came out."""
     lines = [f"{made.rows:,} rows, {sum(made.languages.values()):,} documents: {_counted(made.languages)}"]
     lines += [f"  dropped, {code or 'no language'}: {_counted(why)}" for code, why in made.dropped.items()]
+    lines += [
+        f"benchmark {Path(b.path).name}: {b.documents:,} documents share a run of words with it and are left "
+        f"out; {b.short:,} of its {b.texts:,} texts are too short to be found"
+        for b in made.benchmarks
+    ]
     for one in made.directions:
         lines += _direction(one)
     if made.translated:

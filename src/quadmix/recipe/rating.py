@@ -37,6 +37,12 @@ class TextsSection(Section):
         default=None, gt=0, description="at most this many documents per language, drawn by a hash of the id"
     )
 
+    decontaminate: list[str] = Field(
+        default=[],
+        description="benchmark files (JSONL or Parquet; patterns): documents that share 13 words in a row "
+        "with any text in them are left out, in every language",
+    )
+
     @model_validator(mode="after")
     def _one_language(self) -> "TextsSection":
         if (self.language is None) == (self.in_language is None):
