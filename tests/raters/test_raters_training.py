@@ -179,6 +179,15 @@ def test_scores_of_files_say_what_gave_them(world: Path, tmp_path: Path):
     assert found["a"]["z"] == pytest.approx(
         (found["a"]["score"] - reference["mean"]) / reference["sd"], abs=1e-4
     )
+    offsets = json.loads((world / "raters/small/model/offsets.json").read_text("utf-8"))["languages"]
+    (xa,) = [one["value"] for one in offsets if one["language"] == "xa"]
+    assert xa != 0
+    assert found["b"]["calibrated"] == pytest.approx(found["b"]["score"] - xa, abs=1e-5)
+    assert found["a"]["calibrated"] == found["a"]["score"], "English is the reference"
+    assert found["c"]["calibrated"] is None
+    strange = ["--in-language", "qq", "--out", str(tmp_path / "q.parquet")]
+    assert cli("score", card, str(path), *strange).exit_code == 0
+    assert pq.read_table(tmp_path / "q.parquet")["calibrated"].null_count == 3, "no offset is known"
 
 
 def test_selection_by_score_takes_the_best_of_every_language(world: Path, tmp_path: Path):
