@@ -19,7 +19,8 @@ from quadmix.raters.coverage import encoder_reader
 from quadmix.raters.making import make_pairs, rater_folder
 from quadmix.raters.scored import load_rater_model, score_texts
 from quadmix.raters.table import read_pairs, read_texts, write_pairs
-from quadmix.raters.training import inner_split, train_rater
+from quadmix.raters.tiers import inner_split
+from quadmix.raters.training import train_rater
 from quadmix.recipe import load_rater
 
 

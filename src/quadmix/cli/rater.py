@@ -70,7 +70,8 @@ def train(settings: Settings, overrides: Overrides = None, json_: AsJson = False
     from quadmix.codec import to_json
     from quadmix.raters.making import make_pairs, rater_folder
     from quadmix.raters.telling import report_lines
-    from quadmix.raters.training import MODEL, train_rater
+    from quadmix.raters.tiers import MODEL
+    from quadmix.raters.training import train_rater
     from quadmix.recipe import load_rater
 
     recipe = load_rater(settings, overrides or ())
@@ -178,7 +179,7 @@ def compare(
     from quadmix.raters.against import compare_raters
     from quadmix.raters.scored import load_rater_model
     from quadmix.raters.telling import against_lines
-    from quadmix.raters.training import MODEL
+    from quadmix.raters.tiers import MODEL
 
     raters = [load_rater_model(folder / MODEL / "card.yaml") for folder in folders]
     with steps_watched() as tell:

@@ -12,7 +12,7 @@ from quadmix.raters.compared import Tell, telling
 from quadmix.raters.comparing import LEAST_SEEDS, HeadComparison, compare_heads
 from quadmix.raters.making import make_pairs, rater_folder
 from quadmix.raters.table import PAIRS, TEXTS, read_pairs, read_texts
-from quadmix.raters.training import dense_training, embedded, known_scripts
+from quadmix.raters.tiers import EMBEDDINGS, dense_training, embedded, known_scripts
 from quadmix.recipe import RaterRecipe
 
 HEADS = "heads.json"
@@ -40,7 +40,7 @@ def choose_head(
         texts = read_texts(folder / TEXTS)
         pairs = read_pairs(folder / PAIRS, texts)
         known_scripts(recipe, texts, pairs)
-        vectors, pairs = embedded(recipe, folder, texts, pairs, tell)
+        vectors, pairs = embedded(recipe, folder / EMBEDDINGS, texts, pairs, tell)
         found = compare_heads(
             vectors.values, texts, pairs, dense_training(recipe), seeds=seeds, tail=tail,
             progress=telling(tell, "train heads"),

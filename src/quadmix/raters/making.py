@@ -9,7 +9,7 @@ translations; direction M compares documents in other languages by their transla
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from quadmix.raters.diagnostics import RaterDiagnostics, diagnose_raters
 from quadmix.raters.documents import Documents, read_texts_section
 from quadmix.raters.fidelity import Route
 from quadmix.raters.pairs import check_split
+from quadmix.raters.stage1 import Stage1, label_by_stage1
 from quadmix.raters.table import (
     KINDS,
     MONO,
@@ -88,7 +89,8 @@ class PairsMade:
     in all, of which `dropped` (language -> reason -> rows) were of no use. benchmarks: that the documents
     were held against. translated: language -> what a translator made. routes: fidelity by route. wanted:
     kind -> pairs for training; made: part -> kind -> pairs. sides: kind -> language -> texts in training
-    pairs. unused, missing: see `compose.Composed`. digest: of the three tables."""
+    pairs. unused, missing: see `compose.Composed`. stage1: what labelled the pairs with a translation, None:
+    the votes did. digest: of the three tables."""
 
     request: str
     languages: dict[str, int]
@@ -104,6 +106,7 @@ class PairsMade:
     sides: dict[str, dict[str, int]]
     unused: dict[str, int]
     missing: dict[str, str]
+    stage1: Stage1 | None
     warnings: tuple[str, ...]
     digest: str
     version: int = VERSION
@@ -159,6 +162,10 @@ def make_pairs(recipe: RaterRecipe, folder: Path, tell: Tell | None = None) -> P
         seen = [code for code in languages if code not in recipe.transfer.without]
         train = labelled.take(~labelled.held)
         composed = compose_pairs(texts, train, how, languages=seen, seed=recipe.seed)
+        stage1 = None
+        if recipe.transfer.label_source == "stage1_model":
+            told = label_by_stage1(recipe, folder, texts, labelled, composed.pairs, tell)
+            composed, stage1 = dataclasses.replace(composed, pairs=told.pairs), told.facts
         held = held_pairs(texts, labelled.take(labelled.held), how, languages, seed=recipe.seed)
         pairs = join_pairs(composed.pairs, held)
         ratings = _all_ratings(parts, texts)
@@ -166,11 +173,7 @@ def make_pairs(recipe: RaterRecipe, folder: Path, tell: Tell | None = None) -> P
         rows, pairs = used_alone(texts, pairs, rated)
         texts, ratings = texts.take(rows.tolist()), dataclasses.replace(ratings, values=ratings.values[rows])
         check_split(texts, pairs)
-        known = {s: documents.domains[s] for s in sorted(set(texts.source)) if s in documents.domains}
-        write_json(folder / DOMAINS, known)
-        write_texts(folder / TEXTS, texts)
-        write_ratings(folder / RATINGS, ratings, texts)
-        write_pairs(folder / PAIRS, pairs, texts)
+        _write_tables(folder, texts, ratings, pairs, documents.domains)
         made = PairsMade(
             request=request,
             languages=_counts(documents.texts.language),
@@ -186,12 +189,23 @@ def make_pairs(recipe: RaterRecipe, folder: Path, tell: Tell | None = None) -> P
             sides=composed.sides,
             unused=composed.unused,
             missing=composed.missing,
+            stage1=stage1,
             warnings=tuple(_warnings(parts, inputs.raters, composed.missing)),
             digest=value_digest([file_info(str(folder / name)).digest for name in (TEXTS, RATINGS, PAIRS)]),
         )
         write_text(folder / RESOLVED, dump_recipe(recipe))
         write_json(folder / FACTS, made)
         return made
+
+
+def _write_tables(
+    folder: Path, texts: Texts, ratings: Ratings, pairs: Pairs, domains: Mapping[str, str]
+) -> None:
+    known = {s: domains[s] for s in sorted(set(texts.source)) if s in domains}
+    write_json(folder / DOMAINS, known)
+    write_texts(folder / TEXTS, texts)
+    write_ratings(folder / RATINGS, ratings, texts)
+    write_pairs(folder / PAIRS, pairs, texts)
 
 
 def directions_of(recipe: RaterRecipe) -> tuple[str, ...]:
@@ -204,6 +218,7 @@ def _request(recipe: RaterRecipe) -> str:
     sections = {"seed", "texts", "raters", "judge", "pairs", "transfer"}
     sets, texts = [s.path for r in recipe.raters for s in (*r.good, *r.bad, *r.labelled)], recipe.texts
     models = place_models(AnnotateSection(criteria=list(recipe.raters)))
+    stage1 = recipe.transfer.label_source == "stage1_model"
     return value_digest(
         {
             "version": VERSION,
@@ -211,6 +226,7 @@ def _request(recipe: RaterRecipe) -> str:
             "files": [file_info(path).digest for path in (*expand(texts.paths), *sets)],
             "benchmarks": [file_info(path).digest for path in expand(texts.decontaminate)],
             "models": {name: record.digest for name, record in models.items()},
+            "stage1": recipe.encoder.model_dump(mode="json", exclude={"max_unknown"}) if stage1 else None,
         }
     )
 

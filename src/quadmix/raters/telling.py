@@ -45,6 +45,7 @@ def pairs_lines(made: PairsMade) -> list[str]:
     lines.append(f"training pairs: {', '.join(kinds)}")
     lines.append("held-out pairs: " + ", ".join(f"{made.made['held'][k]:,} {k}" for k in KINDS))
     lines += [f"  unused: {why}: {n:,}" for why, n in made.unused.items()]
+    lines += [made.stage1.line()] if made.stage1 else []
     lines += [f"warning: {w}" for w in made.warnings]
     return lines
 

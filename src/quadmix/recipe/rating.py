@@ -155,6 +155,11 @@ class TransferSection(Section):
         default=False, description="use a pair as monolingual and cross-lingual both (few pairs)"
     )
     weight: float = Field(default=1.0, ge=0, description="λ, the weight of the mean parallel loss")
+    label_source: Literal["votes", "stage1_model"] = Field(
+        default="votes",
+        description="labels of training pairs with a translation: the votes on their originals, or the "
+        "probabilities of a rater in `source` that is trained on these votes first (with the same encoder)",
+    )
     fidelity: bool = Field(default=True, description="drop translations that fail the gate")
 
 
@@ -219,4 +224,9 @@ class RaterRecipe(Section):
             )
         if self.transfer.translator.kind == "parallel" and self.texts.same is None:
             raise ValueError("transfer.translator of kind 'parallel' needs texts.same (ids of translations)")
+        if self.transfer.translator.kind == "none" and self.transfer.label_source != "votes":
+            raise ValueError(
+                "transfer.label_source is 'stage1_model', but transfer.translator of kind 'none' transfers "
+                "nothing that it could label; leave it out"
+            )
         return self
