@@ -21,9 +21,10 @@ from quadmix.io.rows import read_records
 from quadmix.pipeline.folder import library_versions
 from quadmix.raters.making import make_pairs, rater_folder
 from quadmix.raters.offsets import align, unseen_texts
-from quadmix.raters.scored import load_rater_model
+from quadmix.raters.scored import load_rater_model, score_texts
 from quadmix.raters.table import PAIRS, RATINGS, TEXTS, Texts, read_pairs, read_ratings, read_texts
-from quadmix.raters.training import MODEL, score_texts, train_rater
+from quadmix.raters.tiers import MODEL
+from quadmix.raters.training import train_rater
 from quadmix.recipe import load_rater
 from quadmix.types import Floats
 

@@ -2,7 +2,8 @@
 
 The first part of the path chooses how it answers: `model` generates with a real Llama of a few thousand
 parameters over bytes; `first` always prefers the text shown first, the others the one whose "quality N" is
-higher, unless they fail in a way. GET /counts tells what the server has seen, GET /ids the tokens of "ABab".
+higher, unless they fail in a way; `translate` turns
+every word of a text round. GET /counts tells what the server has seen, GET /ids the tokens of "ABab".
 """
 
 import itertools
@@ -89,6 +90,10 @@ def generate(body: dict[str, Any]) -> tuple[list[str], int, int]:
 
 def scripted(mode: str, body: dict[str, Any]) -> tuple[list[str], int, int]:
     content = body["messages"][0]["content"]
+    if mode == "translate":
+        text = content.rpartition("<text>\n")[2].removesuffix("\n</text>")
+        made = " ".join(f"{word[::-1]}o" for word in text.split())
+        return [f"<translation>{made}</translation>"], len(content.encode()) // 4, len(text.encode()) // 4
     letter = "A"
     if mode != "first":
         first, second = map(int, re.findall(r"quality (\d+)", content)[:2])

@@ -1,5 +1,6 @@
 """The judge and the API translator from the command line, against a real server on loopback."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from judge_world import Server, running
 from parallel_world import make_world, write_settings
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from quadmix.cli.main import app
 
@@ -69,7 +70,7 @@ def test_a_translator_that_refuses_the_key_ends_at_once_and_the_budget_outlives_
     tmp_path: Path, corpus: Path, server: Server
 ):
     def settings(mode: str) -> list[str]:
-        made = f"{{kind: api, endpoint: '{server.address(mode)}', model: tiny, max_requests: 3}}"
+        made = f"{{kind: api, endpoint: '{server.address(mode)}', model: tiny, max_requests: 3, parallel: 1}}"
         languages = "transfer.languages=[de]"
         return [f"transfer.translator={made}", languages, "run.allow_http=private"]
 
@@ -81,3 +82,87 @@ def test_a_translator_that_refuses_the_key_ends_at_once_and_the_budget_outlives_
         done = pairs(tmp_path / "b", corpus, *settings("filter"))
         assert "max_requests, 3, is used up" in done.stderr
         assert server.count("filter") == 3, "a restart has no new budget"
+
+
+def translator(server: Server, mode: str, more: str) -> list[str]:
+    made = f"{{kind: api, endpoint: '{server.address(mode)}', model: tiny, {more}}}"
+    return [f"transfer.translator={made}", "run.allow_http=private"]
+
+
+def invoke(folder: Path, corpus: Path, *overrides: str, plan: bool = False) -> Result:
+    path = folder / "rater.yaml" if (folder / "rater.yaml").exists() else write_settings(folder, corpus)
+    words = [w for o in ("pairs.count=30", "pairs.holdout=0.3", *overrides) for w in ("--set", o)]
+    more = ["--plan", "--json"] if plan else []
+    return CliRunner().invoke(app, ["rater", "pairs", str(path), *more, *words])
+
+
+def test_translations_are_planned_without_a_judge_and_then_cost_what_was_said(
+    tmp_path: Path, corpus: Path, server: Server
+):
+    mode = "translate-plan"
+    more = "price_in: 2, price_out: 10, max_requests: 20"
+    settings = [*translator(server, mode, more), "transfer.languages=[de, fr]"]
+    done = invoke(tmp_path, corpus, *settings, plan=True)
+    assert done.exit_code == 0, done.output
+    assert server.count(mode) == 0
+    assert json.loads(done.stdout)["judge"] is None
+    found = json.loads(done.stdout)["translator"]
+    said = found["estimate"]
+    assert said["left"] == 20 < said["requests"] == found["wanted"]
+    assert said["cost"] == pytest.approx((2 * said["tokens_in"] + 10 * said["tokens_out"]) / 1e6)
+    lines = invoke(tmp_path, corpus, *settings, plan=True).output
+    assert json.loads(lines) == json.loads(done.stdout)
+    made = invoke(tmp_path, corpus, *settings[1:], *translator(server, mode, "max_requests: 9000"))
+    assert made.exit_code == 0, made.output
+    assert server.count(mode) == said["requests"]
+    # the server counts every request by itself, rounded down
+    spent = server.count(mode, "tokens")
+    assert 0 <= said["tokens_in"] + said["tokens_out"] - spent <= 2 * said["requests"] + 1
+    again = json.loads(invoke(tmp_path, corpus, *settings, plan=True).stdout)["translator"]
+    assert (again["estimate"]["requests"], again["estimate"]["left"]) == (0, 0)
+    assert again["wanted"] == found["wanted"]
+
+
+def test_the_translator_stops_at_its_budget_and_what_was_paid_is_not_paid_again(
+    tmp_path: Path, corpus: Path, server: Server
+):
+    mode = "translate-budget"
+    for most, sent in ((7, 7), (7, 7), (9, 9)):
+        done = invoke(tmp_path, corpus, *translator(server, mode, f"max_requests: {most}, parallel: 3"),
+                      "transfer.languages=[de]")  # fmt: skip
+        assert f"max_requests, {most}, is used up" in str(done.exception)
+        assert server.count(mode) == sent
+        parts = (tmp_path / "raters/small/translations").glob("translations-*.jsonl")
+        assert sum(len(p.read_text("utf-8").splitlines()) for p in parts) == sent, "every answer is kept"
+    done = invoke(tmp_path, corpus, *translator(server, mode, "max_requests: 999"), "transfer.languages=[de]")
+    assert done.exit_code == 0, done.output
+    once = server.count(mode)
+    done = invoke(tmp_path, corpus, *translator(server, mode, "max_requests: 999"),
+                  "transfer.languages=[de, fr]")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert server.count(mode) == 2 * once, "one more language, and none of the old ones again"
+
+
+def test_a_judge_of_translations_is_planned_before_they_are_made_and_after(
+    tmp_path: Path, corpus: Path, server: Server
+):
+    settings = [*translator(server, "translate-m", "max_requests: 999"), "transfer.languages=[xa]",
+                "transfer.direction=M", *judge(server, "first-m")]  # fmt: skip
+    before = json.loads(invoke(tmp_path, corpus, *settings, plan=True).stdout)
+    assert server.count("translate-m") == server.count("first-m") == 0
+    assert (
+        before["judge"]["stand_ins"] == before["judge"]["pairs"] == before["judge"]["estimate"]["pairs"] == 10
+    )
+    done = invoke(tmp_path, corpus, *settings)
+    assert done.exit_code == 0, done.output
+    assert server.count("translate-m") == before["translator"]["estimate"]["requests"]
+    after = json.loads(invoke(tmp_path, corpus, *settings, plan=True).stdout)
+    assert after["translator"]["estimate"]["requests"] == 0
+    assert (after["judge"]["stand_ins"], after["judge"]["estimate"]["pairs"]) == (0, 0)
+    assert after["judge"]["pairs"] == 10
+
+
+def test_without_judge_or_paid_translator_the_plan_says_that_nothing_is_paid(tmp_path: Path, corpus: Path):
+    done = CliRunner().invoke(app, ["rater", "pairs", str(write_settings(tmp_path, corpus)), "--plan"])
+    assert done.exit_code == 0, done.output
+    assert "nothing would be paid for" in done.output

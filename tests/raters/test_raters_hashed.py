@@ -14,12 +14,12 @@ from quadmix.annotate.models import rater as rater_module
 from quadmix.annotate.models.base import Outputs, Placed, Settings, split_language, with_language
 from quadmix.annotate.models.char_ngrams import ngram_counts, ngram_matrix
 from quadmix.annotate.models.fetch import place
-from quadmix.annotate.models.rated import VectorModel, language_rows, windows
+from quadmix.annotate.models.rated import VectorModel, language_rows, read_rater, windows
 from quadmix.annotate.models.rater import Asked, ModelAnnotator
 from quadmix.annotate.models.rater_head import HeadWeights
 from quadmix.annotate.models.surface import NAMES, surface
 from quadmix.errors import InputError
-from quadmix.raters.hashed import HashedTraining, load_hashed, save_hashed, train_hashed
+from quadmix.raters.hashed import HashedTraining, save_hashed, train_hashed
 from quadmix.raters.table import CROSS, MONO, Pairs, Texts
 from quadmix.recipe.cards import CardOutput, ModelCard, load_card
 
@@ -216,10 +216,9 @@ def test_folder_scores_as_an_ordinary_card(made, tmp_path) -> None:
     np.testing.assert_array_equal(scored.values[:5], rater.scorer.scores(given[:5]).astype(np.float32))
     assert np.isnan(scored.values[5])
     assert scored.missing["empty_text"] == 1
-    np.testing.assert_array_equal(load_hashed(tmp_path).scores(given[:3]), rater.scorer.scores(given[:3]))
     (tmp_path / "rater.safetensors").write_bytes(b"damaged")
     with pytest.raises(InputError, match="is damaged"):
-        load_hashed(tmp_path)
+        read_rater(tmp_path)
     with pytest.raises(InputError, match="has the sha256"):
         place(card, beside=tmp_path)
 

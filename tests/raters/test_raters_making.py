@@ -120,6 +120,14 @@ def test_the_same_settings_load_what_is_there_and_others_make_it_anew(tmp_path: 
     assert other.digest != first.digest
 
 
+def test_the_settings_are_kept_with_every_default_and_read_back_as_they_were(tmp_path: Path, corpus: Path):
+    make(tmp_path, corpus, "pairs.max_uses=3")
+    kept = tmp_path / "raters/small/recipe.resolved.yaml"
+    asked = load_rater(str(tmp_path / "rater.yaml"), ["pairs.max_uses=3"])
+    assert load_rater(str(kept)) == asked
+    assert "least_voters: 2" in kept.read_text("utf-8"), "a default"
+
+
 def test_the_order_of_the_rows_changes_nothing(tmp_path: Path, corpus: Path):
     first = make(tmp_path, corpus)[0]
     lines = corpus.read_bytes().splitlines()

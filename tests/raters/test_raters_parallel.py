@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from quadmix.errors import InputError
-from quadmix.raters.parallel import ParallelColumns, StepLimits, read_aligned, read_parallel
+from quadmix.raters.parallel import ParallelColumns, StepLimits, read_parallel
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -123,33 +123,14 @@ def test_unknown_ids_are_refused_when_they_are_most_and_kept_when_few(tmp_path: 
 
 def test_a_slip_by_a_line_is_found_even_where_lengths_rise_slowly(tmp_path: Path) -> None:
     """Sorted by length, neighbours are alike, so that the correlation alone stays above the limit."""
-    sizes = sorted(varied(80))
-    files = {"en": tmp_path / "en.txt", "de": tmp_path / "de.txt", "fr": tmp_path / "fr.txt"}
-    wiggle = [n + (40 if i % 2 else 0) for i, n in enumerate(sizes)]
-    files["en"].write_text("".join("a" * n + "\n" for n in wiggle))
-    files["fr"].write_text("".join("c" * n + "\n" for n in wiggle))
-    files["de"].write_text("".join("b" * n + "\n" for n in [9, *wiggle[:-1]]))
-    assert np.corrcoef(np.log(wiggle), np.log([9, *wiggle[:-1]]))[0, 1] > StepLimits().correlation
+    wiggle = [n + (40 if i % 2 else 0) for i, n in enumerate(sorted(varied(80)))]
+    slipped = [9, *wiggle[:-1]]
+    lengths = {"en": wiggle, "fr": wiggle, "de": slipped}
+    rows = {c: [row(i, c, c[0] * n) for i, n in enumerate(own)] for c, own in lengths.items()}
+    assert np.corrcoef(np.log(wiggle), np.log(slipped))[0, 1] > StepLimits().correlation
     with pytest.raises(InputError, match=r"'de' is out of step.*its texts stand 1 places off"):
-        read_aligned({language: str(path) for language, path in files.items()})
-    del files["de"]
-    assert len(read_aligned({language: str(path) for language, path in files.items()}).texts) == 160
-
-
-def test_lines_are_aligned_by_number_and_empty_ones_counted(tmp_path: Path) -> None:
-    (tmp_path / "en").write_bytes(b"\xef\xbb\xbfone\ntwo\n\nfour\n")
-    (tmp_path / "de").write_bytes(b"eins\n\n\nvier")
-    found = read_aligned({"en": str(tmp_path / "en"), "de": str(tmp_path / "de")})
-    assert found.texts.ids == ("de/1", "de/4", "en/1", "en/2", "en/4")
-    assert found.texts.text == ("eins", "vier", "one", "two", "four")
-    assert found.dropped == {"de": {"empty text": 2}, "en": {"empty text": 1}}
-
-
-def test_files_with_different_numbers_of_lines_are_refused(tmp_path: Path) -> None:
-    for name, lines in (("en", 4), ("fr", 4), ("de", 3)):
-        (tmp_path / name).write_text("x\n" * lines)
-    with pytest.raises(InputError, match=r"de \(language 'de'\) has 3 lines, the others 4"):
-        read_aligned({name: str(tmp_path / name) for name in ("en", "fr", "de")})
+        read_parallel([write(tmp_path / "all.jsonl", rows["en"] + rows["fr"] + rows["de"])])
+    assert len(read_parallel([write(tmp_path / "two.jsonl", rows["en"] + rows["fr"])]).texts) == 160
 
 
 def test_texts_of_one_length_are_not_judged_by_length(tmp_path: Path) -> None:
@@ -166,6 +147,3 @@ def test_bad_files_are_refused_by_name(tmp_path: Path) -> None:
         read_parallel([path], columns=ParallelColumns(id="id"))
     with pytest.raises(InputError, match="none of 1 rows has an id, a language and a text"):
         read_parallel([write(tmp_path / "b.jsonl", [row(1, "de", "")])])
-    (tmp_path / "latin").write_bytes(b"caf\xe9\n")
-    with pytest.raises(InputError, match="latin: not UTF-8"):
-        read_aligned({"en": str(tmp_path / "latin")})

@@ -15,10 +15,12 @@ from typer.testing import CliRunner, Result
 
 from quadmix.cli.main import app
 from quadmix.errors import InputError, RecipeError
+from quadmix.raters.coverage import encoder_reader
 from quadmix.raters.making import make_pairs, rater_folder
 from quadmix.raters.scored import load_rater_model, score_texts
 from quadmix.raters.table import read_pairs, read_texts, write_pairs
-from quadmix.raters.training import inner_split, train_rater
+from quadmix.raters.tiers import inner_split
+from quadmix.raters.training import train_rater
 from quadmix.recipe import load_rater
 
 
@@ -41,6 +43,7 @@ def test_the_rater_orders_unseen_texts_in_every_language(world: Path):
     report = json.loads((world / "raters/small/report.json").read_text("utf-8"))
     assert {one["language"] for one in report["card"]["languages"]} == {"en", "xa", "xb"}
     assert report["card"]["accuracy"]["value"] > 0.75
+    assert report["scripts"] is None, "character n-grams have no tokenizer"
     said = (world / "said.txt").read_text("utf-8")
     assert "pair accuracy within languages" in said
     assert "one cut over all languages" in said
@@ -70,6 +73,9 @@ def test_the_same_call_loads_and_other_settings_train_anew(world: Path):
     made = make_pairs(recipe, rater_folder(recipe))
     other = train_rater(recipe, rater_folder(recipe), made.digest)
     assert other.request != report["request"]
+    assert load_rater(str(rater_folder(recipe) / "recipe.resolved.yaml")) == recipe
+    small = load_rater(str(world / "raters/small/recipe.resolved.yaml"))
+    assert small == load_rater(str(world / "rater.yaml"), ["pairs.count=150"])
 
 
 def test_settings_are_chosen_on_sources_of_the_training_part(world: Path):
@@ -115,9 +121,15 @@ def test_a_fine_tuned_encoder_is_trained_saved_and_reported(world: Path, tmp_pat
     words = [w for o in chosen for w in ("--set", o)]
     done = cli("train", str(world / "rater.yaml"), *words, "--json")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["encoder"] == "finetune"
+    report = json.loads(done.stdout)
+    assert report["encoder"] == "finetune"
+    assert report["scripts"]["languages"]["xa"]["lost"] == 0
     texts = read_texts(tmp_path / "small/texts.parquet").take(range(6))
-    assert np.isfinite(score_texts(load_rater_model(tmp_path / "small/model/card.yaml"), texts)).all()
+    saved = load_rater_model(tmp_path / "small/model/card.yaml")
+    assert np.isfinite(score_texts(saved, texts)).all()
+    reader = encoder_reader(saved.asked.placed)
+    assert reader is not None, "the tokenizer of the encoder in base/"
+    assert reader.read(["bal \u2d63"]).lost == 1
 
 
 def test_the_rater_is_a_criterion_of_a_run(world: Path, tmp_path: Path):
@@ -168,6 +180,15 @@ def test_scores_of_files_say_what_gave_them(world: Path, tmp_path: Path):
     assert found["a"]["z"] == pytest.approx(
         (found["a"]["score"] - reference["mean"]) / reference["sd"], abs=1e-4
     )
+    offsets = json.loads((world / "raters/small/model/offsets.json").read_text("utf-8"))["languages"]
+    (xa,) = [one["value"] for one in offsets if one["language"] == "xa"]
+    assert xa != 0
+    assert found["b"]["calibrated"] == pytest.approx(found["b"]["score"] - xa, abs=1e-5)
+    assert found["a"]["calibrated"] == found["a"]["score"], "English is the reference"
+    assert found["c"]["calibrated"] is None
+    strange = ["--in-language", "qq", "--out", str(tmp_path / "q.parquet")]
+    assert cli("score", card, str(path), *strange).exit_code == 0
+    assert pq.read_table(tmp_path / "q.parquet")["calibrated"].null_count == 3, "no offset is known"
 
 
 def test_selection_by_score_takes_the_best_of_every_language(world: Path, tmp_path: Path):

@@ -8,7 +8,7 @@ contamination study (Brown et al. 2020, arXiv 2005.14165, appendix C). Texts of 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import xxhash
@@ -22,11 +22,12 @@ _MARGIN = 1_000  # a piece begins this much earlier, so that no run of words is 
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 Hashes = NDArray[np.uint64]
+Split = Callable[[str], Sequence[str]]  # a text in lower case -> its words
 
 
-def ngram_hashes(texts: Sequence[str], n: int = NGRAM) -> Hashes:
+def ngram_hashes(texts: Sequence[str], n: int = NGRAM, split: Split = _WORD.findall) -> Hashes:
     """Return the sorted distinct (H,) uint64 hashes of all word n-grams of the texts."""
-    parts = [_windows(_word_hashes(piece), n) for text in texts for piece in _pieces(text)]
+    parts = [_windows(_word_hashes(piece, split), n) for text in texts for piece in _pieces(text)]
     return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
 
 
@@ -35,14 +36,16 @@ def count_overlap(texts: Sequence[str], hashes: Hashes, n: int = NGRAM) -> NDArr
     return overlap_bits(texts, [hashes], n) != 0
 
 
-def overlap_bits(texts: Sequence[str], targets: Sequence[Hashes], n: int = NGRAM) -> NDArray[np.int32]:
+def overlap_bits(
+    texts: Sequence[str], targets: Sequence[Hashes], n: int = NGRAM, split: Split = _WORD.findall
+) -> NDArray[np.int32]:
     """Return (D,) int32, bit `target_bit(j)` set where a document overlaps target j."""
     bits = np.zeros(len(texts), np.int32)
     if not sum(map(len, targets)):
         return bits
     for i, text in enumerate(texts):
         for piece in _pieces(text):
-            windows = _windows(_word_hashes(piece), n)
+            windows = _windows(_word_hashes(piece, split), n)
             for j, hashes in enumerate(targets):
                 if count_shared(windows, hashes):
                     bits[i] |= np.int32(1 << target_bit(j))
@@ -76,8 +79,8 @@ def _pieces(text: str) -> list[str]:
     return [text[max(0, i - _MARGIN) : i + _PIECE] for i in range(0, max(len(text), 1), _PIECE)]
 
 
-def _word_hashes(text: str) -> Hashes:
-    words = _WORD.findall(text.lower())
+def _word_hashes(text: str, split: Split) -> Hashes:
+    words = split(text.lower())
     digest = xxhash.xxh3_64_intdigest
     return np.fromiter((digest(w.encode("utf-8", "surrogatepass")) for w in words), np.uint64, len(words))
 

@@ -38,7 +38,8 @@ def pairs(
     settings: Settings,
     overrides: Overrides = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="say what the judge would be asked and what it costs, send nothing")
+        bool,
+        typer.Option("--plan", help="say what judge and translator would be asked and cost, send nothing"),
     ] = False,
     json_: AsJson = False,
 ) -> None:
@@ -48,7 +49,8 @@ def pairs(
     call stopped, and stop at their budgets.
     """
     from quadmix.codec import to_json
-    from quadmix.raters.making import make_pairs, plan_judge, rater_folder
+    from quadmix.raters.making import make_pairs, rater_folder
+    from quadmix.raters.planning import plan_spending
     from quadmix.raters.telling import pairs_lines
     from quadmix.recipe import load_rater
 
@@ -56,8 +58,8 @@ def pairs(
     folder = rater_folder(recipe)
     with _network(recipe), steps_watched() as tell:
         if plan:
-            planned = plan_judge(recipe, folder, tell)
-            print_result(to_json(planned.estimate), planned.lines(), json_)
+            planned = plan_spending(recipe, folder, tell)
+            print_result(to_json(planned), planned.lines(), json_)
             return
         made = make_pairs(recipe, folder, tell)
     print_result(to_json(made), [*pairs_lines(made), f"written to {folder}"], json_)
@@ -72,7 +74,8 @@ def train(settings: Settings, overrides: Overrides = None, json_: AsJson = False
     from quadmix.codec import to_json
     from quadmix.raters.making import make_pairs, rater_folder
     from quadmix.raters.telling import report_lines
-    from quadmix.raters.training import MODEL, train_rater
+    from quadmix.raters.tiers import MODEL
+    from quadmix.raters.training import train_rater
     from quadmix.recipe import load_rater
 
     recipe = load_rater(settings, overrides or ())
@@ -214,7 +217,7 @@ def compare(
     from quadmix.raters.against import compare_raters
     from quadmix.raters.scored import load_rater_model
     from quadmix.raters.telling import against_lines
-    from quadmix.raters.training import MODEL
+    from quadmix.raters.tiers import MODEL
 
     raters = [load_rater_model(folder / MODEL / "card.yaml") for folder in folders]
     with steps_watched() as tell:

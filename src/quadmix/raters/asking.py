@@ -4,6 +4,7 @@ In: the settings, texts. Out: the judge's votes with what they cost; a `Translat
 """
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from quadmix.raters.endpoint import Attempts, Endpoint, RefusedError, complete
 from quadmix.raters.judge import Judge
 from quadmix.raters.judging import (
     ABOUT_THE_TEXT,
+    BYTES_PER_TOKEN,
     Estimate,
     Judged,
     choose_active,
@@ -110,13 +112,19 @@ def estimate(recipe: RaterRecipe, folder: Path, texts: list[tuple[str, str]]) ->
 
 def translator_of(recipe: RaterRecipe, folder: Path) -> Translator:
     """Return the translator of kind model or api."""
+    section = recipe.transfer.translator
+    if section.kind == "api":
+        return api_translator(recipe, folder)
+    if section.path is None:
+        raise InputError("transfer.translator of kind 'model' needs `path`, the folder of the model")
+    how = Seq2Seq(codes=section.codes, how=section.how, template=section.template, beams=section.beams)
+    settings = Settings(device=recipe.run.device)
+    return load_seq2seq(section.path, how, settings=settings, offline=is_offline())
+
+
+def api_translator(recipe: RaterRecipe, folder: Path) -> ApiTranslator:
+    """Return the translator behind an API; nothing is sent yet."""
     section, transfer = recipe.transfer.translator, recipe.transfer
-    if section.kind == "model":
-        if section.path is None:
-            raise InputError("transfer.translator of kind 'model' needs `path`, the folder of the model")
-        how = Seq2Seq(codes=section.codes, how=section.how, template=section.template, beams=section.beams)
-        settings = Settings(device=recipe.run.device)
-        return load_seq2seq(section.path, how, settings=settings, offline=is_offline())
     if section.endpoint is None or section.model is None:
         raise InputError("transfer.translator of kind 'api' needs `endpoint` and `model`")
     if not transfer.languages:
@@ -131,14 +139,46 @@ def translator_of(recipe: RaterRecipe, folder: Path) -> Translator:
         body = {"model": section.model, "messages": messages, "temperature": 0}
         try:
             found = complete(endpoint, body, attempts)
-        except RefusedError as error:
-            if error.status in ABOUT_THE_TEXT:
+        except Exception as error:
+            if isinstance(error, RefusedError) and error.status in ABOUT_THE_TEXT:
                 raise NotTranslatedError(str(error)) from error
+            attempts.stop.set()  # what waits beside it is not sent any more
             raise
         return found.texts[0] or "" if found.texts else ""
 
     languages = tuple(sorted({transfer.source, *transfer.languages, *transfer.without}))
-    return ApiTranslator(ask=ask, model=section.model, languages=languages)
+    return ApiTranslator(ask=ask, model=section.model, languages=languages, workers=section.parallel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranslatingEstimate:
+    """What the translator would still be asked. requests: one per text and language. characters: of the texts
+    to be translated. tokens_in, tokens_out: expected, at 4 bytes per token and as long as the text; a script
+    that the model cuts finely takes more. cost: at the prices given. left: requests that the budget has."""
+
+    requests: int
+    characters: int
+    tokens_in: int
+    tokens_out: int
+    cost: float | None
+    left: int
+
+
+def estimate_translating(
+    recipe: RaterRecipe, folder: Path, missing: Sequence[tuple[str, str, str]]
+) -> TranslatingEstimate:
+    """Return what translations would cost: (source language, target, text); nothing is sent."""
+    section, translator = recipe.transfer.translator, api_translator(recipe, folder)
+    asked = sum(len(translator.prompt(text, source, target).encode()) for source, target, text in missing)
+    answered = sum(len(text.encode()) for *_, text in missing)
+    tokens_in, tokens_out = round(asked / BYTES_PER_TOKEN), round(answered / BYTES_PER_TOKEN)
+    priced = section.price_in is not None or section.price_out is not None
+    cost = ((section.price_in or 0.0) * tokens_in + (section.price_out or 0.0) * tokens_out) / 1e6
+    return TranslatingEstimate(
+        requests=len(missing), characters=sum(len(text) for *_, text in missing),
+        tokens_in=tokens_in, tokens_out=tokens_out, cost=cost if priced else None,
+        left=max(0, section.max_requests - _Requests(folder / SPENT, section.max_requests).sent),
+    )  # fmt: skip
 
 
 class _Requests:
@@ -146,18 +186,19 @@ class _Requests:
     budget."""
 
     def __init__(self, path: Path, most: int) -> None:
-        self.path, self.most = path, most
+        self.path, self.most, self._lock = path, most, threading.Lock()
         self.sent = len(read_text(path).splitlines()) if path.is_file() else 0
 
     def take(self) -> None:
-        """Count one more request before it leaves; InputError where the budget is used up."""
-        if self.sent >= self.most:
-            raise InputError(
-                f"transfer.translator.max_requests, {self.most:,}, is used up; all that was translated is "
-                "kept: raise it and call again"
-            )
-        append_event(self.path, {"request": self.sent + 1})
-        self.sent += 1
+        """Count one more request before it leaves, from any thread; InputError where the budget is spent."""
+        with self._lock:
+            if self.sent >= self.most:
+                raise InputError(
+                    f"transfer.translator.max_requests, {self.most:,}, is used up; all that was translated "
+                    "is kept: raise it and call again"
+                )
+            append_event(self.path, {"request": self.sent + 1})
+            self.sent += 1
 
 
 def _endpoint(recipe: RaterRecipe) -> Endpoint:

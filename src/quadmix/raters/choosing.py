@@ -12,7 +12,7 @@ from quadmix.raters.compared import Tell, telling
 from quadmix.raters.comparing import LEAST_SEEDS, HeadComparison, compare_heads
 from quadmix.raters.making import make_pairs, rater_folder
 from quadmix.raters.table import PAIRS, TEXTS, read_pairs, read_texts
-from quadmix.raters.training import dense_training, embedded
+from quadmix.raters.tiers import EMBEDDINGS, dense_training, embedded, known_scripts
 from quadmix.recipe import RaterRecipe
 
 HEADS = "heads.json"
@@ -38,7 +38,9 @@ def choose_head(
     make_pairs(recipe, folder, tell)
     with lease(folder):
         texts = read_texts(folder / TEXTS)
-        vectors, pairs = embedded(recipe, folder, texts, read_pairs(folder / PAIRS, texts), tell)
+        pairs = read_pairs(folder / PAIRS, texts)
+        known_scripts(recipe, texts, pairs)
+        vectors, pairs = embedded(recipe, folder / EMBEDDINGS, texts, pairs, tell)
         found = compare_heads(
             vectors.values, texts, pairs, dense_training(recipe), seeds=seeds, tail=tail,
             progress=telling(tell, "train heads"),

@@ -23,7 +23,17 @@ from quadmix.raters.transfer import Sides, cut, native, stored_translations
 from quadmix.raters.translate import Count, join_texts, translate_texts
 from quadmix.recipe import RaterRecipe
 
+TRANSLATIONS = "translations"
 Tell = Callable[[str, int, int], None]  # what is done, how much of it, of how much
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Drawing:
+    """Pairs of the documents of `pool`, and their excerpts."""
+
+    pool: Texts
+    drawn: DrawnPairs
+    sides: Sides
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,6 +56,36 @@ class Compared:
     routes: tuple[Route, ...]
 
 
+def draw_sides(
+    recipe: RaterRecipe,
+    documents: Documents,
+    raters: Sequence[Annotator],
+    languages: Sequence[str],
+    direction: str,
+    tell: Tell | None,
+) -> Drawing:
+    """Draw and cut the pairs of one direction, "E" or "M"; InputError where there is nothing to compare."""
+    source, forward = recipe.transfer.source, direction == "E"
+    pool = native(documents.texts, [source] if forward else [c for c in languages if c != source])
+    if not len(pool):
+        raise InputError(f"direction {direction}: there are no documents outside language {source!r}")
+    whole = pool if forward else _english(pool, documents.texts, source)
+    first = rate(whole, raters, documents.records, telling(tell, f"rate documents ({direction})"))
+    pairs = recipe.pairs
+    drawn = draw_pairs(
+        pool.ids, pool.source, first.ratings.values, pairs.count, seed=recipe.seed, max_uses=pairs.max_uses,
+        stratified=pairs.stratified, held_share=pairs.holdout,
+    )  # fmt: skip
+    sides = cut(pool, drawn.a, drawn.b, pairs, seed=recipe.seed, progress=telling(tell, "cut excerpts"))
+    return Drawing(pool=pool, drawn=drawn, sides=sides)
+
+
+def targets_of(recipe: RaterRecipe, languages: Sequence[str], direction: str) -> list[str]:
+    """Return the languages that the excerpts of a direction are translated into."""
+    source = recipe.transfer.source
+    return [c for c in languages if c != source] if direction == "E" else [source]
+
+
 def compared(
     recipe: RaterRecipe,
     folder: Path,
@@ -59,30 +99,20 @@ def compared(
 
     Raises InputError where there are no documents to compare, and what translator and raters raise.
     """
-    source, forward = recipe.transfer.source, direction == "E"
-    pool = native(documents.texts, [source] if forward else [c for c in languages if c != source])
-    if not len(pool):
-        raise InputError(f"direction {direction}: there are no documents outside language {source!r}")
-    whole = pool if forward else _english(pool, documents.texts, source)
-    first = rate(whole, raters, documents.records, telling(tell, f"rate documents ({direction})"))
-    pairs = recipe.pairs
-    drawn = draw_pairs(
-        pool.ids, pool.source, first.ratings.values, pairs.count, seed=recipe.seed, max_uses=pairs.max_uses,
-        stratified=pairs.stratified, held_share=pairs.holdout,
-    )  # fmt: skip
-    sides = cut(pool, drawn.a, drawn.b, pairs, seed=recipe.seed, progress=telling(tell, "cut excerpts"))
-    targets = [c for c in languages if c != source] if forward else [source]
+    drawing = draw_sides(recipe, documents, raters, languages, direction, tell)
+    drawn, sides = drawing.drawn, drawing.sides
+    targets = targets_of(recipe, languages, direction)
     translations, counts = _translations(recipe, folder, sides, documents.texts, targets, tell)
     texts = join_texts(sides.texts, translations)
     routes: tuple[Route, ...] = ()
     if recipe.transfer.fidelity and len(translations):
         checked = check_fidelity(texts)
         texts, routes = texts.take(np.flatnonzero(checked.kept).tolist()), checked.routes
-    judged, rows = _judged_texts(sides, texts, forward)
+    judged, rows = _judged_texts(sides, texts, forward=direction == "E")
     second = rate(judged, raters, documents.records, telling(tell, f"rate texts ({direction})"))
     a, b, kept = _sides(sides, rows)
     return Compared(
-        pool=pool, drawn=drawn, sides=sides, texts=texts, judged=judged, ratings=second.ratings,
+        pool=drawing.pool, drawn=drawn, sides=sides, texts=texts, judged=judged, ratings=second.ratings,
         missing=second.missing, a=a, b=b, held=drawn.held[sides.kept][kept], lost=int((~kept).sum()),
         translated=counts, routes=routes,
     )  # fmt: skip
@@ -115,12 +145,12 @@ def _translations(
         return stored_translations(sides, documents, targets), {}
     translator = translator_of(recipe, folder)
     made = translate_texts(
-        sides.texts, translator, targets, folder / "translations", progress=telling(tell, "translate")
+        sides.texts, translator, targets, folder / TRANSLATIONS, progress=telling(tell, "translate")
     )
     return made.texts, made.counts
 
 
-def _judged_texts(sides: Sides, texts: Texts, forward: bool) -> tuple[Texts, NDArray[np.int64]]:
+def _judged_texts(sides: Sides, texts: Texts, *, forward: bool) -> tuple[Texts, NDArray[np.int64]]:
     """Return what the raters read, and for each excerpt its row there, -1 where it has no translation."""
     there = set(texts.ids)
     if forward:

@@ -13,6 +13,7 @@ import numpy as np
 from quadmix.errors import InputError
 from quadmix.io.fs import expand
 from quadmix.io.rows import read_records
+from quadmix.raters.decontaminate import Benchmark, drop_benchmarks
 from quadmix.raters.parallel import ParallelColumns, Step, read_parallel
 from quadmix.raters.table import Texts
 from quadmix.recipe.rating import TextsSection
@@ -23,7 +24,7 @@ from quadmix.rng import doc_keys, keyed_uniform
 class Documents:
     """texts: whole documents. records: source -> the user's row of the document in the source language, with
     the columns asked for. domains: source -> domain, where a column says it. files: that were read. rows: in
-    them. dropped: language -> reason -> rows."""
+    them. dropped: language -> reason -> rows. benchmarks: that the texts were held against."""
 
     texts: Texts
     records: dict[str, dict[str, Any]]
@@ -32,6 +33,7 @@ class Documents:
     files: tuple[str, ...]
     rows: int
     dropped: dict[str, dict[str, int]]
+    benchmarks: tuple[Benchmark, ...]
     steps: tuple[Step, ...]
 
 
@@ -40,7 +42,7 @@ def read_texts_section(section: TextsSection, source: str, wanted: Sequence[str]
     their first part.
 
     Raises InputError for files without the columns, a language out of step with `source`, and where no
-    document is in that language.
+    document is in that language, or each stands in a benchmark.
     """
     files = tuple(expand(section.paths))
     language = section.language or ""
@@ -53,6 +55,19 @@ def read_texts_section(section: TextsSection, source: str, wanted: Sequence[str]
             f"{', '.join(section.paths)}: no document is in the language {source!r} (transfer.source), found "
             f"{', '.join(sorted(set(texts.language)))}; name the code that the files use"
         )
+    dropped, benchmarks = corpus.dropped, ()
+    if section.decontaminate:
+        cleaned = drop_benchmarks(texts, section.decontaminate)
+        texts, benchmarks = cleaned.texts, cleaned.benchmarks
+        dropped = {
+            code: dropped.get(code, {}) | cleaned.dropped.get(code, {})
+            for code in sorted({*dropped, *cleaned.dropped})
+        }
+        if source not in texts.language:
+            raise InputError(
+                f"texts.decontaminate: each of the {corpus.texts.language.count(source):,} documents in "
+                f"{source!r} shares a run of words with a benchmark; expected other documents than these"
+            )
     if section.limit is not None:
         texts = texts.take(_drawn(texts, section.limit, seed))
     roots = {name.partition(".")[0] for name in wanted}
@@ -65,7 +80,7 @@ def read_texts_section(section: TextsSection, source: str, wanted: Sequence[str]
     domains = {s: str(row.get(section.domain)) for s, row in records.items()} if section.domain else {}
     return Documents(
         texts=texts, records=records if roots else {}, domains=domains, columns=known, files=files,
-        rows=corpus.rows, dropped=corpus.dropped, steps=corpus.steps,
+        rows=corpus.rows, dropped=dropped, benchmarks=benchmarks, steps=corpus.steps,
     )  # fmt: skip
 
 

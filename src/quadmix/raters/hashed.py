@@ -33,8 +33,6 @@ from quadmix.annotate.models.rated import (
     WEIGHTS,
     HashedScorer,
     RaterFacts,
-    hashed_scorer,
-    read_rater,
     scaled_surface,
     write_rater,
 )
@@ -243,11 +241,3 @@ def save_hashed(
     )  # fmt: skip
     save_card(folder / "card.yaml", card)
     return card
-
-
-def load_hashed(folder: Path) -> HashedScorer:
-    """Return the scorer that `save_hashed` wrote; InputError names what is absent or does not fit."""
-    facts, tensors = read_rater(folder)
-    if facts.kind != "hashed":
-        raise InputError(f"{folder / FACTS} is of kind {facts.kind}, expected hashed")
-    return hashed_scorer(facts, tensors, where=str(folder))

@@ -34,7 +34,7 @@ ABOUT_THE_TEXT = (400, 413, 422)  # too long, filtered: another text may pass
 _PATIENCE = 8  # refusals in a row that are no longer about the text
 _LEAST = 64  # answers without a single vote after which no further one is paid
 _TEMPLATE = 256  # most tokens that a chat template adds to a prompt
-_BYTES_PER_TOKEN = 4.0  # until the server has counted
+BYTES_PER_TOKEN = 4.0  # until the server has counted
 TextPairs = Sequence[tuple[str, str]]
 Keys = tuple[str, str]
 
@@ -108,7 +108,7 @@ def estimate_judging(
     """Return what `judge_pairs` would still ask; nothing is sent. Prices are per million tokens."""
     asking = _Asking(endpoint, judge, Ledger(ledger, Budget()), threading.Event())
     known = asking.ledger
-    rate = known.tokens_in / known.bytes_in if known.bytes_in else 1 / _BYTES_PER_TOKEN
+    rate = known.tokens_in / known.bytes_in if known.bytes_in else 1 / BYTES_PER_TOKEN
     count = requests = size = most = 0
     for job in _jobs(pairs, _keys(pairs, asking), asking):
         if job is not None:

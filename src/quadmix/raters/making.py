@@ -1,35 +1,37 @@
 """The step `pairs`: from documents and raters to the labelled pairs of texts that a rater is trained on.
 
-In: the settings of a rater. Out: texts.parquet, ratings.parquet, pairs.parquet and, written last, pairs.json
-with every count, in the rater's folder. The same settings and files again load what is there; a killed step
-goes on with the translations and the judge's answers that it has.
+In: the settings of a rater. Out: texts.parquet, ratings.parquet, pairs.parquet, recipe.resolved.yaml and,
+written last, pairs.json with every count, in the rater's folder. The same settings and files again load what
+is there; a killed step goes on with the translations and the judge's answers that it has.
 
 Direction E compares documents in the language that the raters read, and carries the label over to their
 translations; direction M compares documents in other languages by their translations into it.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from quadmix.annotate.annotator import Annotator, AnnotatorCard
 from quadmix.annotate.models.prepare import place_models
 from quadmix.annotate.prepare import prepare_criteria
-from quadmix.errors import InputError, RecipeError
-from quadmix.io.atomic import read_value, value_digest, write_json
+from quadmix.errors import InputError
+from quadmix.io.atomic import read_value, value_digest, write_json, write_text
 from quadmix.io.fs import expand, file_info
 from quadmix.io.lease import lease
-from quadmix.raters.asking import JudgeFacts, estimate, judge_questions, judge_votes
+from quadmix.raters.asking import JudgeFacts, judge_votes
 from quadmix.raters.compared import Tell, compared, telling
 from quadmix.raters.compose import Composition, compose_pairs
+from quadmix.raters.decontaminate import Benchmark
 from quadmix.raters.diagnostics import RaterDiagnostics, diagnose_raters
 from quadmix.raters.documents import Documents, read_texts_section
 from quadmix.raters.fidelity import Route
-from quadmix.raters.judging import Estimate
 from quadmix.raters.pairs import check_split
+from quadmix.raters.stage1 import Stage1, label_by_stage1
 from quadmix.raters.table import (
     KINDS,
     MONO,
@@ -49,11 +51,16 @@ from quadmix.raters.table import (
 from quadmix.raters.translate import Count, join_texts
 from quadmix.raters.validation import held_pairs
 from quadmix.raters.votes import JudgeVotes, Votes, label_pairs
-from quadmix.recipe import AnnotateSection, RaterRecipe
+from quadmix.recipe import AnnotateSection, RaterRecipe, dump_recipe
 from quadmix.types import Floats
 
-FACTS, DOMAINS = "pairs.json", "domains.json"
+FACTS, DOMAINS, RESOLVED = "pairs.json", "domains.json", "recipe.resolved.yaml"
 VERSION = 1
+# settings that change what a call costs or how long it takes, not what comes out
+_MONEY: dict[str, Any] = {
+    "judge": {"price_in", "price_out", "parallel", "timeout"},
+    "transfer": {"translator": {"price_in", "price_out", "parallel", "max_requests"}},
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,15 +86,17 @@ class DirectionFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairsMade:
     """pairs.json. request: digest of settings and files. languages: documents read by language; rows: read
-    in all, of which `dropped` (language -> reason -> rows) were of no use. translated: language -> what a
-    translator made. routes: fidelity by route. wanted: kind -> pairs for
-    training; made: part -> kind -> pairs. sides: kind -> language
-    -> texts in training pairs. unused, missing: see `compose.Composed`. digest: of the three tables."""
+    in all, of which `dropped` (language -> reason -> rows) were of no use. benchmarks: that the documents
+    were held against. translated: language -> what a translator made. routes: fidelity by route. wanted:
+    kind -> pairs for training; made: part -> kind -> pairs. sides: kind -> language -> texts in training
+    pairs. unused, missing: see `compose.Composed`. stage1: what labelled the pairs with a translation, None:
+    the votes did. digest: of the three tables."""
 
     request: str
     languages: dict[str, int]
     rows: int
     dropped: dict[str, dict[str, int]]
+    benchmarks: tuple[Benchmark, ...]
     raters: tuple[AnnotatorCard, ...]
     directions: tuple[DirectionFacts, ...]
     translated: dict[str, Count]
@@ -97,6 +106,7 @@ class PairsMade:
     sides: dict[str, dict[str, int]]
     unused: dict[str, int]
     missing: dict[str, str]
+    stage1: Stage1 | None
     warnings: tuple[str, ...]
     digest: str
     version: int = VERSION
@@ -115,44 +125,18 @@ class _Labelled:
     routes: tuple[Route, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgePlan:
-    """What the judge would still be asked. pairs: chosen for it."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Inputs:
+    """languages: of the pairs: the source, the targets, and those kept out of training."""
 
-    model: str
-    pairs: int
-    estimate: Estimate
-
-    def lines(self) -> list[str]:
-        """Return it as text."""
-        e = self.estimate
-        cost = "unknown: give judge.price_in and judge.price_out" if e.cost is None else f"{e.cost:.2f}"
-        return [
-            f"judge {self.model}: {e.pairs:,} of {self.pairs:,} pairs are not answered yet",
-            f"{e.requests:,} requests, about {e.tokens_in:,} tokens in, at most {e.tokens_out:,} out",
-            f"cost: {cost}",
-        ]
+    documents: Documents
+    raters: tuple[Annotator, ...]
+    languages: list[str]
 
 
 def rater_folder(recipe: RaterRecipe) -> Path:
     """Return the folder of a rater: <folder>/<name>."""
     return Path(recipe.folder) / recipe.name
-
-
-def plan_judge(recipe: RaterRecipe, folder: Path, tell: Tell | None = None) -> JudgePlan:
-    """Return what the judge would be asked, from the pairs that it would be asked about; nothing is sent.
-
-    Raises RecipeError without a judge.
-    """
-    if recipe.judge is None:
-        raise RecipeError("there is no `judge` in the settings, so nothing would be asked")
-    documents, raters, languages = _inputs(recipe, folder)
-    direction = "M" if recipe.transfer.direction == "M" else "E"
-    step = compared(recipe, folder, documents, raters, languages, direction, tell)
-    ties = _ties(recipe, step.ratings)
-    cheap = label_pairs(step.ratings.values[step.a], step.ratings.values[step.b], tie_eps=ties, least=1)
-    asked = judge_questions(recipe, step.judged, cheap.p, (step.a, step.b))
-    return JudgePlan(model=recipe.judge.model, pairs=len(asked), estimate=estimate(recipe, folder, asked))
 
 
 def make_pairs(recipe: RaterRecipe, folder: Path, tell: Tell | None = None) -> PairsMade:
@@ -169,17 +153,19 @@ def make_pairs(recipe: RaterRecipe, folder: Path, tell: Tell | None = None) -> P
             failed = any(count.failed for count in found.translated.values())
             if found.request == request and not failed:
                 return found
-        documents, raters, languages = _inputs(recipe, folder)
-        parts = [
-            _direction(recipe, folder, documents, raters, languages, one, tell)
-            for one in (("E", "M") if recipe.transfer.direction == "both" else (recipe.transfer.direction,))
-        ]
+        inputs = read_inputs(recipe, folder)
+        documents, languages = inputs.documents, inputs.languages
+        parts = [_direction(recipe, folder, inputs, one, tell) for one in directions_of(recipe)]
         texts = parts[0].texts if len(parts) == 1 else join_texts(parts[0].texts, parts[1].texts)
         labelled, how = _all_pairs(parts), _composition(recipe)
         _check_labelled(labelled, parts)
         seen = [code for code in languages if code not in recipe.transfer.without]
         train = labelled.take(~labelled.held)
         composed = compose_pairs(texts, train, how, languages=seen, seed=recipe.seed)
+        stage1 = None
+        if recipe.transfer.label_source == "stage1_model":
+            told = label_by_stage1(recipe, folder, texts, labelled, composed.pairs, tell)
+            composed, stage1 = dataclasses.replace(composed, pairs=told.pairs), told.facts
         held = held_pairs(texts, labelled.take(labelled.held), how, languages, seed=recipe.seed)
         pairs = join_pairs(composed.pairs, held)
         ratings = _all_ratings(parts, texts)
@@ -187,17 +173,14 @@ def make_pairs(recipe: RaterRecipe, folder: Path, tell: Tell | None = None) -> P
         rows, pairs = used_alone(texts, pairs, rated)
         texts, ratings = texts.take(rows.tolist()), dataclasses.replace(ratings, values=ratings.values[rows])
         check_split(texts, pairs)
-        known = {s: documents.domains[s] for s in sorted(set(texts.source)) if s in documents.domains}
-        write_json(folder / DOMAINS, known)
-        write_texts(folder / TEXTS, texts)
-        write_ratings(folder / RATINGS, ratings, texts)
-        write_pairs(folder / PAIRS, pairs, texts)
+        _write_tables(folder, texts, ratings, pairs, documents.domains)
         made = PairsMade(
             request=request,
             languages=_counts(documents.texts.language),
             rows=documents.rows,
             dropped=documents.dropped,
-            raters=tuple(r.card for r in raters),
+            benchmarks=documents.benchmarks,
+            raters=tuple(r.card for r in inputs.raters),
             directions=tuple(p.facts for p in parts),
             translated={code: n for p in parts for code, n in p.translated.items()},
             routes=tuple(r for p in parts for r in p.routes),
@@ -206,30 +189,50 @@ def make_pairs(recipe: RaterRecipe, folder: Path, tell: Tell | None = None) -> P
             sides=composed.sides,
             unused=composed.unused,
             missing=composed.missing,
-            warnings=tuple(_warnings(parts, raters, composed.missing)),
+            stage1=stage1,
+            warnings=tuple(_warnings(parts, inputs.raters, composed.missing)),
             digest=value_digest([file_info(str(folder / name)).digest for name in (TEXTS, RATINGS, PAIRS)]),
         )
+        write_text(folder / RESOLVED, dump_recipe(recipe))
         write_json(folder / FACTS, made)
         return made
+
+
+def _write_tables(
+    folder: Path, texts: Texts, ratings: Ratings, pairs: Pairs, domains: Mapping[str, str]
+) -> None:
+    known = {s: domains[s] for s in sorted(set(texts.source)) if s in domains}
+    write_json(folder / DOMAINS, known)
+    write_texts(folder / TEXTS, texts)
+    write_ratings(folder / RATINGS, ratings, texts)
+    write_pairs(folder / PAIRS, pairs, texts)
+
+
+def directions_of(recipe: RaterRecipe) -> tuple[str, ...]:
+    """Return the directions that are asked for, "E" and "M"."""
+    return ("E", "M") if recipe.transfer.direction == "both" else (recipe.transfer.direction,)
 
 
 def _request(recipe: RaterRecipe) -> str:
     """Digest of all that the pairs depend on: settings, files, models."""
     sections = {"seed", "texts", "raters", "judge", "pairs", "transfer"}
-    sets = [s.path for r in recipe.raters for s in (*r.good, *r.bad, *r.labelled)]
+    sets, texts = [s.path for r in recipe.raters for s in (*r.good, *r.bad, *r.labelled)], recipe.texts
     models = place_models(AnnotateSection(criteria=list(recipe.raters)))
+    stage1 = recipe.transfer.label_source == "stage1_model"
     return value_digest(
         {
             "version": VERSION,
-            "settings": recipe.model_dump(mode="json", include=sections),
-            "files": [file_info(path).digest for path in (*expand(recipe.texts.paths), *sets)],
+            "settings": recipe.model_dump(mode="json", include=sections, exclude=_MONEY),
+            "files": [file_info(path).digest for path in (*expand(texts.paths), *sets)],
+            "benchmarks": [file_info(path).digest for path in expand(texts.decontaminate)],
             "models": {name: record.digest for name, record in models.items()},
+            "stage1": recipe.encoder.model_dump(mode="json", exclude={"max_unknown"}) if stage1 else None,
         }
     )
 
 
-def _inputs(recipe: RaterRecipe, folder: Path) -> tuple[Documents, tuple[Annotator, ...], list[str]]:
-    """Return the documents, the raters and the languages of the pairs."""
+def read_inputs(recipe: RaterRecipe, folder: Path) -> Inputs:
+    """Return what the pairs are made from; InputError for documents or raters that cannot be used."""
     section = AnnotateSection(
         criteria=list(recipe.raters), device=recipe.run.device, language=recipe.texts.language
     )
@@ -238,7 +241,7 @@ def _inputs(recipe: RaterRecipe, folder: Path) -> tuple[Documents, tuple[Annotat
     texts = documents.texts
     sample = [t for t, code in zip(texts.text, texts.language, strict=True) if code == recipe.transfer.source]
     raters = prepare_criteria(section, documents.columns, sample, folder / "annotators")
-    return documents, raters, _languages(recipe, documents)
+    return Inputs(documents=documents, raters=raters, languages=_languages(recipe, documents))
 
 
 def _languages(recipe: RaterRecipe, documents: Documents) -> list[str]:
@@ -259,13 +262,11 @@ def _languages(recipe: RaterRecipe, documents: Documents) -> list[str]:
 def _direction(
     recipe: RaterRecipe,
     folder: Path,
-    documents: Documents,
-    raters: Sequence[Annotator],
-    languages: Sequence[str],
+    inputs: Inputs,
     direction: str,
     tell: Tell | None,
 ) -> _Labelled:
-    step = compared(recipe, folder, documents, raters, languages, direction, tell)
+    step = compared(recipe, folder, inputs.documents, inputs.raters, inputs.languages, direction, tell)
     votes, judge = _votes(recipe, folder, step.judged, step.ratings, step.a, step.b, tell)
     place = {id_: i for i, id_ in enumerate(step.texts.ids)}
     at = np.array([place[i] for i in step.judged.ids], np.int32)
@@ -296,7 +297,7 @@ def _votes(
     b: Rows,
     tell: Tell | None,
 ) -> tuple[Votes, JudgeFacts | None]:
-    pairs, ties = recipe.pairs, _ties(recipe, ratings)
+    pairs, ties = recipe.pairs, ties_of(recipe, ratings)
     weights = np.array([pairs.weights.get(name, 1.0) for name in ratings.names])
     sides = ratings.values[a], ratings.values[b]
 
@@ -313,7 +314,8 @@ def _votes(
     return label(answers), facts
 
 
-def _ties(recipe: RaterRecipe, ratings: Ratings) -> Floats:
+def ties_of(recipe: RaterRecipe, ratings: Ratings) -> Floats:
+    """Return (R,) how far apart two ratings of each rater may be and still tie."""
     return np.array([recipe.pairs.tie.get(name, 0.0) for name in ratings.names])
 
 

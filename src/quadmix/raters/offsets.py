@@ -1,7 +1,7 @@
 """Offsets of a rater's scores between languages, from parallel texts (MuRating, section 13.8).
 
-In: texts of which some are translations of each other, and their scores. Out: `Offsets`, and calibrated
-scores. The model is
+In: texts of which some are translations of each other, and their scores. Out: `Offsets`, which `scoring`
+takes off. The model is
 
     s(text) = quality(group) + b(language) + noise,
 
@@ -9,7 +9,6 @@ least squares over all groups of parallel texts; b(reference) = 0, or Σ b = 0. 
 was not trained on (`unseen_texts`): it learned to score the others alike.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,18 +142,6 @@ def fit_offsets(aligned: Aligned, *, reference: str = ENGLISH, least: int = 10) 
         reference=reference, left_out=left_out,
         languages=tuple(LanguageOffset(language=n, value=v, stderr=e, sources=c) for n, v, e, c in found),
     )  # fmt: skip
-
-
-def subtract_offsets(scores: Floats, language: Sequence[str], offsets: Offsets) -> Floats:
-    """Return s - b(language), (D,). Raises InputError for a language without an offset."""
-    known = {o.language: o.value for o in offsets.languages}
-    if lacking := sorted(set(language) - set(known)):
-        why = offsets.left_out.get(lacking[0], "it was not in the parallel probe")
-        raise InputError(
-            f"language {lacking[0]!r} has no offset ({why}); give parallel text of it, or leave its "
-            "documents out of what compares languages"
-        )
-    return scores - np.array([known[n] for n in language], np.float64)
 
 
 def _apart(aligned: Aligned, names: list[str], reference: str) -> list[str]:

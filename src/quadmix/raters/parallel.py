@@ -1,9 +1,9 @@
 """A user's parallel corpus -> `Texts`: the translations that need no translator.
 
-In: rows with an id that is equal for translations of one text, a language and the text (JSONL, Parquet), or
-one plain file per language whose lines correspond. Out: `Texts` whose translations name their original, with
-every row that is not among them counted by its reason. A language out of step is refused: translations of one
-text have lengths that go together (Gale and Church 1993), so out of step their correlation is lost.
+In: rows with an id that is equal for translations of one text, a language and the text (JSONL, Parquet). Out:
+`Texts` whose translations name their original, with every row that is not among them counted by its reason. A
+language out of step is refused: translations of one text have lengths that go together (Gale and Church
+1993), so out of step their correlation is lost.
 """
 
 from collections import Counter
@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from quadmix.errors import InputError
-from quadmix.io.fs import open_input
 from quadmix.io.rows import read_records
 from quadmix.raters.table import Texts
 from quadmix.types import Floats
@@ -112,37 +111,6 @@ def read_parallel(
                 yield record.get(columns.id), codes.get(str(language), language), record.get(columns.text)
 
     return _corpus(rows(), original, name, limits or StepLimits(), ", ".join(paths))
-
-
-def read_aligned(
-    files: Mapping[str, str], *, original: str | None = "en", name: str = "", limits: StepLimits | None = None
-) -> ParallelCorpus:
-    """Read plain UTF-8 files, language -> path, of which line i of each translates line i of the others.
-
-    The ids are the numbers of the lines. Raises InputError as `read_parallel`, and for files that differ in
-    their number of lines.
-    """
-    lines = {language: _lines(path) for language, path in files.items()}
-    counts = {language: len(found) for language, found in lines.items()}
-    if len(set(counts.values())) > 1:
-        usual = Counter(counts.values()).most_common(1)[0][0]
-        odd = next(language for language in counts if counts[language] != usual)
-        raise InputError(
-            f"{files[odd]} (language {odd!r}) has {counts[odd]} lines, the others {usual}: line i of each "
-            "file must translate line i of the others; align the files anew"
-        )
-    rows = ((i, language, line) for language, found in lines.items() for i, line in enumerate(found, 1))
-    return _corpus(rows, original, name, limits or StepLimits(), ", ".join(files.values()))
-
-
-def _lines(path: str) -> list[str]:
-    with open_input(path) as file:
-        data = file.read()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error}); convert it, or unpack it first") from error
-    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _corpus(

@@ -9,7 +9,7 @@ alone.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from quadmix.io.fs import expand, file_info
 from quadmix.io.rows import read_records
 from quadmix.io.tables import write_groups
 from quadmix.raters.compared import Tell, telling
+from quadmix.raters.coverage import Coverage, Known, Reader, encoder_reader
 from quadmix.raters.excerpts import unit_spans
 from quadmix.raters.offsets import Offsets
 from quadmix.raters.scored import Reference
@@ -32,6 +33,7 @@ from quadmix.types import Floats
 
 WINDOW, MOST = 2_000, 8
 _BATCH = 2_048  # documents per row group
+_LOOKED_AT = 64  # of a language per row group, to see whether the tokenizer knows its script
 _SCHEMA = pa.schema(
     [("id", pa.string()), ("language", pa.string()), ("units", pa.int32())]
     + [(name, pa.float32()) for name in ("score", "z", "calibrated", "first", "least", "spread")]
@@ -56,7 +58,8 @@ class Scoring:
     """What was rated. missing: reason -> documents without a score, which are in the table with none.
     languages: language -> documents; unseen: those that the rater was not trained on. carried: column ->
     documents without a value in it. reference: is there a reference for z? digest: of the model with its
-    settings."""
+    settings. scripts: what the encoder's tokenizer does not know of each language, over the first 64
+    documents of it in each 2,048; None for a rater without one."""
 
     card: str
     digest: str
@@ -71,6 +74,7 @@ class Scoring:
     window: int
     max_windows: int
     quadmix: str
+    scripts: Known | None = None
 
 
 def score_files(
@@ -101,6 +105,7 @@ def score_files(
     missing, languages, seen = Counter[str](), Counter[str](), [0, 0]
     carried = dict.fromkeys(columns.carry, 0)
     progress, scale = telling(tell, "score"), _Scale(reference=reference, offsets=offsets)
+    scripts = _Scripts(reader=encoder_reader(rater.asked.placed))
 
     def batches() -> Iterator[pa.RecordBatch]:
         for path in files:
@@ -115,6 +120,7 @@ def score_files(
                     carried[name] += values.null_count
                     made = made.append_column(name, values)
                 languages.update(code or "" for code in codes)
+                scripts.add(texts, codes)
                 seen[0] += len(ids)
                 seen[1] += len(ids) - made["score"].null_count
                 if progress is not None:
@@ -128,10 +134,32 @@ def score_files(
         files={path: file_info(path).digest for path in files}, documents=seen[0], scored=seen[1],
         missing=dict(sorted(missing.items())), languages=dict(sorted(languages.items())),
         unseen=_unseen(rater, languages), carried=carried, reference=reference is not None, window=WINDOW,
-        max_windows=MOST, quadmix=__version__,
+        max_windows=MOST, quadmix=__version__, scripts=scripts.known(),
     )  # fmt: skip
     write_json(out.with_name(f"{out.name}.json"), scoring)
     return scoring
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scripts:
+    """Counts what the tokenizer does not know of each language, on some documents of every row group."""
+
+    reader: Reader | None
+    found: dict[str, Coverage] = field(default_factory=dict[str, Coverage])
+
+    def add(self, texts: Sequence[str], codes: Sequence[str | None]) -> None:
+        if self.reader is None:
+            return
+        some: dict[str, list[str]] = {}
+        for text, code in zip(texts, codes, strict=True):
+            mine = some.setdefault(code or "", [])
+            if len(mine) < _LOOKED_AT:
+                mine.append(text)
+        for code, mine in some.items():
+            self.found[code] = self.found.get(code, Coverage()) + self.reader.read(mine)
+
+    def known(self) -> Known | None:
+        return Known(kind=self.reader.kind, languages=self.found) if self.reader else None
 
 
 def _unseen(rater: ModelAnnotator, languages: Counter[str]) -> dict[str, int]:

@@ -11,7 +11,7 @@ end within `new_tokens`, or leaves empty, makes the text fail: half a translatio
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,11 +59,17 @@ class Seq2SeqTranslator:
     """A loaded translation model, see `translate.Translator`."""
 
     languages: tuple[str, ...]
-    digest: str
+    _placed: Placed
     _how: Seq2Seq
     _settings: Settings
     _model: Any
     _tokenizer: Any
+
+    def digest(self, source_language: str, target_language: str) -> str:
+        """Return the digest of the model's files and of how it is asked about this route."""
+        codes = {code: self._how.codes[code] for code in (source_language, target_language)}
+        how = replace(self._how, codes=codes)
+        return f"seq2seq-{value_digest([self._placed.digest, how, self._settings.precision])}"
 
     def translate(self, texts: Sequence[str], source_language: str, target_language: str) -> list[str | None]:
         """See `translate.Translator`."""
@@ -143,13 +149,7 @@ def load_seq2seq(
         for code in how.codes.values():
             _bos(tokenizer, code)
     loaded = read_model(placed, "AutoModelForSeq2SeqLM", use_safetensors=True)
-    return Seq2SeqTranslator(
-        tuple(how.codes), _digest(placed, how, settings), how, settings, settle(loaded, settings), tokenizer
-    )
-
-
-def _digest(placed: Placed, how: Seq2Seq, settings: Settings) -> str:
-    return f"seq2seq-{value_digest([placed.digest, how, settings.precision])}"
+    return Seq2SeqTranslator(tuple(how.codes), placed, how, settings, settle(loaded, settings), tokenizer)
 
 
 def _bos(tokenizer: Any, code: str) -> int:

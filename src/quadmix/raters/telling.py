@@ -22,6 +22,11 @@ def pairs_lines(made: PairsMade) -> list[str]:
     """Return what went into the pairs, what was lost on the way and why, and what came out."""
     lines = [f"{made.rows:,} rows, {sum(made.languages.values()):,} documents: {_counted(made.languages)}"]
     lines += [f"  dropped, {code or 'no language'}: {_counted(why)}" for code, why in made.dropped.items()]
+    lines += [
+        f"benchmark {Path(b.path).name}: {b.documents:,} documents share a run of words with it and are left "
+        f"out; {b.short:,} of its {b.texts:,} texts are too short to be found"
+        for b in made.benchmarks
+    ]
     for one in made.directions:
         lines += _direction(one)
     if made.translated:
@@ -41,6 +46,7 @@ def pairs_lines(made: PairsMade) -> list[str]:
     lines.append(f"training pairs: {', '.join(kinds)}")
     lines.append("held-out pairs: " + ", ".join(f"{made.made['held'][k]:,} {k}" for k in KINDS))
     lines += [f"  unused: {why}: {n:,}" for why, n in made.unused.items()]
+    lines += [made.stage1.line()] if made.stage1 else []
     lines += [f"warning: {w}" for w in made.warnings]
     return lines
 
@@ -55,6 +61,8 @@ def report_lines(report: RaterReport) -> list[str]:
     lines += [f"  not read: {why}: {n:,}" for why, n in report.unread.items()]
     lines += card_lines(report.card)
     lines += [f"warning: {w}" for w in report.warnings]
+    if report.scripts is not None:
+        lines += ["", *report.scripts.lines()]
     if report.audit is not None:
         found = audit_lines(report.audit)
         warned = [line for line in found if line.startswith("warning")]
@@ -84,6 +92,8 @@ def scoring_lines(found: Scoring, out: Path) -> list[str]:
     lines += [
         f"warning: column {name!r} is empty in {n:,} documents" for name, n in found.carried.items() if n
     ]
+    if found.scripts is not None:
+        lines += found.scripts.lines()
     if not found.reference:
         lines.append("there is no reference.json beside the card, so z is empty")
     return [*lines, f"languages: {_counted(named)}", f"written to {out}, its origin to {out.name}.json"]

@@ -1,4 +1,4 @@
-"""Originals -> their translations, each made once: by a parallel corpus, a model, or a chat API.
+"""Originals -> their translations, each made once: by a model, or a chat API.
 
 In: `Texts`, a `Translator`, the languages wanted, a folder. Out: the translations as `Texts` that name their
 originals, and counts per language. Every translation is on disk as soon as it is made, under a digest of
@@ -6,7 +6,7 @@ originals, and counts per language. Every translation is on disk as soon as it i
 common. What failed is counted, not kept, and asked again the next time.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ import xxhash
 from quadmix.errors import InputError, IntegrityError
 from quadmix.io.atomic import append_event, read_text, value_digest
 from quadmix.io.lease import lease
+from quadmix.raters.languages import language_name
 from quadmix.raters.table import Texts
 
 Ask = Callable[[list[dict[str, str]]], str]
@@ -30,13 +31,6 @@ _PROMPT = (
     "them. Answer with the translation between <translation> and </translation> and nothing else."
     "\n\n<text>\n{text}\n</text>"
 )
-NAMES = {
-    "ar": "Arabic", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek", "en": "English",
-    "es": "Spanish", "fa": "Persian", "fr": "French", "hi": "Hindi", "hu": "Hungarian", "id": "Indonesian",
-    "it": "Italian", "ja": "Japanese", "ko": "Korean", "ms": "Malay", "nl": "Dutch", "pl": "Polish",
-    "pt": "Portuguese", "ru": "Russian", "sv": "Swedish", "th": "Thai", "tr": "Turkish", "vi": "Vietnamese",
-    "zh": "Chinese",
-}  # fmt: skip
 
 
 class NotTranslatedError(Exception):
@@ -44,17 +38,21 @@ class NotTranslatedError(Exception):
 
 
 class Translator(Protocol):
-    """languages: codes that it translates from and into. digest: changes whenever a translation may."""
+    """languages: codes that it translates from and into."""
 
     @property
     def languages(self) -> tuple[str, ...]: ...
 
-    @property
-    def digest(self) -> str: ...
+    def digest(self, source_language: str, target_language: str) -> str:
+        """Return what changes whenever a translation from one language into the other may; other languages
+        change nothing, so that one more target costs nothing of the others again."""
+        ...
 
-    def translate(self, texts: Sequence[str], source_language: str, target_language: str) -> list[str | None]:
-        """Return one translation per text, None where there is none. A text's translation must not depend on
-        the texts beside it."""
+    def translate(
+        self, texts: Sequence[str], source_language: str, target_language: str
+    ) -> Iterable[str | None]:
+        """Give one translation per text, None where there is none. A text's translation must not depend on
+        the texts beside it. Each is stored as it comes, whatever is raised after it."""
         ...
 
 
@@ -98,11 +96,11 @@ def translate_texts(
     _check_languages(texts, translator, targets)
     with lease(folder):
         store = _Store.open(folder)
-        jobs = _jobs(texts, translator, targets)
+        jobs = _jobs(texts, targets)
         total = sum(len(rows) for _, _, rows in jobs)
         counts, found, done = {t: Count() for t in targets}, dict[tuple[int, str], str](), 0
         for source, target, rows in jobs:
-            keys = {row: _key(translator.digest, source, target, texts.text[row]) for row in rows}
+            keys = _keys(texts, translator, (source, target), rows)
             before = {row for row in rows if keys[row] in store.known}
             missing = {keys[row]: texts.text[row] for row in rows if row not in before}
             first = done + len(rows) - len(missing)
@@ -122,6 +120,34 @@ def translate_texts(
     return Translated(texts=_translations(texts, found), counts=counts, torn=store.torn)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """Translations that `translate_texts` would still make. wanted: of all languages. missing: (source
+    language, target, text), each once. known: (row of an original, target) -> its translation."""
+
+    wanted: int
+    missing: tuple[tuple[str, str, str], ...]
+    known: dict[tuple[int, str], str]
+
+
+def pending_translations(
+    texts: Texts, translator: Translator, targets: Sequence[str], folder: Path
+) -> Pending:
+    """Return what `translate_texts` would still make; nothing is asked or written. Raises as it does."""
+    _check_languages(texts, translator, targets)
+    store, wanted = _Store.open(folder), 0
+    missing: dict[str, tuple[str, str, str]] = {}
+    known: dict[tuple[int, str], str] = {}
+    for source, target, rows in _jobs(texts, targets):
+        wanted += len(rows)
+        for row, key in _keys(texts, translator, (source, target), rows).items():
+            if key in store.known:
+                known[row, target] = store.known[key]
+            else:
+                missing[key] = (source, target, texts.text[row])
+    return Pending(wanted=wanted, missing=tuple(missing.values()), known=known)
+
+
 def _check_languages(texts: Texts, translator: Translator, targets: Sequence[str]) -> None:
     needed = {language for language, origin in zip(texts.language, texts.origin, strict=True) if not origin}
     if unknown := sorted({*needed, *targets} - set(translator.languages)):
@@ -131,7 +157,7 @@ def _check_languages(texts: Texts, translator: Translator, targets: Sequence[str
         )
 
 
-def _jobs(texts: Texts, translator: Translator, targets: Sequence[str]) -> list[tuple[str, str, list[int]]]:
+def _jobs(texts: Texts, targets: Sequence[str]) -> list[tuple[str, str, list[int]]]:
     """Return (source language, target, rows of originals), in an order of its own."""
     originals = sorted((i for i, o in enumerate(texts.origin) if not o), key=lambda i: texts.ids[i])
     sources = sorted({texts.language[row] for row in originals})
@@ -150,21 +176,29 @@ def _make(
     keys = list(missing)
     for start in range(0, len(keys), batch):
         part = keys[start : start + batch]
-        answers = translator.translate([missing[key] for key in part], *route)
-        if len(answers) != len(part):
+        count, answers = 0, translator.translate([missing[key] for key in part], *route)
+        for count, answer in enumerate(answers, 1):  # to its end: an error may stand behind the last answer
+            if count <= len(part) and answer is not None and answer.strip():
+                store.add(part[count - 1], answer)
+        if count != len(part):
             raise IntegrityError(
-                f"the translator gave {len(answers)} translations of {len(part)} texts ({route[0]} to "
-                f"{route[1]}); expected one, or None, for each"
+                f"the translator gave {count} translations of {len(part)} texts ({route[0]} to {route[1]}); "
+                "expected one, or None, for each"
             )
-        for key, answer in zip(part, answers, strict=True):
-            if answer is not None and answer.strip():
-                store.add(key, answer)
         yield start + len(part)
 
 
-def _key(digest: str, source: str, target: str, text: str) -> str:
-    data = text.encode("utf-8", "surrogatepass")
-    return value_digest([digest, source, target, xxhash.xxh3_128_hexdigest(data)])
+def _keys(
+    texts: Texts, translator: Translator, route: tuple[str, str], rows: Sequence[int]
+) -> dict[int, str]:
+    """Return row -> the key of its translation in the store."""
+    digest = translator.digest(*route)
+
+    def key(text: str) -> str:
+        data = text.encode("utf-8", "surrogatepass")
+        return value_digest([digest, *route, xxhash.xxh3_128_hexdigest(data)])
+
+    return {row: key(texts.text[row]) for row in rows}
 
 
 def _translations(texts: Texts, found: Mapping[tuple[int, str], str]) -> Texts:
@@ -204,68 +238,47 @@ class _Store:
         self.known[key] = text
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ParallelTranslator:
-    """Looks texts up in a parallel corpus; a text that is not in it, or not in that language, has none."""
-
-    languages: tuple[str, ...]
-    digest: str
-    _sources: Mapping[tuple[str, str], str]
-    _texts: Mapping[tuple[str, str], str]
-
-    @staticmethod
-    def make(corpus: Texts) -> "ParallelTranslator":
-        """Return the translator of a corpus, in which texts of one source translate each other."""
-        rows = sorted(range(len(corpus)), key=lambda row: corpus.ids[row])
-        sources: dict[tuple[str, str], str] = {}
-        for row in rows:  # of equal texts the first in the order of ids
-            sources.setdefault((corpus.language[row], corpus.text[row]), corpus.source[row])
-        texts = {(corpus.language[row], corpus.source[row]): corpus.text[row] for row in rows}
-        digest = value_digest([[*key, text] for key, text in sorted(texts.items())])
-        return ParallelTranslator(tuple(sorted(set(corpus.language))), f"parallel-{digest}", sources, texts)
-
-    def translate(self, texts: Sequence[str], source_language: str, target_language: str) -> list[str | None]:
-        """See `Translator`."""
-        sources = [self._sources.get((source_language, text)) for text in texts]
-        return [None if s is None else self._texts.get((target_language, s)) for s in sources]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ApiTranslator:
     """Asks a chat model. ask: messages (role, content) -> its answer; raises NotTranslatedError for a text
-    that is refused, anything else ends the work. model: the name that the digest knows it by. names: code ->
-    name of the language in the prompt, over NAMES; a code without one stands for itself. workers: questions
-    at a time. An answer that does not keep the form, or ends early, counts as none."""
+    that is refused, anything else ends the work: what was asked by then is given first. model: the name that
+    the digest knows it by. workers: questions at a time. An answer that does not keep the form, or ends
+    early, counts as none."""
 
     ask: Ask
     model: str
     languages: tuple[str, ...]
-    names: Mapping[str, str] | None = None
     workers: int = 1
 
-    @property
-    def digest(self) -> str:
-        """Digest of model, prompt and names."""
-        return f"api-{value_digest([self.model, _PROMPT, [self._name(code) for code in self.languages]])}"
+    def digest(self, source_language: str, target_language: str) -> str:
+        """Return the digest of the model and of the prompt, which names both languages."""
+        return f"api-{value_digest([self.model, self.prompt('', source_language, target_language)])}"
 
-    def _name(self, code: str) -> str:
-        return {**NAMES, **(self.names or {})}.get(code, code)
+    def prompt(self, text: str, source_language: str, target_language: str) -> str:
+        """Return what the model is asked."""
+        source, target = language_name(source_language), language_name(target_language)
+        return _PROMPT.format(source=source, target=target, text=text)
 
-    def translate(self, texts: Sequence[str], source_language: str, target_language: str) -> list[str | None]:
+    def translate(
+        self, texts: Sequence[str], source_language: str, target_language: str
+    ) -> Iterator[str | None]:
         """See `Translator`."""
-        source, target = self._name(source_language), self._name(target_language)
 
         def one(text: str) -> str | None:
-            content = _PROMPT.format(source=source, target=target, text=text)
+            content = self.prompt(text, source_language, target_language)
             try:
                 return _answer(self.ask([{"role": "user", "content": content}]))
             except NotTranslatedError:
                 return None
 
-        if self.workers < 2:
-            return [one(text) for text in texts]
+        stopped: BaseException | None = None
         with ThreadPoolExecutor(self.workers, thread_name_prefix="translate") as pool:
-            return list(pool.map(one, texts))
+            for asked in [pool.submit(one, text) for text in texts]:
+                error = asked.exception()  # answers behind the one that failed are paid for, too
+                stopped = stopped or error
+                yield asked.result() if error is None else None
+        if stopped is not None:
+            raise stopped
 
 
 def _answer(text: str) -> str | None:

@@ -23,7 +23,7 @@ from quadmix.recipe.sections import Recipe
 T = TypeVar("T", Recipe, RaterRecipe)
 
 # keys of the recipe that hold paths, in whatever section
-PATH_KEYS = ("path", "paths", "reuse", "current", "theta_from", "out")
+PATH_KEYS = ("path", "paths", "decontaminate", "reuse", "current", "theta_from", "out")
 _PRESETS = Path(__file__).parent.parent / "data" / "presets"
 
 

@@ -37,6 +37,12 @@ class TextsSection(Section):
         default=None, gt=0, description="at most this many documents per language, drawn by a hash of the id"
     )
 
+    decontaminate: list[str] = Field(
+        default=[],
+        description="benchmark files (JSONL or Parquet; patterns): documents that share 13 words in a row "
+        "with any text in them are left out, in every language",
+    )
+
     @model_validator(mode="after")
     def _one_language(self) -> "TextsSection":
         if (self.language is None) == (self.in_language is None):
@@ -115,6 +121,9 @@ class TranslatorSection(Section):
     model: str | None = Field(default=None, description="kind api: name of the model")
     key_from: str | None = Field(default=None, description="kind api: environment variable with the key")
     max_requests: int = Field(default=10_000, gt=0, description="kind api: stop before one more")
+    price_in: float | None = Field(default=None, ge=0, description="kind api: per million tokens of prompts")
+    price_out: float | None = Field(default=None, ge=0, description="kind api: per million tokens of answers")
+    parallel: int = Field(default=8, ge=1, description="kind api: requests at once")
     codes: dict[str, str] = Field(
         default={}, description="kind model: your language -> the model's code (de: deu_Latn for NLLB)"
     )
@@ -146,6 +155,11 @@ class TransferSection(Section):
         default=False, description="use a pair as monolingual and cross-lingual both (few pairs)"
     )
     weight: float = Field(default=1.0, ge=0, description="λ, the weight of the mean parallel loss")
+    label_source: Literal["votes", "stage1_model"] = Field(
+        default="votes",
+        description="labels of training pairs with a translation: the votes on their originals, or the "
+        "probabilities of a rater in `source` that is trained on these votes first (with the same encoder)",
+    )
     fidelity: bool = Field(default=True, description="drop translations that fail the gate")
 
 
@@ -163,6 +177,11 @@ class EncoderSection(Section):
     epochs: int | None = Field(default=None, gt=0, description="left out: 10 (frozen), 2 (finetune)")
     batch: int | None = Field(default=None, gt=0, description="pairs; left out: 4096 or 256 (finetune)")
     lr: float | None = Field(default=None, gt=0, description="left out: 3e-4 (frozen), 2e-5 (finetune)")
+    max_unknown: Share = Field(
+        default=0.3,
+        description="frozen, finetune: refuse a training language of whose letters, digits and marks the "
+        "tokenizer does not know a larger share; 1 refuses none",
+    )
 
     @model_validator(mode="after")
     def _named(self) -> "EncoderSection":
@@ -205,4 +224,9 @@ class RaterRecipe(Section):
             )
         if self.transfer.translator.kind == "parallel" and self.texts.same is None:
             raise ValueError("transfer.translator of kind 'parallel' needs texts.same (ids of translations)")
+        if self.transfer.translator.kind == "none" and self.transfer.label_source != "votes":
+            raise ValueError(
+                "transfer.label_source is 'stage1_model', but transfer.translator of kind 'none' transfers "
+                "nothing that it could label; leave it out"
+            )
         return self

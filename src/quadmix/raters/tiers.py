@@ -1,0 +1,197 @@
+"""The three tiers of encoders under one call: pairs -> a folder `model` with a rater and its card.
+
+In: settings, texts, pairs. Out: `Trained`. The held-out pairs decide nothing: strength of the penalty, number
+of epochs and best step are chosen on a part of the training sources.
+
+The linear rater and the head are trained again on all training pairs once that is chosen; a fine-tuned
+encoder is kept as it was chosen, without the pairs that chose it.
+"""
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quadmix.annotate.models.base import Placed, Settings
+from quadmix.annotate.models.fetch import place
+from quadmix.annotate.models.rated import language_rows, read_rater
+from quadmix.annotate.models.rater_head import head_of
+from quadmix.errors import InputError
+from quadmix.io.door import is_offline
+from quadmix.io.folders import new_folder
+from quadmix.raters.compared import Tell, telling
+from quadmix.raters.coverage import Known, check_encoder
+from quadmix.raters.dense import DenseTraining, save_dense, train_dense
+from quadmix.raters.embeddings import Vectors, embed
+from quadmix.raters.finetune import finetune
+from quadmix.raters.finetune_batches import FineTuning
+from quadmix.raters.hashed import HashedTraining, save_hashed, train_hashed
+from quadmix.raters.learning import trained_languages
+from quadmix.raters.table import Pairs, Texts
+from quadmix.recipe import RaterRecipe, load_card, save_card
+from quadmix.recipe.cards import ModelCard, card_folder
+from quadmix.rng import keyed_uniform
+from quadmix.types import Floats
+
+MODEL, EMBEDDINGS = "model", "embeddings"
+CHOOSING = 0.3  # share of the training sources on which settings are chosen, before all are trained on
+KEPT_OUT = 0.1  # the same where nothing is trained again: pairs across the split are lost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trained:
+    """pairs: trained on, with their held ones. chosen: what was chosen on validation pairs. unread: reason ->
+    texts. scores: (D,) of the saved rater where the texts were read already, None: they are yet to be
+    scored."""
+
+    pairs: Pairs
+    chosen: dict[str, float]
+    unread: dict[str, int]
+    scores: Floats | None = None
+
+
+def inner_split(texts: Texts, pairs: Pairs, seed: int, *, share: float = CHOOSING) -> Pairs:
+    """Return the training pairs alone, those between sources drawn for validation as held; pairs with one
+    side there are left out."""
+    train = pairs.take(~pairs.held)
+    drawn = keyed_uniform(seed, texts.source, "validation") < share
+    a, b = drawn[train.a], drawn[train.b]
+    kept = train.take(a == b)
+    return replace(kept, held=drawn[kept.a])
+
+
+def train_tier(
+    recipe: RaterRecipe, folder: Path, texts: Texts, pairs: Pairs, tell: Tell | None, *, vectors: Path
+) -> Trained:
+    """Train the tier that the settings name and write its folder `model` into `folder`.
+
+    vectors: where a frozen encoder's vectors of texts are kept. Raises InputError for pairs or an encoder
+    that cannot be used, and for a head that the tier does not have.
+    """
+    kind = recipe.encoder.kind
+    if kind == "hashed":
+        if recipe.head != "plain":
+            raise InputError(
+                f"head is {recipe.head!r}, but character n-grams have no head that reads the language; set "
+                "head: plain, or encoder.kind: frozen"
+            )
+        return _hashed(recipe, folder, texts, pairs, tell)
+    if kind == "frozen":
+        return _frozen(recipe, folder, texts, pairs, tell, vectors)
+    return _tuned(recipe, folder, texts, pairs, tell)
+
+
+def _hashed(recipe: RaterRecipe, folder: Path, texts: Texts, pairs: Pairs, tell: Tell | None) -> Trained:
+    training, inner = HashedTraining(), inner_split(texts, pairs, recipe.seed)
+    first = train_hashed(texts, inner, training, progress=telling(tell, "choose the penalty"))
+    path = training.penalties[: [f.penalty for f in first.fits].index(first.chosen.penalty) + 1]
+    last = replace(training, penalties=path, choose=False)
+    rater = train_hashed(texts, pairs, last, progress=telling(tell, "train"))
+    shutil.rmtree(folder / MODEL, ignore_errors=True)  # of a call that was killed before its report
+    with new_folder(folder / MODEL) as target:
+        save_hashed(target, rater, name=recipe.name, trained_on=_trained_on(recipe))
+    chosen = {"penalty": first.chosen.penalty, "validation_accuracy": first.chosen.accuracy}
+    return Trained(pairs=pairs, chosen=chosen, unread={})
+
+
+def embedder(recipe: RaterRecipe) -> Placed:
+    """Return the placed embedder of the settings."""
+    model = str(recipe.encoder.model)
+    card = load_card(model)
+    return place(card, path=recipe.encoder.path, offline=is_offline(), beside=card_folder(model))
+
+
+def known_scripts(recipe: RaterRecipe, texts: Texts, pairs: Pairs) -> Known | None:
+    """Return what the encoder's tokenizer knows of the languages, None for character n-grams.
+
+    Raises InputError where it does not know the script of a language that is trained on.
+    """
+    if recipe.encoder.kind == "hashed":
+        return None
+    return check_encoder(
+        embedder(recipe), texts, trained_languages(pairs, texts), most=recipe.encoder.max_unknown,
+        seed=recipe.seed,
+    )  # fmt: skip
+
+
+def embedded(
+    recipe: RaterRecipe, store: Path, texts: Texts, pairs: Pairs, tell: Tell | None
+) -> tuple[Vectors, Pairs]:
+    """Return the vectors of the texts, kept in `store`, and the pairs whose texts both have one."""
+    settings = Settings(device=recipe.run.device)
+    vectors = embed(texts, embedder(recipe), settings, store, telling(tell, "embed"))
+    return vectors, pairs.take(vectors.known[pairs.a] & vectors.known[pairs.b])
+
+
+def _frozen(
+    recipe: RaterRecipe, folder: Path, texts: Texts, pairs: Pairs, tell: Tell | None, store: Path
+) -> Trained:
+    vectors, usable = embedded(recipe, store, texts, pairs, tell)
+    training, inner = dense_training(recipe), inner_split(texts, usable, recipe.seed)
+    first = train_dense(
+        vectors.values, texts, inner, training, checkpoint=folder / "choose.safetensors",
+        progress=telling(tell, "choose the epochs"),
+    )  # fmt: skip
+    last = replace(training, epochs=first.best.epoch, patience=None)
+    rater = train_dense(
+        vectors.values, texts, usable, last, checkpoint=folder / "head.safetensors",
+        progress=telling(tell, "train"),
+    )  # fmt: skip
+    model = str(recipe.encoder.model)
+    base = load_card(model)
+    shutil.rmtree(folder / MODEL, ignore_errors=True)
+    with new_folder(folder / MODEL) as target:
+        named = model if recipe.encoder.path is None and card_folder(model) is None else "base.yaml"
+        if named == "base.yaml":
+            _save_base(target / named, base, embedder(recipe).folder)
+        save_dense(
+            target, rater, name=recipe.name, base=base, base_name=named, trained_on=_trained_on(recipe)
+        )
+    for name in ("choose.safetensors", "head.safetensors"):
+        (folder / name).unlink(missing_ok=True)
+    chosen = {"epochs": float(first.best.epoch), "validation_accuracy": first.best.accuracy}
+    facts, tensors = read_rater(folder / MODEL)
+    saved = head_of(tensors, facts.languages, where=str(folder / MODEL))
+    scores = saved.scores(vectors.values, language_rows(texts.language, saved.languages)).astype(np.float64)
+    return Trained(pairs=usable, chosen=chosen, unread=vectors.missing, scores=scores)
+
+
+def dense_training(recipe: RaterRecipe) -> DenseTraining:
+    """Return the settings of a head."""
+    own = recipe.encoder
+    given: dict[str, Any] = {"epochs": own.epochs, "batch": own.batch, "lr": own.lr}
+    known = {k: v for k, v in given.items() if v is not None}
+    return DenseTraining(head=recipe.head, seed=recipe.seed, **known)
+
+
+def _tuned(recipe: RaterRecipe, folder: Path, texts: Texts, pairs: Pairs, tell: Tell | None) -> Trained:
+    own = recipe.encoder
+    if recipe.head != "plain":
+        raise InputError(
+            f"head is {recipe.head!r}, but a fine-tuned encoder has a plain head; set head: plain, or "
+            "encoder.kind: frozen"
+        )
+    placed = embedder(recipe)
+    given: dict[str, Any] = {
+        "epochs": own.epochs, "batch_pairs": own.batch, "encoder_rate": own.lr,
+        "window": placed.card.input.window,
+    }  # fmt: skip
+    known = {k: v for k, v in given.items() if v is not None}
+    training = FineTuning(pooling=own.pooling, seed=recipe.seed, **known)
+    inner = inner_split(texts, pairs, recipe.seed, share=KEPT_OUT)
+    finetune(
+        texts, inner, placed, folder / MODEL, work=folder / "work", name=recipe.name,
+        settings=Settings(device=recipe.run.device), training=training, progress=telling(tell, "train"),
+    )  # fmt: skip
+    return Trained(pairs=inner, chosen={}, unread={})
+
+
+def _save_base(path: Path, base: ModelCard, folder: Path) -> None:
+    save_card(path, base.model_copy(update={"model": str(folder)}))
+
+
+def _trained_on(recipe: RaterRecipe) -> tuple[str, ...]:
+    sets = [s.path for r in recipe.raters for s in (*r.good, *r.bad, *r.labelled)]
+    return tuple(dict.fromkeys(Path(p).name for p in sets))
