@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 Numbers = NDArray[np.float32]
+_LAYOUT = 2  # of a head's tensors: a checkpoint of another one is not read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +248,7 @@ def _key(data: Data, training: DenseTraining) -> str:
         data.vectors, data.rows, pairs.a, pairs.b, pairs.p, pairs.weight, pairs.kind, pairs.held,
     )  # fmt: skip
     digests = [xxhash.xxh3_128_hexdigest(np.ascontiguousarray(array).tobytes()) for array in arrays]
-    return value_digest([training, data.known, *digests])
+    return value_digest([_LAYOUT, training, data.known, *digests])
 
 
 def save_dense(

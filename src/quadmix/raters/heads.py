@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from quadmix.annotate.models.rater_head import HeadWeights
 from quadmix.errors import InputError
-from quadmix.poso.gate import Gate, GateConfig
+from quadmix.poso import Gate, GateConfig
 from quadmix.types import Ints
 
 HeadKind = Literal["plain", "concat", "znorm", "poso", "poso-znorm"]
