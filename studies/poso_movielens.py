@@ -104,18 +104,19 @@ class Inputs(nn.Module):
             self.code = PersonalizationCode({"code": categories}, dim=8)
         self.pc_dim = self.code.pc_dim + (2 * self.film_width if code == "all features" else 0)
 
-    def film(self, item: Tensor) -> Tensor:
-        """Return (..., film_width) of film numbers."""
-        vectors = self.films(item)
+    def table(self) -> Tensor:
+        """Return (1 + films, film_width)."""
         if self.genres is None:
-            return vectors
-        return torch.cat([vectors, self.genres(self.data.genres[item])], dim=-1)
+            return self.films.weight
+        return torch.cat([self.films.weight, self.genres(self.data.genres)], dim=1)
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the film (B, w), the history (B, 30, w) and what of it is empty (B, 30)."""
         back = rows[:, None] - 1 - torch.arange(HISTORY, device=rows.device)
         empty = torch.arange(HISTORY, device=rows.device) >= self.data.seen[rows, None]
-        return self.film(self.data.item[rows]), self.film(self.data.item[back.clamp(min=0)]), empty
+        items = self.data.item[torch.cat([rows[:, None], back.clamp(min=0)], dim=1)]
+        vectors = F.embedding(items, self.table())
+        return vectors[:, 0], vectors[:, 1:], empty
 
     def pc(self, rows: Tensor, features: Tensor) -> Tensor:
         """Return (B, pc_dim), what the gates read."""
@@ -166,7 +167,8 @@ class Model(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Return (B, 2) logits of events."""
         film, history, empty = self.inputs(rows)
-        mean = (history * ~empty[..., None]).sum(dim=1) / (~empty).sum(dim=1, keepdim=True).clamp(min=1)
+        share = ~empty / (~empty).sum(dim=1, keepdim=True).clamp(min=1)
+        mean = torch.bmm(share[:, None], history)[:, 0]
         x = torch.cat([film, mean], dim=1)
         pc = self.inputs.pc(rows, x)
         if self.beside:
