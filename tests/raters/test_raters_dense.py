@@ -8,6 +8,7 @@ from scipy.stats import spearmanr
 
 from quadmix.annotate.models.rater_head import HeadWeights, head_of, head_tensors
 from quadmix.errors import InputError, ScoreError
+from quadmix.raters import dense
 from quadmix.raters.dense import DenseTraining, rater_scores, train_dense
 from quadmix.raters.table import Pairs, Texts
 
@@ -199,6 +200,24 @@ def test_linear_head_has_no_hidden_layer(small) -> None:
     np.testing.assert_allclose(
         rater_scores(head, vectors, texts.language), x @ head.out + head.bias, atol=1e-5
     )
+
+
+def test_balanced_epoch_draws_languages_by_the_root_of_their_pairs(small) -> None:
+    vectors, texts, pairs = small
+    language = np.array([texts.language[i] for i in pairs.a])
+    own = pairs.take((pairs.kind == 0) & ((language == "l0") | (language == "l1")))
+    first = np.array([texts.language[i] for i in own.a]) == "l0"
+    own = own.take(first | own.held | (np.arange(len(own)) % 6 == 0))
+    data = dense.gathered(vectors, texts, own)
+    train = data.pairs.take(~data.pairs.held)
+    sizes = np.bincount(data.rows[train.a])[1:]
+    assert sizes[0] > 3 * sizes[1] > 0
+    settings = DenseTraining(balanced=True)
+    drawn = np.concatenate([dense._order(data, train, settings, epoch) for epoch in range(300)])
+    shares = np.bincount(data.rows[train.a[drawn]])[1:] / len(drawn)
+    np.testing.assert_allclose(shares, sizes**0.5 / (sizes**0.5).sum(), atol=0.01)
+    plain = dense._order(data, train, DenseTraining(), 0)
+    assert sorted(plain.tolist()) == list(range(len(train)))
 
 
 def test_language_without_training_pairs_is_the_unknown_one(small) -> None:

@@ -10,6 +10,7 @@ from scipy.stats import norm
 from scipy.stats import t as stats_t
 
 from quadmix.errors import InputError
+from quadmix.raters import comparing
 from quadmix.raters.comparing import (
     ARMS,
     HeldOut,
@@ -21,6 +22,7 @@ from quadmix.raters.dense import DenseTraining
 from quadmix.raters.heads import Head, HeadKind, moments
 
 KINDS: list[HeadKind] = ["plain", "concat", "znorm", "poso", "poso-znorm"]
+TEXTS = np.array([0, 1, 7, 300])  # of the unknown language and three others: tiers 2, 5, 11
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def data():
 def a_head(kind: HeadKind, data, hidden: int = 8) -> Head:
     torch.manual_seed(0)
     found = moments(*data, 3, by_language="znorm" in kind)
-    return Head(kind, found, 3, hidden=hidden, dropout=0.1)
+    return Head(kind, found, TEXTS, hidden=hidden, dropout=0.1)
 
 
 def test_moments_are_shrunk_by_n_over_n_plus_ten(data) -> None:
@@ -76,13 +78,14 @@ def test_poso_head_is_equation_11(data) -> None:
     named = {name: p.detach().double().numpy() for name, p in head.named_parameters()}
     x = (vectors[7] - vectors.mean(axis=0)) / vectors.std(axis=0)
     z = named["hidden.weight"] @ x + named["hidden.bias"]
-    code = named["codes.weight"][3]
+    tables = named["codes.tables.of_language.weight"], named["codes.tables.of_tier.weight"]
+    code = np.concatenate([tables[0][3], tables[1][11]])
     inner = np.maximum(named["gate.first.weight"] @ code + named["gate.first.bias"], 0)
     gate = 2 / (1 + np.exp(-(named["gate.second.weight"] @ inner + named["gate.second.bias"])))
     wanted = named["out.weight"][0] @ (gate * z * norm.cdf(z)) + named["out.bias"][0]
     found = head(torch.from_numpy(vectors[7:8]), torch.tensor([3])).item()
     assert found == pytest.approx(wanted, abs=1e-5)
-    assert named["gate.first.weight"].shape == (16, 8)
+    assert named["gate.first.weight"].shape == (16, 16)
 
 
 def test_concatenated_code_stands_beside_the_vector(data) -> None:
@@ -90,8 +93,41 @@ def test_concatenated_code_stands_beside_the_vector(data) -> None:
     head = a_head("concat", data, hidden=0)
     named = {name: p.detach().double().numpy() for name, p in head.named_parameters()}
     x = (vectors[7] - vectors.mean(axis=0)) / vectors.std(axis=0)
-    wanted = named["out.weight"][0] @ np.concatenate([x, named["codes.weight"][2]]) + named["out.bias"][0]
+    tables = named["codes.tables.of_language.weight"], named["codes.tables.of_tier.weight"]
+    whole = np.concatenate([x, tables[0][2], tables[1][5]])
+    wanted = named["out.weight"][0] @ whole + named["out.bias"][0]
     assert head(torch.from_numpy(vectors[7:8]), torch.tensor([2])).item() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_unknown_language_is_of_unknown_tier_and_others_of_the_bucket_of_their_texts(data) -> None:
+    head = a_head("poso", data)
+    code = head.code(torch.arange(4))
+    tables = head.codes.tables["of_language"].weight, head.codes.tables["of_tier"].weight
+    wanted = torch.stack([torch.cat([tables[0][i], tables[1][j]]) for i, j in enumerate((0, 2, 5, 11))])
+    assert torch.equal(code, wanted)
+
+
+def test_gate_that_reads_the_text_has_no_table_and_is_equation_11_with_all_features(data) -> None:
+    vectors, languages = data
+    head = a_head("gate-all", data)
+    x = torch.from_numpy((vectors - vectors.mean(axis=0)) / vectors.std(axis=0))
+    rows = torch.from_numpy(languages)
+    factors = head.gate(torch.cat([x, head.code(rows)], dim=1))
+    wanted = head.out(torch.nn.functional.gelu(head.hidden(x)) * factors)[:, 0]
+    torch.testing.assert_close(head(torch.from_numpy(vectors), rows), wanted, atol=1e-4, rtol=1e-4)
+    with pytest.raises(InputError, match="no table per language"):
+        head.weights(["a", "b", "c"])
+
+
+def test_sensitivity_compares_a_language_with_the_unknown_one(data) -> None:
+    vectors, languages = data
+    given = torch.from_numpy(vectors), torch.from_numpy(languages)
+    assert a_head("plain", data).sensitivity(*given) == 0
+    head = a_head("poso", data)
+    shown, masked = head.last(*given), head.last(given[0], torch.zeros(60, dtype=torch.int64))
+    wanted = (shown - masked).abs().sum() / shown.abs().sum()
+    assert head.sensitivity(*given) == pytest.approx(wanted.item(), rel=1e-5)
+    assert wanted > 0.05
 
 
 # The rule
@@ -205,12 +241,47 @@ def test_runner_trains_every_arm_with_every_seed_and_decides() -> None:
         shifted_vectors(quality, 3, 3), texts, pairs, training, seeds=2, tail=("l1",),
         progress=lambda done, whole: seen.append((done, whole)),
     )  # fmt: skip
-    assert [arm.arm for arm in found.arms] == list(ARMS)
-    assert seen == [(i, 14) for i in range(15)]
+    assert [arm.arm for arm in found.arms] == [
+        arm for arm in ARMS if arm != "separate"
+    ]  # under 500 pairs each
+    assert seen == [(i, 18) for i in range(19)]
+    assert set(found.sensitivity) == {"l0", "l1", "l2"}
+    assert all(value > 0 for value in found.sensitivity.values())
     assert found.seeds == 2
     assert found.chosen == "plain"
     judged = pairs.held & (pairs.kind == 0) & (pairs.p != 0.5)
     assert found.pairs == judged.sum()
+
+
+def test_large_languages_have_heads_of_their_own_which_see_their_pairs_alone(monkeypatch) -> None:
+    """With a threshold that l0 alone reaches, other pairs may change and l0's accuracy does not."""
+    quality = np.random.default_rng(0).normal(size=100)
+    ratings = quality[:, None] + np.random.default_rng(1).normal(scale=0.5, size=(100, 3))
+    pairs, texts = world_pairs(ratings, 3, (300, 100, 50), 2), vector_texts(100, 3)
+    language = np.array([texts.language[i] for i in pairs.a])
+    few = (language == "l0") | pairs.held | (np.arange(len(pairs)) % 2 == 0) | (pairs.kind != 0)
+    monkeypatch.setattr(comparing, "LEAST_SEPARATE", 70)
+    assert list(comparing.separate_languages(pairs.take(few), texts)) == ["l0"]
+    training = DenseTraining(hidden=8, batch=128, epochs=1)
+    vectors, arms = shifted_vectors(quality, 3, 3), ("plain", "separate")
+    right = []
+    for kept in (
+        few,
+        few & ((language == "l0") | pairs.held | (pairs.kind != 0) | (np.arange(len(pairs)) % 4 == 0)),
+    ):
+        found = compare_heads(vectors, texts, pairs.take(kept), training, seeds=1, arms=arms, tail=("l0",))
+        right.append({arm.arm: arm.languages for arm in found.arms})
+    assert right[0]["separate"]["l0"] == right[1]["separate"]["l0"]
+    assert right[0]["separate"]["l1"] == right[0]["plain"]["l1"]
+
+
+def test_reason_names_what_no_rater_has_but_does_better() -> None:
+    held = results({"concat": 0.03}, {})
+    right = {**held.right, "balanced": np.minimum(held.right["plain"] + (np.arange(4000) % 5 == 1), 1.0)}
+    found = decide(HeldOut(language=held.language, a=held.a, b=held.b, right=right), TAIL)
+    assert found.chosen == "concat"
+    assert re.search(r"balanced against concat: tail \+\d.* but no rater has it", found.why)
+    assert "separate" not in found.why
 
 
 def test_tail_is_the_languages_with_few_training_pairs() -> None:

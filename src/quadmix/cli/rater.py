@@ -238,7 +238,8 @@ def compare_heads(
     """Train every head (plain, concat, znorm, poso, a placebo) on one frozen encoder, and say which to take.
 
     POSO is taken only if the tail gains at least 0.5 points beyond its interval, the other languages lose no
-    more than 0.2, and codes dealt out at random gain nothing.
+    more than 0.2, and codes dealt out at random gain nothing. Beside them: concat as wide as POSO, balanced
+    languages, a head for each large language, a gate that reads the text. S: how far POSO uses the language.
     """
     from quadmix.codec import to_json
     from quadmix.raters.choosing import choose_head
@@ -248,7 +249,8 @@ def compare_heads(
     recipe = load_rater(settings, overrides or ())
     with _network(recipe), steps_watched() as tell:
         found = choose_head(recipe, seeds=seeds, tail=tail, tell=tell)
-    print_result(to_json(found), heads_lines(found), json_)
+    used = ", ".join(f"{code} {value:.2f}" for code, value in found.sensitivity.items())
+    print_result(to_json(found), [*heads_lines(found), f"S of the language in POSO: {used}"], json_)
 
 
 def _network(recipe: RaterRecipe) -> AbstractContextManager[None]:

@@ -10,20 +10,25 @@ dealt out at random, gains nothing over plain (at most 0.3 points). Else the sim
 concat or znorm gains with an interval above 0 and the head languages lose at most 0.2 points. With fewer than
 5 seeds nothing but plain is chosen.
 
+Beside them stand arms that a rater cannot have, to see what a code is worth: concat-wide, concat with as many
+parameters as POSO; balanced, plain with languages drawn by the root of their number of pairs; separate, plain
+heads of their own for languages with 500 pairs or more; gate-all, a gate that reads the text, too. If one of
+the last three does better than what is chosen, beyond its interval, the reason says so.
+
 Intervals are paired, of the differences pair by pair. Two variances add up: that of the sources of the texts
 (pairs that share one vary together: the dyadic sum of squares of Aronow, Samii and Assenova 2015, by the
 normal's quantile) and the seeds (variance of the S differences over S, by Student's with S - 1 degrees).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.errors import InputError
-from quadmix.raters.dense import DenseTraining, rater_scores, train_dense
+from quadmix.raters.dense import DenseTraining, TrainedHead, train_head
 from quadmix.raters.learning import canonical
 from quadmix.raters.table import MONO, Pairs, Texts
 from quadmix.rng import keyed_uniform
@@ -31,9 +36,11 @@ from quadmix.types import Floats, Ints
 
 SIMPLE = ("plain", "concat", "znorm")  # simplest first
 GATED = ("poso", "poso-znorm")
-WIDE, PLACEBO = "concat-wide", "placebo"
-ARMS = (*SIMPLE, *GATED, WIDE, PLACEBO)
+WIDE, BALANCED, SEPARATE, GATE_ALL, PLACEBO = "concat-wide", "balanced", "separate", "gate-all", "placebo"
+ARMS = (*SIMPLE, *GATED, WIDE, BALANCED, SEPARATE, GATE_ALL, PLACEBO)
 LEAST_SEEDS = 5
+_CONTROLS = (BALANCED, SEPARATE, GATE_ALL)
+LEAST_SEPARATE = 500  # monolingual training pairs of a language that has a head of its own
 GAIN, LOSS, NOTHING = 0.005, 0.002, 0.003
 Progress = Callable[[int, int], None]
 Numbers = NDArray[np.float32]
@@ -76,7 +83,9 @@ class ArmResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadComparison:
-    """chosen: plain, concat, znorm, poso or poso-znorm. why: one sentence with the numbers that decided."""
+    """chosen: plain, concat, znorm, poso or poso-znorm. why: one sentence with the numbers that decided.
+    sensitivity: language -> S of the first POSO head, how far masking the language moves what its last layer
+    reads, on the texts of the held pairs (POSO, Fig. 1b); {} without such a head."""
 
     chosen: str
     why: str
@@ -84,6 +93,7 @@ class HeadComparison:
     pairs: int
     tail: tuple[str, ...]
     arms: tuple[ArmResult, ...]
+    sensitivity: dict[str, float] = field(default_factory=dict[str, float])
 
 
 def decide(held: HeldOut, tail: Sequence[str]) -> HeadComparison:
@@ -96,6 +106,7 @@ def decide(held: HeldOut, tail: Sequence[str]) -> HeadComparison:
     arms = tuple(judge.result(arm) for arm in held.right)
     seeds = len(held.right["plain"])
     chosen, why = _choose(judge, {a.arm: a for a in arms}, seeds)
+    why += _beaten(judge, chosen)
     return HeadComparison(
         chosen=chosen, why=why, seeds=seeds, pairs=len(held.language), tail=tuple(tail), arms=arms
     )
@@ -214,6 +225,17 @@ def _choose(judge: _Judge, arms: Mapping[str, ArmResult], seeds: int) -> tuple[s
     return chosen, f"{chosen} against plain: tail {_points(arms[chosen].tail_gain)}{against}"
 
 
+def _beaten(judge: _Judge, chosen: str) -> str:
+    """Say which of the arms that no rater has does better on the tail than what is chosen."""
+    found = {a: judge.gain(a, chosen, judge.tail) for a in _CONTROLS if a in judge.held.right}
+    told = [
+        f"; {arm} against {chosen}: tail {_points(g)}, but no rater has it"
+        for arm, g in found.items()
+        if g.low > 0
+    ]
+    return "".join(told)
+
+
 def _objections(gain: Difference, loss: float, placebo: ArmResult | None) -> list[str]:
     """Return what speaks against POSO, by the rule."""
     found: list[str] = []
@@ -265,18 +287,22 @@ def compare_heads(
     training = replace(training or DenseTraining(), patience=None)
     if unknown := sorted(set(arms) - set(ARMS)):
         raise InputError(f"head {unknown[0]!r} is not one of {', '.join(ARMS)}")
+    world = _World(vectors=vectors, texts=texts, pairs=pairs, own=separate_languages(pairs, texts))
+    arms = [arm for arm in arms if arm != SEPARATE or world.own]
     judged = canonical(pairs, texts)
     judged = judged.take(judged.held & (judged.kind == MONO) & (judged.p != 0.5))
     right: dict[str, list[Floats]] = {arm: [] for arm in arms}
+    sensitivity: dict[str, float] = {}
     for number in range(seeds):
         for place, arm in enumerate(arms):
             if progress:
                 progress(number * len(arms) + place, seeds * len(arms))
-            settings, told = _arm(arm, training, number, texts, vectors.shape[1])
-            rater = train_dense(vectors, told, pairs, settings)
-            scores = rater_scores(rater.weights, vectors, told.language)
+            head, scores = world.scored(arm, training, number)
             sides = np.sign(scores[judged.a] - scores[judged.b]) * np.sign(judged.p - 0.5)
             right[arm].append((1.0 + sides.astype(np.float64)) / 2.0)
+            if arm == GATED[0] and number == 0:
+                rows = np.unique(np.concatenate([judged.a, judged.b])).astype(np.int64)
+                sensitivity = _sensitivity(head, world, rows)
     if progress:
         progress(seeds * len(arms), seeds * len(arms))
     number_of = {source: i for i, source in enumerate(sorted(set(texts.source)))}
@@ -285,7 +311,54 @@ def compare_heads(
         language=tuple(texts.language[i] for i in judged.a.tolist()), a=source[judged.a],
         b=source[judged.b], right={arm: np.stack(rows) for arm, rows in right.items()},
     )  # fmt: skip
-    return decide(held, tail_languages(pairs, texts) if tail is None else tail)
+    found = decide(held, tail_languages(pairs, texts) if tail is None else tail)
+    return replace(found, sensitivity=sensitivity)
+
+
+def separate_languages(pairs: Pairs, texts: Texts) -> dict[str, Pairs]:
+    """Return the monolingual pairs of each language with enough of them that train and prefer a side, and
+    with some that are held."""
+    language = np.array(texts.language, dtype=object).astype(str)
+    mono = (pairs.kind == MONO) & (pairs.p != 0.5)
+    found: dict[str, Pairs] = {}
+    for code in sorted(set(texts.language)):
+        own = pairs.take(mono & (language[pairs.a] == code))
+        if (~own.held).sum() >= LEAST_SEPARATE and own.held.any():
+            found[code] = own
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _World:
+    """own: language -> the pairs of a head of its own."""
+
+    vectors: Numbers
+    texts: Texts
+    pairs: Pairs
+    own: dict[str, Pairs]
+
+    def scored(self, arm: str, training: DenseTraining, number: int) -> tuple[TrainedHead, Numbers]:
+        """Return an arm's head of one seed, and its scores of all texts."""
+        settings, told = _arm(arm, training, number, self.texts, self.vectors.shape[1])
+        head = train_head(self.vectors, told, self.pairs, settings)
+        scores = head.scores(self.vectors, told.language)
+        for code, pairs in self.own.items() if arm == SEPARATE else ():
+            rows = np.array([c == code for c in told.language])
+            alone = train_head(self.vectors, told, pairs, settings)
+            scores[rows] = alone.scores(self.vectors[rows], [code] * int(rows.sum()))
+        return head, scores
+
+
+def _sensitivity(head: TrainedHead, world: _World, rows: Ints) -> dict[str, float]:
+    import torch
+
+    language = np.array(world.texts.language, dtype=object).astype(str)[rows]
+    found: dict[str, float] = {}
+    for code in sorted(set(language.tolist())):
+        own = rows[language == code]
+        vectors = torch.from_numpy(world.vectors[own])
+        found[code] = head.head.sensitivity(vectors, torch.from_numpy(head.rows([code] * len(own))))
+    return found
 
 
 def _arm(
@@ -293,10 +366,12 @@ def _arm(
 ) -> tuple[DenseTraining, Texts]:
     """Return how an arm is trained, and the texts with the languages that it is told."""
     settings: Any = replace(training, seed=training.seed + number)
-    if arm == WIDE:  # as many parameters as POSO has: gate 8 -> 16 -> h, beside 8 more inputs
-        own, gate = width + 2, 8 * 16 + 16 + 17 * training.hidden
-        hidden = round((own * training.hidden + gate) / (own + 8))
+    if arm == WIDE:  # as many parameters as POSO has: gate 16 -> 16 -> h, beside 16 more inputs
+        own, gate = width + 2, 16 * 16 + 16 + 17 * training.hidden
+        hidden = round((own * training.hidden + gate) / (own + 16))
         return replace(settings, head="concat", hidden=hidden), texts
+    if arm in (BALANCED, SEPARATE):
+        return replace(settings, head="plain", balanced=arm == BALANCED), texts
     if arm != PLACEBO:
         return replace(settings, head=arm), texts
     order = np.argsort(keyed_uniform(settings.seed, texts.ids, "placebo"), kind="stable")

@@ -39,13 +39,15 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 Numbers = NDArray[np.float32]
+_LAYOUT = 2  # of a head's tensors: a checkpoint of another one is not read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseTraining:
-    """head: plain, concat, znorm, poso or poso-znorm, see `heads.py`. hidden: 0 is a linear head. batch:
-    pairs. patience: epochs without a better held-out accuracy before training stops; None: never, and the
-    last epoch is kept, whatever the held pairs say. unknown: share of texts whose language is withheld."""
+    """head: a kind of `heads.py`. hidden: 0 is a linear head. batch: pairs. patience: epochs without a better
+    held-out accuracy before training stops; None: never, and the last epoch is kept, whatever the held pairs
+    say. unknown: share of texts whose language is withheld. balanced: languages are drawn in proportion to
+    the root of their number of pairs."""
 
     head: "HeadKind" = "plain"
     hidden: int = 1024
@@ -56,6 +58,7 @@ class DenseTraining:
     epochs: int = 10
     patience: int | None = 3
     unknown: float = 0.05
+    balanced: bool = False
     seed: int = 0
     threads: int = 1
 
@@ -91,6 +94,22 @@ class Data:
     known: list[str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainedHead:
+    """known: codes of the rows 1, 2, ... of the head's tables."""
+
+    head: "Head"
+    known: list[str]
+
+    def rows(self, languages: Sequence[str]) -> Ints:
+        """Return (D,) rows of the tables; a language that the head does not know is row 0."""
+        return _rows(languages, self.known)
+
+    def scores(self, vectors: Numbers, languages: Sequence[str]) -> Numbers:
+        """Return (D,) float32 scores of vectors (D, d)."""
+        return score_rows(self.head, vectors, self.rows(languages))
+
+
 def train_dense(
     vectors: Numbers,
     texts: Texts,
@@ -109,6 +128,19 @@ def train_dense(
     """
     training = training or DenseTraining()
     data = gathered(vectors, texts, pairs)
+    head, epochs = _trained(data, training, checkpoint, progress)
+    return DenseRater(weights=head.weights(data.known), best=_best(epochs, training), epochs=tuple(epochs))
+
+
+def train_head(vectors: Numbers, texts: Texts, pairs: Pairs, training: DenseTraining) -> TrainedHead:
+    """Return the head itself, also of kinds that are no `HeadWeights`; as `train_dense` else."""
+    data = gathered(vectors, texts, pairs)
+    return TrainedHead(head=_trained(data, training, None, None)[0], known=data.known)
+
+
+def _trained(
+    data: Data, training: DenseTraining, checkpoint: Path | None, progress: Progress | None
+) -> "tuple[Head, list[Epoch]]":
     import_torch("training a head")
     from quadmix.raters.dense_state import State
 
@@ -118,7 +150,7 @@ def train_dense(
             if progress:
                 progress(len(state.epochs), training.epochs)
             loss = _train_epoch(state.head, state.optimizer, data, training, len(state.epochs))
-            scores = score_rows(state.head, data)
+            scores = score_rows(state.head, data.vectors, data.rows)
             held = data.pairs.take(data.pairs.held)
             done = Epoch(
                 epoch=len(state.epochs) + 1, loss=loss, accuracy=mean_accuracy(scores, held, data.languages)
@@ -126,10 +158,7 @@ def train_dense(
             state.finish(done, keep=_is_best(done, state.epochs, training), checkpoint=checkpoint)
         if progress:
             progress(training.epochs, training.epochs)
-        best = _best(state.epochs, training)
-        return DenseRater(
-            weights=state.best_head().weights(data.known), best=best, epochs=tuple(state.epochs)
-        )
+        return state.best_head(), state.epochs
 
 
 def gathered(vectors: Numbers, texts: Texts, pairs: Pairs) -> Data:
@@ -153,9 +182,12 @@ def gathered(vectors: Numbers, texts: Texts, pairs: Pairs) -> Data:
             "the pairs of texts that the encoder could not read"
         )
     known, languages = trained_languages(pairs, texts), [texts.language[i] for i in used.tolist()]
+    return Data(vectors=chosen, pairs=inner, rows=_rows(languages, known), languages=languages, known=known)
+
+
+def _rows(languages: Sequence[str], known: Sequence[str]) -> Ints:
     row = {code: place for place, code in enumerate(known, start=1)}
-    rows = np.array([row.get(code, 0) for code in languages], np.int64)
-    return Data(vectors=chosen, pairs=inner, rows=rows, languages=languages, known=known)
+    return np.array([row.get(code, 0) for code in languages], np.int64)
 
 
 def new_head(data: Data, training: DenseTraining) -> "Head":
@@ -168,9 +200,10 @@ def new_head(data: Data, training: DenseTraining) -> "Head":
     seen = np.unique(np.concatenate([train.a, train.b]))
     by_language = training.head in ("znorm", "poso-znorm")
     found = moments(data.vectors[seen], data.rows[seen], len(data.known), by_language=by_language)
+    counts = np.bincount(data.rows[seen], minlength=1 + len(data.known))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(training.seed, "head"))
-        return Head(training.head, found, len(data.known), hidden=training.hidden, dropout=training.dropout)
+        return Head(training.head, found, counts, hidden=training.hidden, dropout=training.dropout)
 
 
 def _train_epoch(head: Any, optimizer: Any, data: Data, training: DenseTraining, epoch: int) -> float:
@@ -180,7 +213,7 @@ def _train_epoch(head: Any, optimizer: Any, data: Data, training: DenseTraining,
     from quadmix.raters.loss import torch_pair_loss
 
     train = data.pairs.take(~data.pairs.held)
-    order = stream(training.seed, "pairs", epoch).permutation(len(train))
+    order = _order(data, train, training, epoch)
     vectors, rows = torch.from_numpy(data.vectors), torch.from_numpy(data.rows)
     whole, mean_weight = 0.0, float(train.weight.mean())
     for step, start in enumerate(range(0, len(train), training.batch)):
@@ -208,15 +241,27 @@ def _train_epoch(head: Any, optimizer: Any, data: Data, training: DenseTraining,
     return whole / len(train)
 
 
-def score_rows(head: Any, data: Data) -> Numbers:
-    """Return (U,) float32 scores of all texts of the pairs."""
+def _order(data: Data, train: Pairs, training: DenseTraining, epoch: int) -> Ints:
+    """Return the places of the training pairs of an epoch: all of them, or as many draws in which a language
+    with n pairs has a share in proportion to sqrt(n). A pair of two languages is half of each."""
+    draws = stream(training.seed, "pairs", epoch)
+    if not training.balanced:
+        return draws.permutation(len(train))
+    sides = data.rows[np.stack([train.a, train.b])]
+    counts = np.bincount(sides.ravel())
+    chance = (counts[sides] ** -0.5).sum(axis=0)
+    return draws.choice(len(train), len(train), p=chance / chance.sum())
+
+
+def score_rows(head: Any, vectors: Numbers, rows: Ints) -> Numbers:
+    """Return (D,) float32 scores of vectors (D, d); rows: (D,) of the head's tables."""
     import torch
 
     parts: list[Numbers] = []
     with torch.inference_mode():
-        for start in range(0, len(data.vectors), 8192):
+        for start in range(0, len(vectors), 8192):
             part = slice(start, start + 8192)
-            scores = head(torch.from_numpy(data.vectors[part]), torch.from_numpy(data.rows[part]))
+            scores = head(torch.from_numpy(vectors[part]), torch.from_numpy(rows[part]))
             parts.append(scores.numpy())
     return np.concatenate(parts)
 
@@ -247,7 +292,7 @@ def _key(data: Data, training: DenseTraining) -> str:
         data.vectors, data.rows, pairs.a, pairs.b, pairs.p, pairs.weight, pairs.kind, pairs.held,
     )  # fmt: skip
     digests = [xxhash.xxh3_128_hexdigest(np.ascontiguousarray(array).tobytes()) for array in arrays]
-    return value_digest([training, data.known, *digests])
+    return value_digest([_LAYOUT, training, data.known, *digests])
 
 
 def save_dense(
@@ -283,5 +328,4 @@ def save_dense(
 
 def rater_scores(head: HeadWeights, vectors: Numbers, languages: Sequence[str]) -> Numbers:
     """Return (D,) float32 scores of vectors; a language that the head does not know is row 0."""
-    row = {code: place for place, code in enumerate(head.languages, start=1)}
-    return head.scores(vectors, np.array([row.get(code, 0) for code in languages], np.int64))
+    return head.scores(vectors, _rows(languages, head.languages))

@@ -1,16 +1,20 @@
 """What a head over dense vectors may know of a text's language, as torch modules while it is trained.
 
-plain: nothing. concat: the code of the language, a trained vector, stands beside the text's. znorm: vectors
-are taken about the mean of their language, in its standard deviations. poso: the code gates the hidden layer,
+plain: nothing. concat: the code of the language stands beside the text's vector. znorm: vectors are taken
+about the mean of their language, in its standard deviations. poso: the code gates the hidden layer,
 h = C g(code) * gelu(W x + b) (POSO, arXiv 2108.04690, Eq. 11, with GELU; C = 2, W2 ~ N(0, 0.5^2)); the last
-layer is not gated. poso-znorm: both.
+layer is not gated. poso-znorm: both. gate-all: the gate reads the text's vector, too, as in a mixture of
+experts (the paper's Table 6 has it worse than no gate); it is no table per language, so for comparisons only.
+
+The code of a language is two trained vectors side by side: its own, and that of its tier, the bucket of its
+number of training texts, which languages share.
 
 znorm normalises the vectors and not the scores: a score shifted and stretched by language ranks the texts
 of that language as before, so it could win no comparison; `offsets.py` moves scores. Moments of a language
 with n texts are shrunk to those of all texts by n / (n + 10).
 
-Row 0 of every table is the unknown language. While training, a share of the texts is told to be of an unknown
-language, so that this row is trained, too.
+Row 0 of every table is the unknown language, of unknown tier. While training, a share of the texts is told to
+be of an unknown language, so that this row is trained, too.
 """
 
 from dataclasses import dataclass
@@ -23,12 +27,13 @@ from torch import Tensor, nn
 
 from quadmix.annotate.models.rater_head import HeadWeights
 from quadmix.errors import InputError
-from quadmix.poso.gate import Gate, GateConfig
+from quadmix.poso import Gate, GateConfig, PersonalizationCode, log2_edges, masking_sensitivity
 from quadmix.types import Ints
 
-HeadKind = Literal["plain", "concat", "znorm", "poso", "poso-znorm"]
+HeadKind = Literal["plain", "concat", "znorm", "poso", "poso-znorm", "gate-all"]
 Numbers = NDArray[np.float32]
-CODE = 8  # numbers of a language's code
+CODE = 8  # numbers of a language's vector, and of its tier's
+LARGEST_TIER = 2**16  # more texts are one tier
 GATE_HIDDEN = 16
 SHRINK = 10.0  # texts of a language that weigh as much as all others
 
@@ -65,46 +70,72 @@ class Head(nn.Module):
 
     mean: Tensor
     scale: Tensor
+    texts: Tensor
 
-    def __init__(
-        self, kind: HeadKind, found: Moments, languages: int, *, hidden: int, dropout: float
-    ) -> None:
+    def __init__(self, kind: HeadKind, found: Moments, texts: Ints, *, hidden: int, dropout: float) -> None:
+        """texts: (1 + L,) training texts of each language, the unknown one, of no tier, first."""
         super().__init__()
-        gated = kind.startswith("poso")
+        gated = kind in ("poso", "poso-znorm", "gate-all")
         if gated and not hidden:
             raise InputError(
                 f"head {kind!r} gates a hidden layer, but hidden is 0, a linear head; set hidden above 0"
             )
         self.register_buffer("mean", torch.from_numpy(found.mean))
         self.register_buffer("scale", torch.from_numpy(found.scale))
-        self.dropout = dropout
-        self.codes = nn.Embedding(1 + languages, CODE) if gated or kind == "concat" else None
-        self.beside = kind == "concat"
-        width = found.mean.shape[1] + (CODE if self.beside else 0)
+        counts = torch.from_numpy(texts).float()
+        counts[0] = torch.nan
+        self.register_buffer("texts", counts)
+        self.kind, self.dropout, self.beside = kind, dropout, kind == "concat"
+        self.codes = _codes(len(texts) - 1) if gated or self.beside else None
+        code = self.codes.pc_dim if self.codes is not None else 0
+        width = found.mean.shape[1] + (code if self.beside else 0)
         self.hidden = nn.Linear(width, hidden) if hidden else None
-        self.gate = Gate(CODE, hidden, GateConfig(hidden=GATE_HIDDEN)) if gated else None
+        self.gate = None
+        if gated:
+            read = code + (width if kind == "gate-all" else 0)
+            self.gate = Gate(read, hidden, GateConfig(hidden=GATE_HIDDEN))
         self.out = nn.Linear(hidden or width, 1)
 
-    def forward(self, vectors: Tensor, languages: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Return (B,) scores of vectors (B, d). languages: (B,) int64, 0 = unknown. kept: (B, hidden) bool,
-        what dropout keeps; None: no dropout."""
+    def code(self, languages: Tensor) -> Tensor | None:
+        """Return (B, 2 * CODE) of languages (B,), None where the head has no code."""
+        if self.codes is None:
+            return None
+        return self.codes({"language": languages, "tier": self.texts[languages]})
+
+    def last(self, vectors: Tensor, languages: Tensor) -> Tensor:
+        """Return what the last layer reads: (B, hidden), or the vector where the head is linear."""
         own = languages if len(self.mean) > 1 else torch.zeros_like(languages)
         x = (vectors - self.mean[own]) / self.scale[own]
-        code = self.codes(languages) if self.codes is not None else None
+        code = self.code(languages)
+        read = torch.cat([x, code], dim=1) if self.kind == "gate-all" and code is not None else code
         if self.beside and code is not None:
             x = torch.cat([x, code], dim=1)
         if self.hidden is not None:
             x = nn.functional.gelu(self.hidden(x))
-        if self.gate is not None and code is not None:
-            x = x * self.gate(code)
+        return x if self.gate is None or read is None else x * self.gate(read)
+
+    def forward(self, vectors: Tensor, languages: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Return (B,) scores of vectors (B, d). languages: (B,) int64, 0 = unknown. kept: (B, hidden) bool,
+        what dropout keeps; None: no dropout."""
+        x = self.last(vectors, languages)
         if kept is not None and self.dropout:
             x = x * kept / (1.0 - self.dropout)
         return self.out(x)[:, 0]
 
     @torch.no_grad()
+    def sensitivity(self, vectors: Tensor, languages: Tensor) -> float:
+        """Return S, how far masking the language moves what the last layer reads (0: not at all)."""
+        return masking_sensitivity(self.last(vectors, languages), self.last(vectors, 0 * languages))
+
+    @torch.no_grad()
     def weights(self, languages: list[str]) -> HeadWeights:
-        """Return the head as arrays; languages: codes of the rows 1, 2, ... of its tables."""
-        codes = self.codes.weight if self.codes is not None else None
+        """Return the head as arrays; languages: codes of the rows 1, 2, ... of its tables.
+
+        Raises InputError for a gate that is not a function of the language alone.
+        """
+        if self.kind == "gate-all":
+            raise InputError("a head whose gate reads the text has no table per language; take poso instead")
+        codes = self.code(torch.arange(len(self.texts), device=self.texts.device))
         gate = _array(self.gate(codes)) if self.gate is not None and codes is not None else None
         hidden = self.hidden
         return HeadWeights(
@@ -114,6 +145,12 @@ class Head(nn.Module):
             hidden_bias=_array(hidden.bias) if hidden is not None else None,
             gate=gate, out=_array(self.out.weight[0]), bias=float(self.out.bias[0]),
         )  # fmt: skip
+
+
+def _codes(languages: int) -> PersonalizationCode:
+    # the trainer withholds languages itself, by seeds of its own
+    tiers = {"tier": log2_edges(LARGEST_TIER)}
+    return PersonalizationCode({"language": languages}, tiers, dim=CODE, unknown_p=0.0)
 
 
 def _array(tensor: Tensor) -> Numbers:

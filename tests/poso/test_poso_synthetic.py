@@ -1,0 +1,53 @@
+"""Where the group is not to be seen in the features: a gate recovers it as a code beside them does."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "studies"))
+
+import poso_synthetic as study
+
+SEEDS = 3
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, list[dict[str, float]]]:
+    """Three of the five seeds of docs/poso.md; `python studies/poso_synthetic.py` trains all."""
+    return {
+        arm: [study.measured(arm, seed, 0.04) for seed in range(SEEDS)] for arm in ("plain", "concat", "POSO")
+    }
+
+
+def mean(found: dict[str, list[dict[str, float]]], arm: str, what: str) -> float:
+    return float(np.mean([seed[what] for seed in found[arm]]))
+
+
+def test_gate_recovers_a_minority_of_four_percent_as_the_code_beside_the_features_does(found) -> None:
+    assert mean(found, "POSO", "minority") >= mean(found, "plain", "minority") + 20
+    assert mean(found, "POSO", "minority") >= mean(found, "concat", "minority") - 2
+    assert mean(found, "POSO", "majority") >= mean(found, "plain", "majority") - 0.5
+
+
+def test_masking_the_code_moves_the_minority(found) -> None:
+    assert mean(found, "POSO", "S") >= 0.1
+
+
+def test_gate_that_is_told_groups_at_random_recovers_nothing(found) -> None:
+    placebo = study.measured("POSO, shuffled code", 0, 0.04)
+    assert placebo["minority"] == pytest.approx(found["plain"][0]["minority"], abs=4)
+    assert placebo["majority"] == pytest.approx(found["plain"][0]["majority"], abs=0.5)
+
+
+def test_world_hides_the_group_and_the_functions_are_unrelated() -> None:
+    train, test = study.two_groups(1, 0.04)
+    assert (train.group == 2).float().mean().item() == pytest.approx(0.04, abs=0.005)
+    first, second = (test.x[test.group == g] for g in (1, 2))
+    assert (first.mean(dim=0) - second.mean(dim=0)).abs().max() < 5 * (2 / study.TEST) ** 0.5
+    logits = study.teachers(study.stream(1, "two groups"))
+    x = np.random.default_rng(0).normal(size=(20_000, study.WIDTH))
+    one, other = logits(x, np.zeros(1)), logits(x, np.full(1, np.pi / 2))
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.03
+    assert one.std() == pytest.approx(other.std(), rel=0.03)
