@@ -1,0 +1,1 @@
+"""Aligned multiple-choice benchmarks in many languages (MuBench, arXiv 2506.19468) and consistency (MLC)."""
