@@ -2,8 +2,8 @@
 
 Run: python benchmarks/overlap.py FOLDER [--lengths 13,16,26,39,52]
 
-FOLDER holds ntrex_docs, tico19_docs (news and medical documents) and sib200 (sentences of FLORES), which share
-no text. For every language, script and length: the share of documents with a run of that many characters in
+FOLDER holds ntrex_docs and tico19_docs (news and medical documents) and sib200 (sentences of FLORES), which
+share no text. For every language, script and length: the share of documents with a run of that many characters in
 common with a sentence, and how many sentences are too short to have one. Words count in English and German.
 """
 
@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from quadmix.annotate.overlap import count_shared, ngram_hashes
-from quadmix.annotate.overlap import _character_runs as character_runs
+from quadmix.annotate.overlap import character_runs, count_shared, ngram_hashes
 from quadmix.corpus.scripts import unspaced
 from quadmix.io.rows import read_records
 

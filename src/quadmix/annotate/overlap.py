@@ -89,10 +89,11 @@ def _runs(text: str, n: int) -> Hashes:
     """Return the hashes of all runs of n words, then of characters of scripts without spaces."""
     letters, signs = unspaced(text)
     words = _windows(_word_hashes(text), n)
-    return np.concatenate([words, _character_runs(letters, _LETTERS * n), _character_runs(signs, n)])
+    return np.concatenate([words, character_runs(letters, _LETTERS * n), character_runs(signs, n)])
 
 
-def _character_runs(characters: str, n: int) -> Hashes:
+def character_runs(characters: str, n: int) -> Hashes:
+    """Return the hashes of all runs of n characters."""
     if len(characters) < n:
         return np.empty(0, np.uint64)
     codes = np.frombuffer(characters.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
