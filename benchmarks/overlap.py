@@ -3,7 +3,7 @@
 Run: python benchmarks/overlap.py FOLDER [--lengths 13,16,26,39,52]
 
 FOLDER holds ntrex_docs and tico19_docs (news and medical documents) and sib200 (sentences of FLORES), which
-share no text. For every language, script and length: the share of documents with a run of that many characters in
+share no text. For every language and length: the share of documents with a run of that many characters in
 common with a sentence, and how many sentences are too short to have one. Words count in English and German.
 """
 
