@@ -57,10 +57,19 @@ class CausalModel:
         return next(self.network.parameters()).device
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
-        """Return the token ids of the texts, with the special tokens that the tokenizer adds by itself."""
+        """Return the token ids of the texts, with the special tokens that the tokenizer adds by itself.
+
+        Raises InputError for an id that the model has no row for.
+        """
         if not texts:
             return []
-        return self.tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"]
+        found = self.tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"]
+        if (most := max(map(max, filter(None, found)), default=0)) >= self.facts.entries:
+            raise InputError(
+                f"model {self.facts.name!r}: the tokenizer gives the id {most:,}, the model has "
+                f"{self.facts.entries:,} entries; expected the tokenizer that it was trained with"
+            )
+        return found
 
 
 def folder_digest(folder: str | Path) -> str:
@@ -82,8 +91,7 @@ def load_causal(
 
     precision: auto is float32 on a CPU and the number format of the files on a GPU. context: fewer tokens
     than the model's own limit, or more where its configuration says none.
-    Raises InputError for a folder without model or tokenizer, with weights missing, or whose tokenizer gives
-    ids that the model has no row for.
+    Raises InputError for a folder without model or tokenizer, or with weights missing.
     """
     home, digest = Path(folder), folder_digest(folder)
     torch, transformers = import_torch("a language model"), import_transformers("a language model")
@@ -106,11 +114,6 @@ def load_causal(
         )
     network = network.to(place).eval().requires_grad_(False)
     entries = int(network.get_input_embeddings().weight.shape[0])
-    if (ids := len(tokenizer)) > entries:
-        raise InputError(
-            f"model {str(folder)!r}: the tokenizer has {ids:,} entries, the model {entries:,}; expected the "
-            "tokenizer that the model was trained with"
-        )
     facts = ModelFacts(
         name=home.absolute().name, digest=digest, entries=entries,
         precision=str(network.get_input_embeddings().weight.dtype).removeprefix("torch."),
