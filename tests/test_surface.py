@@ -18,7 +18,7 @@ ONLY_IN = {
     "lightgbm": {"search"},
     "sklearn": {"search", "annotate"},
     "numba": {"mixing"},
-    "torch": {"proxy", "pipeline", "annotate", "raters", "poso"},
+    "torch": {"proxy", "pipeline", "annotate", "raters", "poso", "evaluate"},
     "transformers": {"annotate"},
     "fasttext": {"annotate"},
     "kenlm": {"annotate"},

@@ -37,7 +37,11 @@ def target(pairs: list[tuple[str, str]], *, score_prompt: bool = False) -> Targe
     )
 
 
-TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
+# scripts without spaces between words: see the last test
+SPACED = st.characters(codec="utf-8", max_codepoint=0x0DFF) | st.characters(
+    codec="utf-8", min_codepoint=0x1F300
+)
+TEXT = st.text(SPACED.filter(lambda c: not 0x20000 <= ord(c) <= 0x3FFFF), max_size=60)
 
 
 @settings(max_examples=60, deadline=None)
@@ -149,3 +153,10 @@ def test_measure_equals_a_loop_over_tokens(tmp_path: Path) -> None:
         assert got[k].bits_per_byte == pytest.approx(bits.sum() / item.bytes.sum(), abs=1e-5)
         assert got[k].tokens == int((item.labels != IGNORE).sum())
     assert got[0].bits_per_byte != got[1].bits_per_byte
+
+
+def test_an_answer_in_a_script_without_spaces_follows_its_prompt_at_once(tokenizer: Tokenizer) -> None:
+    made = target_set(target([("它是什么颜色？", "红"), ("color:", "红")]), tokenizer, 32)
+    assert made.bytes.tolist() == [3, 4]
+    first = made.labels[0][made.labels[0] != IGNORE].tolist()
+    assert first == tokenizer.encode(["红"])[0]

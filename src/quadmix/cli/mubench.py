@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quadmix.cli.mubench_evaluate import evaluate, targets, tasks
 from quadmix.cli.output import AsJson, print_result
 from quadmix.errors import RecipeError
 
@@ -203,3 +204,7 @@ def _groups(texts: list[str]) -> dict[str, list[str]]:
             )
         groups[name] = languages
     return groups
+
+
+for _command in (evaluate, tasks, targets):
+    app.command()(_command)

@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
+from quadmix.corpus.scripts import gap
 from quadmix.errors import InputError
 from quadmix.io.rows import read_records
 from quadmix.recipe import BenchmarkSection
@@ -167,8 +168,9 @@ def _answer(column: str, row: dict[str, Any], where: str) -> str:
 
 
 def _joined(prompt: str, choice: str) -> str:
-    """The choice as it stands after its prompt: one space between, unless white space is there already."""
-    return choice if not prompt or prompt[-1].isspace() else f" {choice}"
+    """The choice as it stands after its prompt: one space between, unless white space is there already, or
+    the prompt's script has none between words."""
+    return gap(prompt) + choice
 
 
 def _field(row: dict[str, Any], column: str, key: str, where: str) -> Any:

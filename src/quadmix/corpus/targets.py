@@ -14,7 +14,7 @@ import numpy as np
 
 from quadmix.errors import InputError
 from quadmix.io.rows import read_records
-from quadmix.recipe import TargetSection
+from quadmix.recipe import TargetSection, TextSet
 from quadmix.rng import keyed_uniform
 
 _TEST = re.compile(r"tests?(ing|set)?([_-]?(split|set|data))?", re.IGNORECASE)  # a whole name or value
@@ -104,6 +104,15 @@ def _target(section: TargetSection, pairs: Sequence[tuple[str, str]], rows_in: i
         weight=section.weight,
         rows_in=rows_in,
     )
+
+
+def read_text_set(section: TextSet) -> list[str]:
+    """Return the texts of a set that the pool is held against; InputError for no rows or another column."""
+    rows = read_records(section.path)
+    if not rows:
+        raise InputError(f"annotate.overlap_with {section.name!r}: {section.path} has no rows; check `path`")
+    where = f"annotate.overlap_with {section.name!r}: {section.path}"
+    return [_string(row, section.text, f"{where}, row {i}") for i, row in enumerate(rows)]
 
 
 def halve_target(target: TargetText, seed: int) -> tuple[TargetText, TargetText]:

@@ -26,12 +26,13 @@ from quadmix.annotate.overlap import (
 from quadmix.annotate.run import REST
 from quadmix.annotate.survey import EXCLUDED_REASONS, OVERLAP
 from quadmix.corpus.benchmarks import BenchmarkItems
-from quadmix.corpus.targets import TargetText, read_all_rows
+from quadmix.corpus.targets import TargetText, read_all_rows, read_text_set
 from quadmix.errors import InputError
-from quadmix.recipe import BenchmarkSection, TargetSection
+from quadmix.recipe import BenchmarkSection, TargetSection, TextSet
 
 LEAST_JUDGES = 8  # rows of a target that must be left to judge
 BENCHMARK = "benchmark:"  # before the name of a benchmark; the name of a target has no colon
+TEXTS = "texts:"  # before the name of a set in annotate.overlap_with
 _LABELS = frozenset({"question", "answer"})  # prompts are often dressed with them, on one side only
 
 
@@ -46,11 +47,13 @@ class Shared:
 
 
 def overlap_texts(
-    targets: Sequence[TargetText], benchmarks: Sequence[BenchmarkItems] = ()
+    targets: Sequence[TargetText], benchmarks: Sequence[BenchmarkItems] = (), sets: Sequence[TextSet] = ()
 ) -> dict[str, list[str]]:
     """Return name -> texts of all that the pool is held against: targets first, so that they have the bits of
-    their own where there are more than 31 sets; benchmarks as `benchmark:<name>`."""
-    return {t.name: t.texts() for t in targets} | {f"{BENCHMARK}{b.name}": b.texts() for b in benchmarks}
+    their own where there are more than 31 sets; then benchmarks as `benchmark:<name>`, and as `texts:<name>`
+    the sets of annotate.overlap_with, which are read now."""
+    found = {t.name: t.texts() for t in targets} | {f"{BENCHMARK}{b.name}": b.texts() for b in benchmarks}
+    return found | {f"{TEXTS}{s.name}": read_text_set(s) for s in sets}
 
 
 def _seen(targets: Sequence[TargetText]) -> tuple[set[tuple[str, ...]], Hashes]:
@@ -227,13 +230,15 @@ def _spelt(name: str, sets: Sequence[str] = ()) -> str:
         return f"{len(rest)} sets counted together ({shown})"
     if name.startswith(BENCHMARK):
         return f"benchmark {name.removeprefix(BENCHMARK)!r}"
+    if name.startswith(TEXTS):
+        return f"annotate.overlap_with {name.removeprefix(TEXTS)!r}"
     return f"target {name!r}"
 
 
 def _consequence(name: str, excluded: bool) -> str:
     if excluded:
         return "annotate.exclude_overlap keeps them out of the selection"
-    if name.startswith(BENCHMARK):
+    if name.startswith((BENCHMARK, TEXTS)):
         return "its accuracy then partly measures memory; annotate.exclude_overlap: true keeps them out"
     return "its loss then partly measures copying"
 

@@ -118,6 +118,8 @@ def identity_facts(recipe: Recipe) -> dict[str, Any]:
     settings = recipe.model_dump(mode="json", exclude=_NOT_IDENTITY)
     facts: dict[str, Any] = {"tool": __version__}
     facts |= {f"library.{name}": version for name, version in library_versions().items()}
+    if not recipe.annotate.overlap_with:  # runs without it have the identity of before the key was there
+        del settings["annotate"]["overlap_with"]
     _flatten("recipe", settings, facts)
     pool = [file_info(p) for p in expand(recipe.corpus.paths)]
     facts["files.corpus"] = value_digest([(i.path.rsplit("/", 1)[-1], i.bytes, i.digest) for i in pool])
@@ -214,6 +216,7 @@ def _flatten(prefix: str, value: Any, out: dict[str, Any]) -> None:
 def _side_files(recipe: Recipe) -> list[tuple[str, str]]:
     files = [(f"targets.{t.name}", t.path) for t in recipe.targets]
     files += [(f"evaluate.benchmarks.{b.name}", b.path) for b in recipe.evaluate.benchmarks]
+    files += [(f"annotate.overlap_with.{s.name}", s.path) for s in recipe.annotate.overlap_with]
     if recipe.tokenizer.path:
         files.append(("tokenizer", recipe.tokenizer.path))
     if recipe.search.current:

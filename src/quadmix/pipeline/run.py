@@ -103,7 +103,7 @@ def _apply(job: Job, last: int) -> RunResult:
     targets = stages.read_targets(job)
     benchmarks = stages.read_benchmarks(job, targets)
     corpus = stages.open_pool(job)
-    texts = overlap_texts(targets, benchmarks)
+    texts = overlap_texts(targets, benchmarks, job.recipe.annotate.overlap_with)
     applied = apply_theta(job, corpus, texts, annotate_only=last <= STAGES.index("annotate"))
     if applied is None or last < STAGES.index("materialise"):
         return RunResult(folder=job.folder)

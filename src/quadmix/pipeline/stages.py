@@ -219,7 +219,7 @@ def annotate(
     with stage(job, "annotate") as notes:
         prepare_tokenizer(job, corpus)
         with job.progress.stage("train raters", 1, "set"):
-            texts = overlap_texts(targets, benchmarks)
+            texts = overlap_texts(targets, benchmarks, section.overlap_with)
             overlap = prepare_overlap(texts, folder)
             notes.warnings += kept_warnings(folder, job.recipe, texts, overlap.digest)
             annotators = prepare_annotators(section, corpus, folder, seed=job.recipe.seed)

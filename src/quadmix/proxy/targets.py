@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from quadmix.corpus.scripts import gap
 from quadmix.corpus.targets import TargetText
 from quadmix.corpus.tokenizer import Tokenizer
 from quadmix.errors import InputError
@@ -177,10 +178,9 @@ def target_digests(folder: str | Path) -> dict[str, str]:
 
 
 def _joined(prompt: str, answer: str) -> str:
-    """The answer as it stands after its prompt: one space between, unless one is there already."""
-    if prompt and answer and not prompt[-1].isspace() and not answer[0].isspace():
-        return " " + answer
-    return answer
+    """The answer as it stands after its prompt: one space between, unless white space is there already, or
+    the prompt's script has none between words."""
+    return answer if not answer or answer[0].isspace() else gap(prompt) + answer
 
 
 def cut_windows(name: str, kind: SetKind, rows: Sequence[TokenRow], context: int) -> TargetSet:

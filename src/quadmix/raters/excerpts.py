@@ -17,21 +17,13 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from quadmix.corpus.scripts import UNSPACED
 from quadmix.errors import InputError, RecipeError
 from quadmix.raters.table import Rows, Texts
 from quadmix.rng import doc_keys, keyed_uniform
 from quadmix.types import Floats, Ints
 
 LONGEST, SHORTEST, LEAST = 512, 256, 32  # units
-_UNSPACED = (
-    "\u0e00-\u0eff"  # Thai, Lao
-    "\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f"  # Myanmar
-    "\u1780-\u17ff"  # Khmer
-    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # Han
-    "\U00020000-\U0003ffff"  # Han, rare
-    "\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9f\U0001aff0-\U0001b16f"  # kana
-    "\u3100-\u312f\u31a0-\u31bf"  # Bopomofo
-)
 _JOINERS = "\u200c\u200d"  # inside words of Persian and of Indic scripts, and inside emoji
 Progress = Callable[[int, int], None]
 Cut = tuple[int, int, int]  # document, first unit, units
@@ -147,7 +139,7 @@ def _unit() -> re.Pattern[str]:
     basic = "".join(c for c in marks if c <= "\uffff") + _JOINERS
     others = "".join(c for c in marks if c > "\uffff")
     mark = rf"(?:[{basic}]|(?=[\U00010000-\U0010ffff])[{others}])"
-    return re.compile(rf"(?:[^\W_{_UNSPACED}]++{mark}*+)++|\S{mark}*+")
+    return re.compile(rf"(?:[^\W_{UNSPACED}]++{mark}*+)++|\S{mark}*+")
 
 
 def _lengths(names: Sequence[Sequence[str]], seed: int, shortest: int, longest: int) -> Ints:

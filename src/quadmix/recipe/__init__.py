@@ -1,6 +1,12 @@
 """The user's YAML <-> checked settings; the only room that imports yaml and pydantic."""
 
-from quadmix.recipe.annotating import AnnotateSection, CriterionSection, DomainSection, LabelledSet
+from quadmix.recipe.annotating import (
+    AnnotateSection,
+    CriterionSection,
+    DomainSection,
+    LabelledSet,
+    TextSet,
+)
 from quadmix.recipe.base import Section
 from quadmix.recipe.cards import ModelCard, card_names, fixed_texts, load_card, save_card
 from quadmix.recipe.evaluating import Baseline, BenchmarkSection, EvaluateSection, RungSection
@@ -61,6 +67,7 @@ __all__ = [
     "SearchSection",
     "Section",
     "TargetSection",
+    "TextSet",
     "TokenizerSection",
     "TrainingSection",
     "card_names",

@@ -109,6 +109,14 @@ class DomainSection(ModelKeys):
         return self
 
 
+class TextSet(Section):
+    """Texts that the pool is held against, beside targets and benchmarks."""
+
+    name: Name
+    path: str = Field(description="JSONL or Parquet; relative to the recipe")
+    text: str = Field(default="text", description="column with the text")
+
+
 class AnnotateSection(Section):
     """Scores and a domain for every document."""
 
@@ -125,7 +133,13 @@ class AnnotateSection(Section):
     )
     exclude_overlap: bool = Field(
         default=False,
-        description="nothing that shares 13 words in a row with a target or benchmark may be selected",
+        description="nothing that shares 13 words in a row with a target, a benchmark or a set of "
+        "overlap_with may be selected (scripts without spaces: 13 signs or 39 letters)",
+    )
+    overlap_with: list[TextSet] = Field(
+        default=[],
+        description="more texts that the pool is held against (and kept from, with exclude_overlap), such as "
+        "all items of a benchmark in all languages",
     )
     language: str | None = Field(
         default=None,
@@ -145,4 +159,7 @@ class AnnotateSection(Section):
         names = [c.name for c in self.criteria]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"criterion name {twice[0]!r} is used twice; names must be distinct")
+        names = [s.name for s in self.overlap_with]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"overlap_with: {twice[0]!r} is used twice; names must be distinct")
         return self

@@ -31,7 +31,8 @@ from quadmix.search.adaptive import Known, next_batch
 from quadmix.search.diagnostics import OBJECTIVE, noise
 from quadmix.search.find import Brief, Findings, as_proposal, candidate, find
 from quadmix.search.model import Fit, cross_fit, fit_model
-from quadmix.search.swarm import best_measured, check_swarm, combined, make_objective
+from quadmix.search.noisy import noisy_targets
+from quadmix.search.swarm import Swarm, best_measured, check_swarm, combined, make_objective
 from quadmix.search.theta_space import ThetaSpace, theta_space, trivial_recipes
 from quadmix.types import Annotations, Batch, Candidate, Floats, Objective, Proposal, Theta, Trial
 
@@ -246,6 +247,10 @@ def _prepare(
     repeats = [t for t in trials if t.kind == REPEAT_KIND and not _why_not(t, swarm.losses, context.prior)]
     repeats.sort(key=lambda t: t.trial_id)
     again = {t: np.array([r.losses[t].bits_per_byte for r in repeats]) for t in swarm.losses}
+    noise_alone = noisy_targets(basis.losses, again, keep=tuple(context.ceilings or ()))
+    warnings += [f"target {name!r} is left out: {why}" for name, why in noise_alone.items()]
+    swarm, basis = (_without(part, noise_alone) for part in (swarm, basis))
+    again = {t: again[t] for t in swarm.losses}
     objective = make_objective(
         context.target_weights,
         basis.losses,
@@ -259,6 +264,10 @@ def _prepare(
         known=Known(space=space, swarm=swarm, points=space.points(thetas)), space=space, objective=objective,
         noises=noises, excluded=excluded, warnings=warnings,
     )  # fmt: skip
+
+
+def _without(swarm: Swarm, targets: Collection[str]) -> Swarm:
+    return replace(swarm, losses={t: y for t, y in swarm.losses.items() if t not in targets})
 
 
 def _ceilings(context: SearchContext, repeats: Mapping[str, Floats]) -> dict[str, float]:

@@ -6,7 +6,7 @@ that the folder lacks with random ones and goes on: that is refused here.
 """
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,7 @@ def read_model(placed: Placed, auto: str, *, unused: str | None = None, **extra:
     model, facts = _read(
         placed, auto, "weights that fit config.json", output_loading_info=True, dtype="auto", **extra
     )
-    wrong = sorted(str(key) for key in facts["missing_keys"] if not _free(model, str(key)))
-    wrong += sorted(str(key) for key in facts.get("mismatched_keys", ()))
+    wrong = missing_weights(model, facts)
     wrong = [key for key in wrong if unused is None or not key.startswith(unused)]
     if wrong:
         raise InputError(
@@ -49,6 +48,15 @@ def read_model(placed: Placed, auto: str, *, unused: str | None = None, **extra:
             "be random. Is the family of the card right, and the download complete?"
         )
     return model
+
+
+def missing_weights(model: Any, loading: Mapping[str, Any]) -> list[str]:
+    """Return the weights that a folder lacks or has in another shape, which transformers drew at random.
+
+    loading: what `from_pretrained` says with `output_loading_info`.
+    """
+    wrong = sorted(str(key) for key in loading["missing_keys"] if not _free(model, str(key)))
+    return wrong + sorted(str(key) for key in loading.get("mismatched_keys", ()))
 
 
 def values_config(placed: Placed, values: dict[str, Any]) -> Any:
