@@ -69,7 +69,7 @@ def target_bit(index: int) -> int:
 def count_short(texts: Sequence[str], n: int = NGRAM) -> int:
     """Return how many texts have fewer than n words (and characters of scripts without spaces), so that no
     n-gram of theirs can be found anywhere."""
-    return sum(not len(_runs(text, n)) for text in texts)
+    return sum(not len(_runs(text, n, None)) for text in texts)
 
 
 def count_shared(windows: Hashes, hashes: Hashes) -> int:
