@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quadmix.errors import InputError
-from quadmix.poso.gate import SCALAR_STD, Gate, GateConfig, at_least_one
+from quadmix.poso.gate import SCALAR_STD, Gate, GateConfig, at_least_one, gated
 from quadmix.poso.linear import identity_gate
 
 _APART = 0.1  # how far copies of trained values are moved apart, in standard deviations of the weights
@@ -130,8 +130,7 @@ class PosoMultiheadAttention(nn.Module):
         self._check(query, key, value, pc)
         seen = _seen(query, key, key_padding_mask, attn_mask)
         heads = self.num_heads
-        q = self.q_proj(query).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, H, Lq, d_h)
-        q = q * self.key_gate(pc).unflatten(-1, (heads, 1, -1)).to(q.dtype)
+        q = gated(self.q_proj(query), self.key_gate(pc)).unflatten(-1, (heads, -1)).transpose(1, 2)
         shares = self.value_gate(pc).unflatten(-1, (heads, -1))  # (B, H, N)
         any_seen = None if seen is None else seen.any(dim=-1, keepdim=True)  # (B or 1, 1, Lq or 1, 1)
         if seen is not None and any_seen is not None:
@@ -170,9 +169,12 @@ class PosoMultiheadAttention(nn.Module):
         by_head = self.v_weight.unflatten(1, (heads, -1)).permute(1, 0, 2, 3).flatten(2)  # (H, N, d_h * vdim)
         mixed = shares.to(q.dtype).transpose(0, 1) @ by_head.to(q.dtype)  # (H, B, d_h * vdim)
         mixed = mixed.transpose(0, 1).unflatten(-1, (-1, value.shape[2])).flatten(1, 2)  # (B, H * d_h, vdim)
-        v = torch.bmm(value.to(q.dtype), mixed.transpose(1, 2)).unflatten(-1, (heads, -1)).transpose(1, 2)
-        if self.v_bias is not None:
-            v = v + self._mixed_bias(shares, v.dtype)
+        value, mixed = value.to(q.dtype), mixed.transpose(1, 2)
+        if self.v_bias is None:
+            v = torch.bmm(value, mixed)
+        else:
+            v = torch.baddbmm(self._mixed_bias(shares, q.dtype).flatten(1)[:, None], value, mixed)
+        v = v.unflatten(-1, (heads, -1)).transpose(1, 2)
         dropout = self.dropout if self.training else 0.0
         return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout)
 
