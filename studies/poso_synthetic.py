@@ -219,8 +219,8 @@ def table(found: dict[str, list[dict[str, float]]]) -> list[str]:
 def draw(found: dict[str, Any], path: Path) -> None:
     """Draw the picture of docs/poso.md: masking per arm, gates and S against the tier."""
     factors, moved = np.array(found["tiers"]["factors"]), found["tiers"]["S"]
-    share = next(iter(found["shares"]))
-    shown = {arm: [s["S"] for s in rows] for arm, rows in found["shares"][share].items() if "S" in rows[0]}
+    share = max(found["shares"], key=float)
+    shown = {arm: [s["S"] for s in found["shares"][share][arm]] for arm in ARMS if arm != "plain"}
 
     def drawing(figure: Any) -> None:
         left, right = figure.subplots(1, 2, width_ratios=(2, 3))
@@ -235,6 +235,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
             right.plot(TIERS, factors[:, i], "o-", color=color, label=f"sub-module {i + 1}")
         right.plot(TIERS, moved, "k:", label="S of the score")
         right.set_xscale("log")
+        right.set_xticks(TIERS, [f"{n:,}" for n in TIERS])
+        right.set_xticks([], minor=True)
         right.invert_xaxis()
         right.set_xlabel("training rows of the tier")
         right.set_ylabel("factor C g")

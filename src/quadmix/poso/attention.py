@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quadmix.errors import InputError
-from quadmix.poso.gate import SCALAR_STD, Gate, GateConfig, at_least_one
+from quadmix.poso.gate import SCALAR_STD, Gate, GateConfig, at_least_one, gated
 from quadmix.poso.linear import identity_gate
 
 _APART = 0.1  # how far copies of trained values are moved apart, in standard deviations of the weights
@@ -130,8 +130,7 @@ class PosoMultiheadAttention(nn.Module):
         self._check(query, key, value, pc)
         seen = _seen(query, key, key_padding_mask, attn_mask)
         heads = self.num_heads
-        q = self.q_proj(query).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, H, Lq, d_h)
-        q = q * self.key_gate(pc).unflatten(-1, (heads, 1, -1)).to(q.dtype)
+        q = gated(self.q_proj(query), self.key_gate(pc)).unflatten(-1, (heads, -1)).transpose(1, 2)
         shares = self.value_gate(pc).unflatten(-1, (heads, -1))  # (B, H, N)
         any_seen = None if seen is None else seen.any(dim=-1, keepdim=True)  # (B or 1, 1, Lq or 1, 1)
         if seen is not None and any_seen is not None:
@@ -170,9 +169,12 @@ class PosoMultiheadAttention(nn.Module):
         by_head = self.v_weight.unflatten(1, (heads, -1)).permute(1, 0, 2, 3).flatten(2)  # (H, N, d_h * vdim)
         mixed = shares.to(q.dtype).transpose(0, 1) @ by_head.to(q.dtype)  # (H, B, d_h * vdim)
         mixed = mixed.transpose(0, 1).unflatten(-1, (-1, value.shape[2])).flatten(1, 2)  # (B, H * d_h, vdim)
-        v = torch.bmm(value.to(q.dtype), mixed.transpose(1, 2)).unflatten(-1, (heads, -1)).transpose(1, 2)
-        if self.v_bias is not None:
-            v = v + self._mixed_bias(shares, v.dtype)
+        value, mixed = value.to(q.dtype), mixed.transpose(1, 2)
+        if self.v_bias is None:
+            v = torch.bmm(value, mixed)
+        else:
+            v = torch.baddbmm(self._mixed_bias(shares, q.dtype).flatten(1)[:, None], value, mixed)
+        v = v.unflatten(-1, (heads, -1)).transpose(1, 2)
         dropout = self.dropout if self.training else 0.0
         return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout)
 
@@ -181,17 +183,18 @@ class PosoMultiheadAttention(nn.Module):
         _, heads, queries, width = q.shape
         q = q * width**-0.5
         to_key = self.k_proj.weight.unflatten(0, (heads, -1)).to(q.dtype)  # (H, d_h, kdim)
-        scores = torch.bmm((q @ to_key).flatten(1, 2), key.to(q.dtype).transpose(1, 2))
+        scores = torch.bmm(_by_head(q, to_key).flatten(1, 2), key.to(q.dtype).transpose(1, 2))
         scores = scores.unflatten(1, (heads, queries))
         if self.k_proj.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
             # the same for all keys, so without effect; there so that every parameter has a gradient
-            scores = scores + q @ self.k_proj.bias.view(heads, width, 1).to(q.dtype)
+            bias = self.k_proj.bias.view(heads, 1, width).to(q.dtype)
+            scores = scores + (q * bias).sum(dim=-1, keepdim=True)
         if seen is not None:
             scores = scores.masked_fill(~seen, -torch.inf)
         weights = F.dropout(scores.softmax(dim=-1), self.dropout, self.training).to(q.dtype)
         pooled = torch.bmm(weights.flatten(1, 2), value.to(q.dtype)).unflatten(1, (heads, queries))
         to_value = self.v_weight.unflatten(1, (heads, -1)).permute(1, 3, 0, 2).flatten(2).to(q.dtype)
-        parts = (pooled @ to_value).unflatten(-1, (self.num_values, width))  # (B, H, Lq, N, d_h)
+        parts = _by_head(pooled, to_value).unflatten(-1, (self.num_values, width))  # (B, H, Lq, N, d_h)
         y = (parts * shares[:, :, None, :, None].to(parts.dtype)).sum(dim=-2)
         if self.v_bias is not None:  # dropped weights do not sum to 1
             y = y + self._mixed_bias(shares, y.dtype) * weights.sum(dim=-1, keepdim=True)
@@ -201,7 +204,7 @@ class PosoMultiheadAttention(nn.Module):
         """Return (B, H, 1, d_h), sum_i g_i b_i."""
         assert self.v_bias is not None
         by_head = self.v_bias.unflatten(1, (self.num_heads, -1)).transpose(0, 1)  # (H, N, d_h)
-        return (shares[:, :, None, :].to(dtype) @ by_head.to(dtype)).to(dtype)
+        return _by_head(shares[:, :, None, :].to(dtype), by_head.to(dtype)).to(dtype)
 
     @torch.no_grad()
     def fold(self, code: Tensor) -> nn.MultiheadAttention:
@@ -229,6 +232,13 @@ class PosoMultiheadAttention(nn.Module):
             made.in_proj_bias.copy_(torch.cat([self.q_proj.bias, key_bias, value_bias]))
         made.out_proj.load_state_dict(self.out_proj.state_dict())
         return made
+
+
+def _by_head(x: Tensor, weight: Tensor) -> Tensor:
+    """Return (B, H, Lq, b) of x (B, H, Lq, a), each head through its own weight (H, a, b); a product with
+    broadcasting would copy the weights for every row of the batch."""
+    rows = x.transpose(0, 1).flatten(1, 2)
+    return torch.bmm(rows, weight).unflatten(1, (x.shape[0], x.shape[2])).transpose(0, 1)
 
 
 def _in_weights(mha: nn.MultiheadAttention) -> tuple[Tensor, ...]:
