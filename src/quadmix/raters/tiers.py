@@ -178,8 +178,9 @@ def _tuned(recipe: RaterRecipe, folder: Path, texts: Texts, pairs: Pairs, tell: 
         "epochs": own.epochs, "batch_pairs": own.batch, "encoder_rate": own.lr,
         "window": placed.card.input.window,
     }  # fmt: skip
+    # the weights of parallel pairs hold lambda where every pair is read equally often: no fixed shares
     known = {k: v for k, v in given.items() if v is not None}
-    training = FineTuning(pooling=own.pooling, seed=recipe.seed, **known)
+    training = FineTuning(pooling=own.pooling, seed=recipe.seed, composition=None, **known)
     inner = inner_split(texts, pairs, recipe.seed, share=KEPT_OUT)
     finetune(
         texts, inner, placed, folder / MODEL, work=folder / "work", name=recipe.name,
