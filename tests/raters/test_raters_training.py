@@ -152,6 +152,17 @@ def test_fine_tuning_reads_the_kinds_so_that_lambda_is_that_of_the_settings(monk
     assert effective_lambda(read.take(rows)) == pytest.approx(effective_lambda(read), rel=0.01)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
+def test_the_split_that_chooses_settings_leaves_lambda_as_it_is(share: float):
+    texts, pairs = composed_pairs(1_500, 1_500, 400, 0.5)
+    inner = inner_split(texts, pairs, 0, share=share)
+    assert int((inner.kind != PARALLEL).sum()) < 3_000
+    for held in (False, True):
+        part = inner.take(inner.held == held)
+        assert effective_lambda(part) == pytest.approx(0.5)
+        assert (part.weight[part.kind != PARALLEL] == 1).all()
+
+
 def test_held_pairs_decide_nothing(world: Path, tmp_path: Path):
     """The labels of the held pairs turned round change the report but not one number of the rater."""
     own = world / "raters/small"
