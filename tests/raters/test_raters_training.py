@@ -4,6 +4,8 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import orjson
@@ -15,10 +17,21 @@ from typer.testing import CliRunner, Result
 
 from quadmix.cli.main import app
 from quadmix.errors import InputError, RecipeError
+from quadmix.raters import tiers
 from quadmix.raters.coverage import encoder_reader
+from quadmix.raters.finetune_batches import FineTuning, batch_order
 from quadmix.raters.making import make_pairs, rater_folder
 from quadmix.raters.scored import load_rater_model, score_texts
-from quadmix.raters.table import read_pairs, read_texts, write_pairs
+from quadmix.raters.table import (
+    CROSS,
+    MONO,
+    PARALLEL,
+    Pairs,
+    Texts,
+    read_pairs,
+    read_texts,
+    write_pairs,
+)
 from quadmix.raters.tiers import inner_split
 from quadmix.raters.training import train_rater
 from quadmix.recipe import load_rater
@@ -62,6 +75,32 @@ def _rows(n: int):
     return pa.RecordBatch.from_arrays([pa.array(["en"] * n)], names=["language"])
 
 
+def composed_pairs(mono: int, cross: int, parallel: int, strength: float) -> tuple[Texts, Pairs]:
+    """Training pairs of 2,000 documents in two languages, in so many of each kind."""
+    rng = np.random.default_rng(0)
+    many = mono + cross + parallel
+    ids = [f"{code}{i}" for i in range(2_000) for code in ("en", "xa")]
+    texts = Texts(
+        ids=tuple(ids), source=tuple(i[2:] for i in ids), origin=("",) * len(ids),
+        language=tuple(i[:2] for i in ids), text=tuple(ids),
+    )  # fmt: skip
+    kind = np.repeat([MONO, CROSS, PARALLEL], [mono, cross, parallel]).astype(np.int8)
+    left = rng.integers(2_000, size=many)
+    right = np.where(kind == PARALLEL, left, (left + rng.integers(1, 2_000, size=many)) % 2_000)
+    weight = np.where(kind == PARALLEL, 2 * strength * (mono + cross) / parallel, 1.0)
+    pairs = Pairs(
+        a=(2 * left).astype(np.int32), b=(2 * right + (kind != MONO)).astype(np.int32),
+        p=np.where(kind == PARALLEL, 0.5, 1.0), weight=weight, kind=kind, held=np.zeros(many, np.bool_),
+    )  # fmt: skip
+    return texts, pairs
+
+
+def effective_lambda(pairs: Pairs) -> float:
+    """Return lambda of L_pair + lambda L_par, from the weights: a parallel pair's loss is half of L_par's."""
+    parallel = pairs.kind == PARALLEL
+    return float(pairs.weight[parallel].sum() / (2 * pairs.weight[~parallel].sum()))
+
+
 def test_the_same_call_loads_and_other_settings_train_anew(world: Path):
     card = world / "raters/small/model/card.yaml"
     stamp = card.stat().st_mtime_ns
@@ -89,6 +128,39 @@ def test_settings_are_chosen_on_sources_of_the_training_part(world: Path):
     assert drawn
     assert not drawn & rest
     assert not held & (drawn | rest)
+
+
+def test_fine_tuning_reads_the_kinds_so_that_lambda_is_that_of_the_settings(monkeypatch: pytest.MonkeyPatch):
+    """1,500 monolingual, 1,500 cross-lingual and 150 parallel pairs, lambda 0.5: of all that is read."""
+    texts, pairs = composed_pairs(1_500, 1_500, 150, 0.5)
+    called: dict[str, Any] = {}
+
+    def record(_: Any, inner: Any, *rest: Any, training: FineTuning, **others: Any) -> None:
+        called.update(pairs=inner.take(~inner.held), training=training)
+
+    monkeypatch.setattr(tiers, "finetune", record)
+    placed = SimpleNamespace(card=SimpleNamespace(input=SimpleNamespace(window=64)))
+    monkeypatch.setattr(tiers, "embedder", lambda _: placed)
+    encoder = SimpleNamespace(kind="finetune", epochs=2, batch=64, lr=None, pooling="mean")
+    recipe: Any = SimpleNamespace(
+        encoder=encoder, head="plain", seed=0, name="r", run=SimpleNamespace(device="cpu"), raters=[],
+        texts=SimpleNamespace(paths=[]),
+    )  # fmt: skip
+    tiers.train_tier(recipe, Path("unused"), texts, pairs, None, vectors=Path("unused"))
+    read = called["pairs"]
+    rows = batch_order(read.kind, np.arange(len(read), dtype=np.uint64), called["training"])
+    assert effective_lambda(read.take(rows)) == pytest.approx(effective_lambda(read), rel=0.01)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
+def test_the_split_that_chooses_settings_leaves_lambda_as_it_is(share: float):
+    texts, pairs = composed_pairs(1_500, 1_500, 400, 0.5)
+    inner = inner_split(texts, pairs, 0, share=share)
+    assert int((inner.kind != PARALLEL).sum()) < 3_000
+    for held in (False, True):
+        part = inner.take(inner.held == held)
+        assert effective_lambda(part) == pytest.approx(0.5)
+        assert (part.weight[part.kind != PARALLEL] == 1).all()
 
 
 def test_held_pairs_decide_nothing(world: Path, tmp_path: Path):

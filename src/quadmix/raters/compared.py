@@ -73,8 +73,8 @@ def draw_sides(
     first = rate(whole, raters, documents.records, telling(tell, f"rate documents ({direction})"))
     pairs = recipe.pairs
     drawn = draw_pairs(
-        pool.ids, pool.source, first.ratings.values, pairs.count, seed=recipe.seed, max_uses=pairs.max_uses,
-        stratified=pairs.stratified, held_share=pairs.holdout,
+        pool.ids, [documents.groups[s] for s in pool.source], first.ratings.values, pairs.count,
+        seed=recipe.seed, max_uses=pairs.max_uses, stratified=pairs.stratified, held_share=pairs.holdout,
     )  # fmt: skip
     sides = cut(pool, drawn.a, drawn.b, pairs, seed=recipe.seed, progress=telling(tell, "cut excerpts"))
     return Drawing(pool=pool, drawn=drawn, sides=sides)

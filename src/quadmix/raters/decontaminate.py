@@ -54,15 +54,15 @@ def drop_benchmarks(texts: Texts, paths: Sequence[str]) -> Cleaned:
     a file without any text that is long enough to be found.
     """
     files = {path: [t for row in read_records(path) for t in _strings(row)] for path in expand(paths)}
-    runs = np.array([_run(text) for text in texts.text], np.int64)
+    runs = np.array([run_length(text) for text in texts.text], np.int64)
     bits = np.zeros(len(texts), np.int32)
     for n in (NGRAM, LONG):
         rows = np.flatnonzero(runs == n).tolist()
-        hashes = [ngram_hashes(found, n, _words) for found in files.values()]
-        bits[rows] = overlap_bits([texts.text[i] for i in rows], hashes, n, _words)
+        hashes = [ngram_hashes(found, n, words_of) for found in files.values()]
+        bits[rows] = overlap_bits([texts.text[i] for i in rows], hashes, n, words_of)
     benchmarks = tuple(
         Benchmark(
-            path=path, texts=len(found), short=sum(len(_words(t.lower())) < _run(t) for t in found),
+            path=path, texts=len(found), short=sum(len(words_of(t.lower())) < run_length(t) for t in found),
             documents=int((bits >> target_bit(number) & 1).sum()),
         )
         for number, (path, found) in enumerate(files.items())
@@ -97,14 +97,14 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(one)
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
     """Return the words of a text, signs where it is written without spaces, without punctuation."""
     return [text[start:stop] for start, stop in unit_spans(text).tolist() if text[start].isalnum()]
 
 
-def _run(text: str) -> int:
+def run_length(text: str) -> int:
     """Return how many words in a row make a run in a text: `LONG` where most of them are signs of a script
     with several signs to a word."""
-    words = _words(text)
+    words = words_of(text)
     signs = sum(any(low <= ord(word[0]) <= high for low, high in _MANY_SIGNS) for word in words)
     return LONG if 2 * signs > len(words) else NGRAM

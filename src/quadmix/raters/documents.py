@@ -15,6 +15,7 @@ from quadmix.io.fs import expand
 from quadmix.io.rows import read_records
 from quadmix.raters.decontaminate import Benchmark, drop_benchmarks
 from quadmix.raters.parallel import ParallelColumns, Step, read_parallel
+from quadmix.raters.related import Related, related_sources
 from quadmix.raters.table import Texts
 from quadmix.recipe.rating import TextsSection
 from quadmix.rng import doc_keys, keyed_uniform
@@ -24,7 +25,8 @@ from quadmix.rng import doc_keys, keyed_uniform
 class Documents:
     """texts: whole documents. records: source -> the user's row of the document in the source language, with
     the columns asked for. domains: source -> domain, where a column says it. files: that were read. rows: in
-    them. dropped: language -> reason -> rows. benchmarks: that the texts were held against."""
+    them. dropped: language -> reason -> rows. benchmarks: that the texts were held against. groups: source ->
+    the group that is split as one, `related` counts those of several sources."""
 
     texts: Texts
     records: dict[str, dict[str, Any]]
@@ -35,6 +37,8 @@ class Documents:
     dropped: dict[str, dict[str, int]]
     benchmarks: tuple[Benchmark, ...]
     steps: tuple[Step, ...]
+    groups: dict[str, str]
+    related: Related
 
 
 def read_texts_section(section: TextsSection, source: str, wanted: Sequence[str], *, seed: int) -> Documents:
@@ -77,10 +81,12 @@ def read_texts_section(section: TextsSection, source: str, wanted: Sequence[str]
         raise InputError(
             f"texts.domain: the rows have no column {section.domain!r}, only {', '.join(known)}; name one"
         )
+    groups, related = related_sources(texts)
     domains = {s: str(row.get(section.domain)) for s, row in records.items()} if section.domain else {}
     return Documents(
         texts=texts, records=records if roots else {}, domains=domains, columns=known, files=files,
         rows=corpus.rows, dropped=dropped, benchmarks=benchmarks, steps=corpus.steps,
+        groups=groups, related=related,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ translations; direction M compares documents in other languages by their transla
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from quadmix.raters.diagnostics import RaterDiagnostics, diagnose_raters
 from quadmix.raters.documents import Documents, read_texts_section
 from quadmix.raters.fidelity import Route
 from quadmix.raters.pairs import check_split
+from quadmix.raters.related import Related
 from quadmix.raters.stage1 import Stage1, label_by_stage1
 from quadmix.raters.table import (
     KINDS,
@@ -55,7 +56,7 @@ from quadmix.recipe import AnnotateSection, RaterRecipe, dump_recipe
 from quadmix.types import Floats
 
 FACTS, DOMAINS, RESOLVED = "pairs.json", "domains.json", "recipe.resolved.yaml"
-VERSION = 1
+VERSION = 2
 # settings that change what a call costs or how long it takes, not what comes out
 _MONEY: dict[str, Any] = {
     "judge": {"price_in", "price_out", "parallel", "timeout"},
@@ -87,7 +88,8 @@ class DirectionFacts:
 class PairsMade:
     """pairs.json. request: digest of settings and files. languages: documents read by language; rows: read
     in all, of which `dropped` (language -> reason -> rows) were of no use. benchmarks: that the documents
-    were held against. translated: language -> what a translator made. routes: fidelity by route. wanted:
+    were held against. related: documents that share text, which are split together. translated: language ->
+    what a translator made. routes: fidelity by route. wanted:
     kind -> pairs for training; made: part -> kind -> pairs. sides: kind -> language -> texts in training
     pairs. unused, missing: see `compose.Composed`. stage1: what labelled the pairs with a translation, None:
     the votes did. digest: of the three tables."""
@@ -109,6 +111,7 @@ class PairsMade:
     stage1: Stage1 | None
     warnings: tuple[str, ...]
     digest: str
+    related: Related = field(default_factory=Related)
     version: int = VERSION
 
 
@@ -190,7 +193,8 @@ def make_pairs(recipe: RaterRecipe, folder: Path, tell: Tell | None = None) -> P
             unused=composed.unused,
             missing=composed.missing,
             stage1=stage1,
-            warnings=tuple(_warnings(parts, inputs.raters, composed.missing)),
+            warnings=(*documents.related.warnings(), *_warnings(parts, inputs.raters, composed.missing)),
+            related=documents.related,
             digest=value_digest([file_info(str(folder / name)).digest for name in (TEXTS, RATINGS, PAIRS)]),
         )
         write_text(folder / RESOLVED, dump_recipe(recipe))

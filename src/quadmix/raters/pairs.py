@@ -93,7 +93,8 @@ def draw_pairs(
 ) -> DrawnPairs:
     """Draw `count` pairs of D documents, or as many as there are.
 
-    ids: (D,), distinct. source: (D,), documents of one source are never a pair and stay in one part.
+    ids: (D,), distinct. source: (D,), documents of one source, or of one group of sources that share text,
+    are never a pair and stay in one part.
     ratings: (D, R), larger = better, NaN = abstains; with R = 0 (a judge alone) all pairs are uniform.
     stratified: share of pairs from adjacent bins; what these cannot give is drawn uniformly. bins: quantile
     bins per part. held_share: share of sources held out; their part gets its share of the pairs by documents.

@@ -29,7 +29,7 @@ from quadmix.raters.finetune import finetune
 from quadmix.raters.finetune_batches import FineTuning
 from quadmix.raters.hashed import HashedTraining, save_hashed, train_hashed
 from quadmix.raters.learning import trained_languages
-from quadmix.raters.table import Pairs, Texts
+from quadmix.raters.table import PARALLEL, Pairs, Texts
 from quadmix.recipe import RaterRecipe, load_card, save_card
 from quadmix.recipe.cards import ModelCard, card_folder
 from quadmix.rng import keyed_uniform
@@ -54,12 +54,28 @@ class Trained:
 
 def inner_split(texts: Texts, pairs: Pairs, seed: int, *, share: float = CHOOSING) -> Pairs:
     """Return the training pairs alone, those between sources drawn for validation as held; pairs with one
-    side there are left out."""
+    side there are left out.
+
+    That loses labelled pairs and no parallel ones, so the weights of these are scaled, in each part, to the
+    share of the labelled pairs' weight that they have among all training pairs: lambda stays.
+    """
     train = pairs.take(~pairs.held)
     drawn = keyed_uniform(seed, texts.source, "validation") < share
     a, b = drawn[train.a], drawn[train.b]
     kept = train.take(a == b)
-    return replace(kept, held=drawn[kept.a])
+    held, weight, share = drawn[kept.a], kept.weight.copy(), _parallel_share(train)
+    for part in (held, ~held):
+        own = _parallel_share(kept.take(part))
+        if share > 0 and own > 0:
+            weight[part & (kept.kind == PARALLEL)] *= share / own
+    return replace(kept, held=held, weight=weight)
+
+
+def _parallel_share(pairs: Pairs) -> float:
+    """Return the weight of parallel pairs per weight of labelled ones, 0 where there are no labelled ones."""
+    parallel = pairs.kind == PARALLEL
+    labelled = float(pairs.weight[~parallel].sum())
+    return float(pairs.weight[parallel].sum()) / labelled if labelled > 0 else 0.0
 
 
 def train_tier(
@@ -178,8 +194,9 @@ def _tuned(recipe: RaterRecipe, folder: Path, texts: Texts, pairs: Pairs, tell: 
         "epochs": own.epochs, "batch_pairs": own.batch, "encoder_rate": own.lr,
         "window": placed.card.input.window,
     }  # fmt: skip
+    # the weights of parallel pairs hold lambda where every pair is read equally often: no fixed shares
     known = {k: v for k, v in given.items() if v is not None}
-    training = FineTuning(pooling=own.pooling, seed=recipe.seed, **known)
+    training = FineTuning(pooling=own.pooling, seed=recipe.seed, composition=None, **known)
     inner = inner_split(texts, pairs, recipe.seed, share=KEPT_OUT)
     finetune(
         texts, inner, placed, folder / MODEL, work=folder / "work", name=recipe.name,
