@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -161,6 +162,17 @@ def test_training_learns_is_deterministic_and_blind_to_order_and_sides(made) -> 
     again = train_hashed(texts.take(order.tolist()), moved, SMALL)
     np.testing.assert_array_equal(rater.scorer.weights, again.scorer.weights)
     np.testing.assert_array_equal(rater.scorer.statistic_weights, again.scorer.statistic_weights)
+
+
+def test_held_texts_change_no_number_of_a_rater_whose_penalty_is_given(made) -> None:
+    texts, pairs, _ = made
+    rows = set(np.concatenate([pairs.a[pairs.held], pairs.b[pairs.held]]).tolist())
+    text = tuple(f"{t.upper()} 12345 !!!" if i in rows else t for i, t in enumerate(texts.text))
+    fixed = replace(SMALL, choose=False)
+    first = train_hashed(texts, pairs, fixed).scorer
+    other = train_hashed(replace(texts, text=text), pairs, fixed).scorer
+    for name in ("weights", "statistic_weights", "means", "scales"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(other, name))
 
 
 def test_gradient_of_the_objective_is_that_of_finite_differences(made) -> None:

@@ -155,6 +155,9 @@ def test_of_pairs_that_share_nothing_it_is_wilsons() -> None:
     found = pair_accuracy(right, np.arange(2000), np.arange(2000, 4000))
     wilson = binomtest(1500, 2000).proportion_ci(method="wilson")
     assert (found.low, found.high) == pytest.approx((wilson.low, wilson.high), abs=1e-4)
+    shared = pair_accuracy(np.ones(45), *np.triu_indices(10, 1))  # 45 pairs of 10 sources tell less than 45
+    assert shared.low == pytest.approx(10 / (10 + 2.262157**2), abs=1e-6)  # Wilson, n = 10, t(9)
+    assert pair_accuracy(np.zeros(45), *np.triu_indices(10, 1)).high == pytest.approx(1 - shared.low)
     perfect = pair_accuracy(np.ones(8), np.arange(8), np.arange(8, 16))
     assert perfect.low == pytest.approx(1 / (1 + t.ppf(0.975, 15) ** 2 / 8))
     assert perfect.high == 1

@@ -128,7 +128,9 @@ def train_hashed(
         held=ordered.held,
     )  # fmt: skip
     used = [texts.text[i] for i in rows.tolist()]
-    means, scales = _moments(used) if training.surface else (np.empty(0, np.float32),) * 2
+    own = np.unique(np.concatenate([inner.a, inner.b])[np.tile(~inner.held, 2)])  # held texts decide nothing
+    seen = [used[i] for i in own.tolist()]
+    means, scales = _moments(seen) if training.surface else (np.empty(0, np.float32),) * 2
     matrix = _features(used, training, means, scales)
     if empty := np.flatnonzero(np.diff(matrix.indptr) <= len(means)).tolist():
         raise InputError(

@@ -48,7 +48,8 @@ def pair_accuracy(right: Floats, a: Ints, b: Ints, *, confidence: float = 0.95) 
     mean = float(right.mean())
     error = right - mean
     single, shared = float(error @ error), _shared(error, a, b)
-    size = n * single / shared if single > 0 else float(n)
+    # without errors nothing shows how pairs go together: no more of them count than there are sources
+    size = n * single / shared if single > 0 else float(min(n, sources))
     z = float(t.ppf(0.5 + confidence / 2, sources - 1)) ** 2 / size
     middle = (mean + z / 2) / (1 + z)
     half = float(np.sqrt(z * (mean * (1 - mean) + z / 4))) / (1 + z)
