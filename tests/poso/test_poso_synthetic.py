@@ -5,12 +5,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "studies"))
 
 import poso_synthetic as study
 
 SEEDS = 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Batches this small are slower on two threads that wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
