@@ -9,7 +9,8 @@ Two tasks: Favorite, a rating of 5, and Satisfied, of at least 4. A row is a rat
 genres, the last 30 films of the user and their genres, never a rating or the user. The code is the bucketed
 number of the user's earlier ratings (accumulated view count, AVC). Three models, each plain, with the code
 beside its inputs, and with POSO: MLP (history averaged), MHA (history attended to), MMoE. Every user is
-tested in one split; a tenth of the training users says when to stop. The paper gives no sizes.
+tested in one split; a tenth of the training users says when to stop, at the first epoch without a gain. The
+paper gives no sizes.
 
 GAUC: AUC of each user, weighted by events; AUC of events with fewer than 5 (20) earlier ratings over all
 users. Intervals: Student's t of the paired differences over splits, whose training users overlap.
