@@ -9,7 +9,8 @@ Two tasks: Favorite, a rating of 5, and Satisfied, of at least 4. A row is a rat
 genres, the last 30 films of the user and their genres, never a rating or the user. The code is the bucketed
 number of the user's earlier ratings (accumulated view count, AVC). Three models, each plain, with the code
 beside its inputs, and with POSO: MLP (history averaged), MHA (history attended to), MMoE. Every user is
-tested in one split; a tenth of the training users says when to stop. The paper gives no sizes.
+tested in one split; a tenth of the training users says when to stop, at the first epoch without a gain. The
+paper gives no sizes.
 
 GAUC: AUC of each user, weighted by events; AUC of events with fewer than 5 (20) earlier ratings over all
 users. Intervals: Student's t of the paired differences over splits, whose training users overlap.
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import torch
 from movielens import HISTORY, NEW, Events, folds, group_auc, read_movielens
 from scipy.stats import t as student
@@ -47,7 +49,7 @@ from quadmix.rng import derived_seed, stream
 
 HERE = Path(__file__).parent
 ITEM, GENRE, ATTENDED, HIDDEN, EXPERTS = 16, 8, 24, (64, 32), 4
-BATCH, RATE, DECAY, EPOCHS, PATIENCE = 1024, 2e-3, 3e-5, 12, 2
+BATCH, RATE, DECAY, EPOCHS, PATIENCE = 1024, 2e-3, 3e-5, 12, 1
 LEAST = 3  # films with fewer training events are the unknown film
 TASKS = ("Favorite", "Satisfied")
 KINDS = ("MLP", "MHA", "MMoE")
@@ -331,23 +333,31 @@ def main(given: Sequence[str] | None = None) -> None:
         f"{early:.1%} of the ratings have fewer than {NEW} earlier ones"
     )
     arms = [arm for arm in ARMS if arm[0] in args.kinds]
-    found: list[dict[str, Any]] = []
-    for split in range(args.splits):
+    args.results.mkdir(parents=True, exist_ok=True)
+    made: dict[str, Any] = {
+        "command": f"python studies/poso_movielens.py FOLDER --splits {args.splits}", "data": events.name,
+        "genres": events.genres.shape[1], "arms": [" / ".join(arm) for arm in arms],
+        "libraries": library_versions(), "python": platform.python_version(),
+    }  # fmt: skip
+    file = args.results / f"poso_movielens_{events.name.split(',')[0].replace(' ', '-')}.json"
+    found = finished(file, made)
+    for split in range(len(found), args.splits):
         found.append(split_results(events, split, args.splits, arms, args.device))
-        print(
-            f"split {split + 1} of {args.splits}: {sum(a['seconds'] for a in found[-1].values()):.0f} s",
-            flush=True,
-        )
+        write_json(file, made | {"splits": found})
+        seconds = sum(a["seconds"] for a in found[-1].values())
+        print(f"split {split + 1} of {args.splits}: {seconds:.0f} s", flush=True)
     print("\n".join(tables(found)))
     print(f"paper, ML-20M, GAUC {' / '.join(TASKS)}: {PAPER}")
-    name = events.name.split(",")[0].replace(" ", "-")
-    made = {
-        "command": f"python studies/poso_movielens.py FOLDER --splits {args.splits}", "data": events.name,
-        "genres": events.genres.shape[1], "splits": found, "libraries": library_versions(),
-        "python": platform.python_version(),
-    }  # fmt: skip
-    args.results.mkdir(parents=True, exist_ok=True)
-    write_json(args.results / f"poso_movielens_{name}.json", made)
+
+
+def finished(file: Path, made: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the splits that a run of the very same kind has stored before it was stopped."""
+    if not file.is_file():
+        return []
+    stored = orjson.loads(file.read_bytes())
+    same = all(stored.get(name) == value for name, value in orjson.loads(orjson.dumps(made)).items())
+    arms = made["arms"]
+    return [{arm: split[arm] for arm in arms} for split in stored["splits"]] if same else []
 
 
 if __name__ == "__main__":

@@ -123,13 +123,15 @@ def scorer(arm: str) -> Scorer:
     return Scorer(code, PosoMLP(WIDTH, HIDDEN, 1, pc_dim=code.pc_dim, gate=config), "gated")
 
 
-def fit(model: Scorer, rows: Rows, given: dict[str, Tensor], seed: int, steps: int = STEPS) -> Scorer:
+def fit(
+    model: Scorer, rows: Rows, given: dict[str, Tensor], seed: int, steps: int = STEPS, batch: int = BATCH
+) -> Scorer:
     """Train with Adam on the logistic loss; the same order of rows for every model of a seed."""
     rng = stream(seed, "batches")
     optimizer = torch.optim.Adam(model.parameters(), RATE, weight_decay=1e-5)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
     for _ in range(steps):
-        picked = torch.from_numpy(rng.integers(len(rows.y), size=BATCH))
+        picked = torch.from_numpy(rng.integers(len(rows.y), size=batch))
         logits = model(rows.x[picked], {name: value[picked] for name, value in given.items()})
         optimizer.zero_grad()
         F.binary_cross_entropy_with_logits(logits, rows.y[picked]).backward()
@@ -149,7 +151,9 @@ def last_activations(model: Scorer, x: Tensor, given: dict[str, Tensor]) -> Tens
     return seen[0]
 
 
-def measured(arm: str, seed: int, minority: float) -> dict[str, float]:
+def measured(
+    arm: str, seed: int, minority: float, steps: int = STEPS, batch: int = BATCH
+) -> dict[str, float]:
     """Train an arm; return its AUC on both groups and S, how far masking the code moves the minority."""
     train, test = two_groups(seed, minority)
     told = [train.group, test.group]
@@ -158,7 +162,7 @@ def measured(arm: str, seed: int, minority: float) -> dict[str, float]:
         told = [group[torch.from_numpy(rng.permutation(len(group)))] for group in told]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "start"))
-        model = fit(scorer(arm), train, {"group": told[0]}, seed)
+        model = fit(scorer(arm), train, {"group": told[0]}, seed, steps, batch)
     with torch.no_grad():
         scores = model(test.x, {"group": told[1]}).numpy()
     few = test.group == 2

@@ -148,9 +148,8 @@ def test_arm_with_as_many_parameters_has_as_many(rows, tmp_path: Path) -> None:
 def test_study_runs_and_prints_differences_over_splits(rows, tmp_path: Path, capsys, monkeypatch) -> None:
     monkeypatch.setattr(study, "EPOCHS", 1)
     threads = torch.get_num_threads()
-    study.main(
-        [str(write(tmp_path / "data", rows, "1m")), "--splits", "2", "--results", str(tmp_path / "out")]
-    )
+    given = [str(write(tmp_path / "data", rows, "1m")), "--splits", "2", "--results", str(tmp_path / "out")]
+    study.main(given)
     torch.set_num_threads(threads)
     printed = capsys.readouterr().out
     assert "not a published number: " in printed
@@ -161,6 +160,9 @@ def test_study_runs_and_prints_differences_over_splits(rows, tmp_path: Path, cap
     assert len(found["splits"]) == 2
     assert set(found["splits"][0]) == {" / ".join(arm) for arm in study.ARMS}
     assert 0 <= found["splits"][1]["MHA / POSO / AVC"]["Favorite"]["GAUC"] <= 100
+    monkeypatch.setattr(study, "split_results", None)  # a stored split is not trained again
+    study.main([*given, "--threads", str(threads)])
+    assert capsys.readouterr().out.split("mean over splits")[1] == printed.split("mean over splits")[1]
 
 
 def test_folder_without_ratings_and_rows_that_are_none_are_named(rows, tmp_path: Path) -> None:
