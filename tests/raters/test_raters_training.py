@@ -15,10 +15,12 @@ from typer.testing import CliRunner, Result
 
 from quadmix.cli.main import app
 from quadmix.errors import InputError, RecipeError
+from quadmix.raters import choosing
+from quadmix.raters.comparing import compare_heads
 from quadmix.raters.coverage import encoder_reader
 from quadmix.raters.making import make_pairs, rater_folder
 from quadmix.raters.scored import load_rater_model, score_texts
-from quadmix.raters.table import read_pairs, read_texts, write_pairs
+from quadmix.raters.table import Pairs, read_pairs, read_texts, write_pairs
 from quadmix.raters.tiers import inner_split
 from quadmix.raters.training import train_rater
 from quadmix.recipe import load_rater
@@ -312,6 +314,37 @@ def test_a_head_on_a_frozen_encoder_is_trained_saved_and_compared(world: Path, t
     wrong = cli("train", str(world / "rater.yaml"), "--set", "name=x", "--set", "head=poso")
     assert isinstance(wrong.exception, InputError)
     assert "encoder.kind: frozen" in str(wrong.exception)
+
+
+def test_heads_are_chosen_without_the_documents_that_the_report_is_made_of(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    save_encoder(tmp_path / "encoder")
+    card = tmp_path / "encoder.yaml"
+    card.write_text(
+        f"name: tiny\nfamily: embedding\nrole: embedding\nmodel: {tmp_path / 'encoder'}\n"
+        "licence: none\nsource: made here\ndescription: random\n"
+        "input: {pooling: mean}\noutput: {kind: vector}\n",
+        "utf-8",
+    )
+    own = ["encoder.kind=frozen", f"encoder.model={card}", f"folder={tmp_path}", "pairs.count=150"]
+    given: list[Pairs] = []
+
+    def listened(vectors, texts, pairs, training, **more):
+        given.append(pairs)
+        return compare_heads(vectors, texts, pairs, training, arms=("plain",), **more)
+
+    monkeypatch.setattr(choosing, "compare_heads", listened)
+    choosing.choose_head(load_rater(str(world / "rater.yaml"), own), seeds=1, tail=["en", "xa", "xb"])
+    texts = read_texts(tmp_path / "small/texts.parquet")
+    reported = read_pairs(tmp_path / "small/pairs.parquet", texts)
+    reported = reported.take(reported.held)
+    judged = {texts.source[i] for i in (*reported.a, *reported.b)}
+    used = {texts.source[i] for i in (*given[0].a, *given[0].b)}
+    assert len(judged) > 5
+    assert not judged & used
+    assert given[0].held.any()
+    assert not given[0].held.all()
 
 
 def test_an_encoder_reads_no_text_twice_in_a_whole_training(

@@ -1,6 +1,8 @@
 """Which head a rater should have: every one trained on the same vectors and pairs, judged by one rule.
 
 In: the settings of a rater with a frozen encoder. Out: `HeadComparison`, also in heads.json of its folder.
+The held-out pairs, of which the rater's report is made, decide nothing here: heads are trained and judged on
+parts of the training sources (`inner_split`).
 """
 
 from collections.abc import Sequence
@@ -12,7 +14,7 @@ from quadmix.raters.compared import Tell, telling
 from quadmix.raters.comparing import LEAST_SEEDS, HeadComparison, compare_heads
 from quadmix.raters.making import make_pairs, rater_folder
 from quadmix.raters.table import PAIRS, TEXTS, read_pairs, read_texts
-from quadmix.raters.tiers import EMBEDDINGS, dense_training, embedded, known_scripts
+from quadmix.raters.tiers import EMBEDDINGS, dense_training, embedded, inner_split, known_scripts
 from quadmix.recipe import RaterRecipe
 
 HEADS = "heads.json"
@@ -41,8 +43,9 @@ def choose_head(
         pairs = read_pairs(folder / PAIRS, texts)
         known_scripts(recipe, texts, pairs)
         vectors, pairs = embedded(recipe, folder / EMBEDDINGS, texts, pairs, tell)
+        inner = inner_split(texts, pairs, recipe.seed)
         found = compare_heads(
-            vectors.values, texts, pairs, dense_training(recipe), seeds=seeds, tail=tail,
+            vectors.values, texts, inner, dense_training(recipe), seeds=seeds, tail=tail,
             progress=telling(tell, "train heads"),
         )  # fmt: skip
         write_json(folder / HEADS, found)
