@@ -301,8 +301,13 @@ def test_a_head_on_a_frozen_encoder_is_trained_saved_and_compared(world: Path, t
         *own,
         "--set",
         "encoder.epochs=1",
+        "--set",
+        "pairs.count=150",
         "--seeds",
         "1",
+        "--tail=en",
+        "--tail=xa",
+        "--tail=xb",
         "--json",
     )
     assert done.exit_code == 0, done.output
