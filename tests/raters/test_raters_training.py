@@ -387,8 +387,12 @@ def test_the_audit_knows_the_domains_of_the_documents(world: Path, tmp_path: Pat
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_bytes(b"\n".join(orjson.dumps(r) for r in rows))
     settings = write_settings(tmp_path, corpus)
-    done = cli("train", str(settings), "--set", "texts.domain=topic", "--set", "pairs.count=150", "--json")
+    own = ["--set", "texts.domain=topic", "--set", "texts.human=edu"]
+    done = cli("train", str(settings), *own, "--set", "pairs.count=150", "--json")
     assert done.exit_code == 0, done.output
+    card = json.loads(done.stdout)["card"]
+    assert all(one["human"]["value"] > 0 for one in card["languages"]), "edu follows the quality"
+    assert "human" in [scale["reference"] for scale in card["scales"]]
     groups = {s["group"] for s in json.loads(done.stdout)["audit"]["by_language"] if s["kind"] == "domain"}
     assert groups == {"even", "odd"}
     wrong = cli("pairs", str(settings), "--set", "texts.domain=nope")
