@@ -17,6 +17,7 @@ from quadmix.annotate.annotator import Scored
 from quadmix.cli.main import app
 from quadmix.errors import BudgetError, InputError, QuadmixError, RecipeError
 from quadmix.raters.scoring import Columns, score_files
+from quadmix.raters.selecting import Budget, select_scored
 from quadmix.rng import keyed_uniform
 
 TOPICS = ["news", "science", "stories", "tiny", None]
@@ -267,3 +268,8 @@ def test_a_named_column_is_carried_through_scoring(tmp_path: Path) -> None:
     path.write_bytes(orjson.dumps({"id": "a", "text": "x", "topic": ["news"]}))
     with pytest.raises(InputError, match="row 0: column 'topic' holds list"):
         score_files(by_length(), [str(path)], out, Columns(in_language="en", carry=("topic",)))
+
+
+def test_a_quantile_of_everything_is_refused_by_the_option_that_asks_for_it(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"^--share is 1, but --how threshold"):
+        select_scored([], tmp_path / "best.parquet", budget=Budget(share=1.0), how="threshold")

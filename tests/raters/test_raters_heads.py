@@ -11,12 +11,12 @@ from scipy.stats import t as stats_t
 
 from quadmix.errors import InputError
 from quadmix.raters import comparing
+from quadmix.raters.choosing import tail_languages
 from quadmix.raters.comparing import (
     ARMS,
     HeldOut,
     compare_heads,
     decide,
-    tail_languages,
 )
 from quadmix.raters.dense import DenseTraining
 from quadmix.raters.heads import Head, HeadKind, moments
@@ -290,5 +290,27 @@ def test_tail_is_the_languages_with_few_training_pairs() -> None:
     language = np.array([texts.language[i] for i in pairs.a])
     drop = (language == "l2") & (np.arange(len(pairs)) % 10 > 0)
     assert tail_languages(pairs.take(~drop), texts) == ("l2",)
-    most = tail_languages(pairs, texts)
-    assert len(most) == 2  # none is far behind: all but the one with most
+    untrained = pairs.held | (language != "l2")
+    few = (language == "l1") & ~pairs.held & (np.arange(len(pairs)) % 10 > 0)
+    assert tail_languages(pairs.take(untrained & ~few), texts) == ("l1",), "l2 was never trained on"
+    with pytest.raises(InputError, match=r"name them with --tail"):
+        tail_languages(pairs, texts)  # none is far behind
+
+
+def test_languages_that_were_never_trained_on_are_told_apart_and_decide_nothing() -> None:
+    quality = np.random.default_rng(0).normal(size=100)
+    ratings = quality[:, None] + np.random.default_rng(1).normal(scale=0.5, size=(100, 3))
+    pairs, texts = world_pairs(ratings, 3, (300, 0, 0), 2), vector_texts(100, 3)
+    language = np.array([texts.language[i] for i in pairs.a])
+    pairs = pairs.take(pairs.held | (language != "l2"))
+    training = DenseTraining(hidden=8, batch=128, epochs=1)
+    vectors = shifted_vectors(quality, 3, 3)
+    found = compare_heads(vectors, texts, pairs, training, seeds=1, arms=("plain",), tail=("l1",))
+    (plain,) = found.arms
+    assert set(plain.languages) == {"l0", "l1"}
+    assert set(plain.unseen) == {"l2"}
+    assert 0 <= plain.unseen["l2"] <= 1
+    language = np.array([texts.language[i] for i in pairs.a])
+    assert found.pairs == (pairs.held & (pairs.p != 0.5) & (language != "l2")).sum()
+    with pytest.raises(InputError, match="no held pair is in a tail language"):
+        compare_heads(vectors, texts, pairs, training, seeds=1, arms=("plain",), tail=("l2",))

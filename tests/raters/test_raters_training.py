@@ -17,7 +17,8 @@ from typer.testing import CliRunner, Result
 
 from quadmix.cli.main import app
 from quadmix.errors import InputError, RecipeError
-from quadmix.raters import tiers
+from quadmix.raters import choosing, tiers
+from quadmix.raters.comparing import compare_heads
 from quadmix.raters.coverage import encoder_reader
 from quadmix.raters.finetune_batches import FineTuning, batch_order
 from quadmix.raters.making import make_pairs, rater_folder
@@ -371,8 +372,13 @@ def test_a_head_on_a_frozen_encoder_is_trained_saved_and_compared(world: Path, t
         *own,
         "--set",
         "encoder.epochs=1",
+        "--set",
+        "pairs.count=150",
         "--seeds",
         "1",
+        "--tail=en",
+        "--tail=xa",
+        "--tail=xb",
         "--json",
     )
     assert done.exit_code == 0, done.output
@@ -384,6 +390,37 @@ def test_a_head_on_a_frozen_encoder_is_trained_saved_and_compared(world: Path, t
     wrong = cli("train", str(world / "rater.yaml"), "--set", "name=x", "--set", "head=poso")
     assert isinstance(wrong.exception, InputError)
     assert "encoder.kind: frozen" in str(wrong.exception)
+
+
+def test_heads_are_chosen_without_the_documents_that_the_report_is_made_of(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    save_encoder(tmp_path / "encoder")
+    card = tmp_path / "encoder.yaml"
+    card.write_text(
+        f"name: tiny\nfamily: embedding\nrole: embedding\nmodel: {tmp_path / 'encoder'}\n"
+        "licence: none\nsource: made here\ndescription: random\n"
+        "input: {pooling: mean}\noutput: {kind: vector}\n",
+        "utf-8",
+    )
+    own = ["encoder.kind=frozen", f"encoder.model={card}", f"folder={tmp_path}", "pairs.count=150"]
+    given: list[Pairs] = []
+
+    def listened(vectors, texts, pairs, training, **more):
+        given.append(pairs)
+        return compare_heads(vectors, texts, pairs, training, arms=("plain",), **more)
+
+    monkeypatch.setattr(choosing, "compare_heads", listened)
+    choosing.choose_head(load_rater(str(world / "rater.yaml"), own), seeds=1, tail=["en", "xa", "xb"])
+    texts = read_texts(tmp_path / "small/texts.parquet")
+    reported = read_pairs(tmp_path / "small/pairs.parquet", texts)
+    reported = reported.take(reported.held)
+    judged = {texts.source[i] for i in (*reported.a, *reported.b)}
+    used = {texts.source[i] for i in (*given[0].a, *given[0].b)}
+    assert len(judged) > 5
+    assert not judged & used
+    assert given[0].held.any()
+    assert not given[0].held.all()
 
 
 def test_an_encoder_reads_no_text_twice_in_a_whole_training(
@@ -421,8 +458,12 @@ def test_the_audit_knows_the_domains_of_the_documents(world: Path, tmp_path: Pat
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_bytes(b"\n".join(orjson.dumps(r) for r in rows))
     settings = write_settings(tmp_path, corpus)
-    done = cli("train", str(settings), "--set", "texts.domain=topic", "--set", "pairs.count=150", "--json")
+    own = ["--set", "texts.domain=topic", "--set", "texts.human=edu"]
+    done = cli("train", str(settings), *own, "--set", "pairs.count=150", "--json")
     assert done.exit_code == 0, done.output
+    card = json.loads(done.stdout)["card"]
+    assert all(one["human"]["value"] > 0 for one in card["languages"]), "edu follows the quality"
+    assert "human" in [scale["reference"] for scale in card["scales"]]
     groups = {s["group"] for s in json.loads(done.stdout)["audit"]["by_language"] if s["kind"] == "domain"}
     assert groups == {"even", "odd"}
     wrong = cli("pairs", str(settings), "--set", "texts.domain=nope")

@@ -231,7 +231,8 @@ def compare_heads(
     overrides: Overrides = None,
     seeds: Annotated[int, typer.Option(min=1, help="trainings per head; the rule asks for 5")] = 5,
     tail: Annotated[
-        list[str] | None, typer.Option(help="languages that matter; left out, those with few pairs")
+        list[str] | None,
+        typer.Option(help="languages that matter; left out, trained ones with few pairs"),
     ] = None,
     json_: AsJson = False,
 ) -> None:

@@ -26,7 +26,7 @@ from quadmix.types import Floats, Ints
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
     """One rater. within, cross: accuracy on pairs in one language, and between two. difference, cross_gain:
-    of these to the first rater, NaN for itself. parallel: mean squared difference of parallel texts over the
+    of these to the first rater, 0 for itself. parallel: mean squared difference of parallel texts over the
     variance of scores. least, most: share of a language that one cut over all keeps at the best tenth.
     scale: rank correlation with the first rater's scores over all texts."""
 

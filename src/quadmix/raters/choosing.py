@@ -1,18 +1,23 @@
 """Which head a rater should have: every one trained on the same vectors and pairs, judged by one rule.
 
 In: the settings of a rater with a frozen encoder. Out: `HeadComparison`, also in heads.json of its folder.
+The held-out pairs, of which the rater's report is made, decide nothing here: heads are trained and judged on
+parts of the training sources (`inner_split`).
 """
 
 from collections.abc import Sequence
 
-from quadmix.errors import RecipeError
+import numpy as np
+
+from quadmix.errors import InputError, RecipeError
 from quadmix.io.atomic import write_json
 from quadmix.io.lease import lease
 from quadmix.raters.compared import Tell, telling
 from quadmix.raters.comparing import LEAST_SEEDS, HeadComparison, compare_heads
+from quadmix.raters.learning import trained_languages
 from quadmix.raters.making import make_pairs, rater_folder
-from quadmix.raters.table import PAIRS, TEXTS, read_pairs, read_texts
-from quadmix.raters.tiers import EMBEDDINGS, dense_training, embedded, known_scripts
+from quadmix.raters.table import MONO, PAIRS, TEXTS, Pairs, Texts, join_pairs, read_pairs, read_texts
+from quadmix.raters.tiers import EMBEDDINGS, dense_training, embedded, inner_split, known_scripts
 from quadmix.recipe import RaterRecipe
 
 HEADS = "heads.json"
@@ -27,7 +32,7 @@ def choose_head(
 ) -> HeadComparison:
     """Return the comparison of the heads; the pairs are made and the texts embedded where they are not yet.
 
-    tail: languages that matter, those with few pairs where left out. Raises RecipeError for another encoder.
+    tail: languages that matter, `tail_languages` where left out. Raises RecipeError for another encoder.
     """
     if recipe.encoder.kind != "frozen":
         raise RecipeError(
@@ -40,10 +45,35 @@ def choose_head(
         texts = read_texts(folder / TEXTS)
         pairs = read_pairs(folder / PAIRS, texts)
         known_scripts(recipe, texts, pairs)
+        tail = tail_languages(pairs, texts) if tail is None else tail
         vectors, pairs = embedded(recipe, folder / EMBEDDINGS, texts, pairs, tell)
+        inner = inner_split(texts, pairs, recipe.seed)
+        trained = np.isin(texts.language, trained_languages(inner, texts))
+        # of the held-out pairs only those of untrained languages are read: they are told apart
+        apart = pairs.take(pairs.held & (pairs.kind == MONO) & ~trained[pairs.a])
+        inner = join_pairs(inner, apart)
         found = compare_heads(
-            vectors.values, texts, pairs, dense_training(recipe), seeds=seeds, tail=tail,
+            vectors.values, texts, inner, dense_training(recipe), seeds=seeds, tail=tail,
             progress=telling(tell, "train heads"),
         )  # fmt: skip
         write_json(folder / HEADS, found)
     return found
+
+
+def tail_languages(pairs: Pairs, texts: Texts, *, share: float = 0.25) -> tuple[str, ...]:
+    """Return the languages with fewer training pairs than `share` of the one with most, but with some.
+
+    Raises InputError where there are none, as with languages balanced: then somebody must say which matter.
+    """
+    counts = dict.fromkeys(trained_languages(pairs, texts), 0)
+    for row in np.flatnonzero(~pairs.held).tolist():
+        for code in {texts.language[int(pairs.a[row])], texts.language[int(pairs.b[row])]}:
+            counts[code] += 1
+    few = tuple(code for code, n in counts.items() if n < share * max(counts.values()))
+    if not few:
+        told = ", ".join(f"{code} {n:,}" for code, n in counts.items())
+        raise InputError(
+            f"no language has fewer training pairs than {share:.0%} of the one with most ({told}), so "
+            "nothing says which languages matter; name them with --tail"
+        )
+    return few

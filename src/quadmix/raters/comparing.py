@@ -10,6 +10,8 @@ dealt out at random, gains nothing over plain (at most 0.3 points). Else the sim
 concat or znorm gains with an interval above 0 and the head languages lose at most 0.2 points. With fewer than
 5 seeds nothing but plain is chosen.
 
+Only languages that are trained on decide. Accuracy on held pairs of others is reported apart.
+
 Beside them stand arms that a rater cannot have, to see what a code is worth: concat-wide, concat with as many
 parameters as POSO; balanced, plain with languages drawn by the root of their number of pairs; separate, plain
 heads of their own for languages with 500 pairs or more; gate-all, a gate that reads the text, too. If one of
@@ -29,7 +31,7 @@ from numpy.typing import NDArray
 
 from quadmix.errors import InputError
 from quadmix.raters.dense import DenseTraining, TrainedHead, train_head
-from quadmix.raters.learning import canonical
+from quadmix.raters.learning import canonical, trained_languages
 from quadmix.raters.table import MONO, Pairs, Texts
 from quadmix.rng import keyed_uniform
 from quadmix.types import Floats, Ints
@@ -69,7 +71,8 @@ class Difference:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmResult:
     """Means over seeds. tail, head, every: mean accuracy over the languages of the tail, the others, all;
-    worst: over the five worst. Differences to plain, of the tail and of the head languages."""
+    worst: over the five worst. Differences to plain, of the tail and of the head languages. unseen: language
+    that no training pair has a text in -> accuracy; in none of the means."""
 
     arm: str
     tail: float
@@ -79,6 +82,7 @@ class ArmResult:
     languages: dict[str, float]
     tail_gain: Difference
     head_gain: Difference
+    unseen: dict[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,10 +126,14 @@ def _check(held: HeldOut, tail: Sequence[str]) -> None:
                 f"results of head {arm!r} have shape {right.shape}, expected {wanted} (seeds, pairs): train "
                 "every head with the same seeds and judge it on the same pairs"
             )
-    if not set(tail) & set(held.language):
+    _check_tail(held.language, tail)
+
+
+def _check_tail(languages: Sequence[str], tail: Sequence[str]) -> None:
+    if not set(tail) & set(languages):
         raise InputError(
             f"no held pair is in a tail language ({', '.join(tail) or 'none named'}); name languages of the "
-            f"held pairs: {', '.join(sorted(set(held.language)))}"
+            f"held pairs that are trained on, too: {', '.join(sorted(set(languages)))}"
         )
 
 
@@ -256,18 +264,6 @@ def _points(gain: Difference) -> str:
     return f"{100 * gain.value:+.2f} points ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
 
 
-def tail_languages(pairs: Pairs, texts: Texts, *, share: float = 0.25) -> tuple[str, ...]:
-    """Return the languages with fewer training pairs than `share` of the one with most, held-only ones among
-    them; where there are none, all but the one with most."""
-    counts = dict.fromkeys(sorted(set(texts.language)), 0)
-    for row in np.flatnonzero(~pairs.held).tolist():
-        for code in {texts.language[int(pairs.a[row])], texts.language[int(pairs.b[row])]}:
-            counts[code] += 1
-    most = max(counts, key=lambda code: counts[code])
-    few = tuple(code for code, n in counts.items() if n < share * counts[most])
-    return few or tuple(code for code in counts if code != most)
-
-
 def compare_heads(
     vectors: Numbers,
     texts: Texts,
@@ -276,7 +272,7 @@ def compare_heads(
     *,
     seeds: int = LEAST_SEEDS,
     arms: Sequence[str] = ARMS,
-    tail: Sequence[str] | None = None,
+    tail: Sequence[str],
     progress: Progress | None = None,
 ) -> HeadComparison:
     """Train every head with seeds 0, 1, ... and decide on the held monolingual pairs that prefer a side.
@@ -291,6 +287,9 @@ def compare_heads(
     arms = [arm for arm in arms if arm != SEPARATE or world.own]
     judged = canonical(pairs, texts)
     judged = judged.take(judged.held & (judged.kind == MONO) & (judged.p != 0.5))
+    language = np.array([texts.language[i] for i in judged.a.tolist()])
+    trained = np.isin(language, trained_languages(pairs, texts))
+    _check_tail(language[trained].tolist(), tail)
     right: dict[str, list[Floats]] = {arm: [] for arm in arms}
     sensitivity: dict[str, float] = {}
     for number in range(seeds):
@@ -308,11 +307,16 @@ def compare_heads(
     number_of = {source: i for i, source in enumerate(sorted(set(texts.source)))}
     source = np.array([number_of[s] for s in texts.source], np.int64)
     held = HeldOut(
-        language=tuple(texts.language[i] for i in judged.a.tolist()), a=source[judged.a],
-        b=source[judged.b], right={arm: np.stack(rows) for arm, rows in right.items()},
+        language=tuple(language[trained].tolist()), a=source[judged.a[trained]], b=source[judged.b[trained]],
+        right={arm: np.stack(rows)[:, trained] for arm, rows in right.items()},
     )  # fmt: skip
-    found = decide(held, tail_languages(pairs, texts) if tail is None else tail)
-    return replace(found, sensitivity=sensitivity)
+    found = decide(held, tail)
+    unseen = sorted(set(language[~trained].tolist()))
+    told = tuple(
+        replace(arm, unseen={c: float(np.stack(right[arm.arm])[:, language == c].mean()) for c in unseen})
+        for arm in found.arms
+    )
+    return replace(found, arms=told, sensitivity=sensitivity)
 
 
 def separate_languages(pairs: Pairs, texts: Texts) -> dict[str, Pairs]:

@@ -163,12 +163,15 @@ class _Scripts:
 
 
 def _unseen(rater: ModelAnnotator, languages: Counter[str]) -> dict[str, int]:
-    """Return the languages that are not among those that a rater says it was trained on."""
+    """Return the languages that are not among those that a rater says it was trained on: in its own file, or,
+    as a fine-tuned encoder, in its card; {} for a card that says any."""
     placed = rater.asked.placed
-    if placed.card.family != "rater":
-        return {}  # a fine-tuned encoder says it nowhere
+    own = placed.card.family == "rater"
+    trained = read_rater(placed.folder)[0].languages if own else placed.card.languages
+    if not own and "*" in trained:
+        return {}
     said = sorted(code for code in languages if code)
-    known = language_rows(said, read_rater(placed.folder)[0].languages)
+    known = language_rows(said, trained)
     return {code: languages[code] for code, row in zip(said, known.tolist(), strict=True) if not row}
 
 

@@ -166,6 +166,11 @@ def _check(budget: Budget, how: How, temperature: float) -> None:
     told = budget.units is not None or budget.alpha is not None or budget.explicit
     if how == "threshold" and told:
         raise RecipeError("--how threshold keeps a share of documents; it reads no --units, --alpha, --part")
+    if how == "threshold" and budget.share == 1:
+        raise RecipeError(
+            "--share is 1, but --how threshold needs a share below 1, of which a quantile is made; to keep "
+            "every document that has a score, leave --how out"
+        )
     if budget.alpha is not None and budget.explicit:
         raise RecipeError("--alpha and --part both say how languages share the budget; give one")
     if how != "sample" and temperature != 1.0:

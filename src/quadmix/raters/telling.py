@@ -167,6 +167,11 @@ def heads_lines(found: HeadComparison) -> list[str]:
         lines.append(
             f"{a.arm:<14}{a.tail:<8.3f}{a.head:<8.3f}{a.every:<8.3f}{a.worst:<9.3f}{gains[0]:<26}{gains[1]}"
         )
+    lines += [
+        f"  {a.arm}, languages never trained on: " + ", ".join(f"{c} {v:.3f}" for c, v in a.unseen.items())
+        for a in found.arms
+        if a.unseen
+    ]
     return [*lines, f"take {found.chosen}: {found.why}"]
 
 

@@ -21,6 +21,7 @@ from quadmix.raters.audit import BiasAudit, bias_audit, describe
 from quadmix.raters.compared import Tell
 from quadmix.raters.coverage import Known
 from quadmix.raters.excerpts import unit_spans
+from quadmix.raters.human import human_labels, with_labels
 from quadmix.raters.making import DOMAINS, RESOLVED
 from quadmix.raters.offsets import Offsets, align, fit_offsets, unseen_texts
 from quadmix.raters.reportcard import ReportCard, report_card
@@ -67,6 +68,7 @@ def train_rater(
 
     pairs_digest: of `making.PairsMade`. Raises InputError for pairs or an encoder that cannot be used.
     """
+    pairs_digest = with_labels(pairs_digest, recipe.texts)
     request = value_digest(
         {
             "version": VERSION,
@@ -107,7 +109,10 @@ def _report(recipe: RaterRecipe, folder: Path, texts: Texts, made: Trained, scor
     pairs = read_pairs(folder / PAIRS, texts)
     pairs = pairs.take(known[pairs.a] & known[pairs.b])
     filled = np.where(known, scores, float(np.nanmean(scores)))
-    card = report_card(texts, pairs, filled, ratings=ratings, anchor=recipe.transfer.source, seed=recipe.seed)
+    card = report_card(
+        texts, pairs, filled, ratings=ratings, human=human_labels(recipe.texts, texts),
+        anchor=recipe.transfer.source, seed=recipe.seed,
+    )  # fmt: skip
     held = np.flatnonzero(unseen_texts(texts, pairs) & known)
     offsets = _offsets(recipe, texts, filled, pairs)
     return RaterReport(

@@ -18,25 +18,31 @@ def held_pairs(
 ) -> Pairs:
     """Return monolingual pairs of every held pair in every language, then cross-lingual and parallel ones.
 
-    labelled: held pairs of rows of `texts`. In direction M, where a native text has one language, the
-    monolingual pairs are those that `compose_pairs` makes.
+    labelled: held pairs of rows of `texts`. Of pairs that are labelled by a translation (direction M), where
+    a native text has one language, the monolingual pairs are those that `compose_pairs` makes.
     """
     composed = compose_pairs(texts, labelled, composition, languages=languages, seed=seed).pairs
-    if composition.direction != "E":
+    if composition.direction == "M":
         return composed
+    translated = np.array([bool(origin) for origin in texts.origin])
+    native = translated[labelled.a] | translated[labelled.b]
+    asked = labelled.take(~native)
+    sides = np.concatenate([labelled.a[native], labelled.b[native]]).tolist()
+    natives = {texts.origin[row] or texts.ids[row] for row in sides}
+    of_native = np.array([id_ in natives for id_ in texts.ids])
     versions: dict[str, dict[str, int]] = {}
     wanted = set(languages)
     for row, (id_, origin, code) in enumerate(zip(texts.ids, texts.origin, texts.language, strict=True)):
         if code in wanted:
             versions.setdefault(origin or id_, {})[code] = row
     a, b, p = list[int](), list[int](), list[float]()
-    for left, right, label in zip(labelled.a.tolist(), labelled.b.tolist(), labelled.p.tolist(), strict=True):
+    for left, right, label in zip(asked.a.tolist(), asked.b.tolist(), asked.p.tolist(), strict=True):
         ours, theirs = versions.get(texts.ids[left], {}), versions.get(texts.ids[right], {})
         for code in sorted(ours.keys() & theirs.keys()):
             a.append(ours[code])
             b.append(theirs[code])
             p.append(label)
-    others = composed.take(composed.kind != MONO)
+    others = composed.take((composed.kind != MONO) | (of_native[composed.a] & of_native[composed.b]))
     return Pairs(
         a=np.concatenate([np.array(a, np.int32), others.a]),
         b=np.concatenate([np.array(b, np.int32), others.b]),

@@ -33,6 +33,10 @@ class TextsSection(Section):
     domain: str | None = Field(
         default=None, description="column with the domain of a document, for the bias audit of the report"
     )
+    human: str | None = Field(
+        default=None,
+        description="column with a number that people gave a document, larger = better, for the report alone",
+    )
     limit: int | None = Field(
         default=None, gt=0, description="at most this many documents per language, drawn by a hash of the id"
     )
