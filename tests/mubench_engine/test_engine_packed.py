@@ -127,10 +127,10 @@ def test_short_items_fill_rows_up_to_their_length() -> None:
     pairs = [Pair(context=(5, k), continuation=(k // 7, 3, k // 5)) for k in range(ENTRIES)]
     np.testing.assert_allclose(log_likelihoods(own, pairs), one_by_one(own.network, pairs), atol=2e-5)
     rows = packed._rows(own, [(p.context, p.continuation) for p in pairs])
-    # the first token once per row, three more of each pair, at most 192
+    # the first token once per row, three more of each pair, at most 256
     assert [len(row.ids) for row in rows] == [1 + 3 * 60]
     longer = packed._rows(own, [(p.context, p.continuation * 3) for p in pairs])
-    assert [len(row.ids) for row in longer] == [1 + 9 * 21, 1 + 9 * 21, 1 + 9 * 18]
+    assert [len(row.ids) for row in longer] == [1 + 9 * 28, 1 + 9 * 28, 1 + 9 * 4]
 
 
 def test_a_sequence_within_another_is_scored_inside_it() -> None:

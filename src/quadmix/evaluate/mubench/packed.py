@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Ids = tuple[int, ...]
 Tell = Callable[[int], None]
-_ROW = {"cpu": 192, "cuda": 1_024}  # tokens of a row, more where one sequence is longer
+_ROW = {"cpu": 256, "cuda": 1_024}  # tokens of a row, more where one sequence is longer
 _TOKENS = {"cpu": 1_024, "cuda": 32_768}  # padded, of a batch
 _LOGITS = {"cpu": 1 << 24, "cuda": 1 << 28}  # numbers over the vocabulary, of a batch
 _AGREES = {"float32": 1e-4}  # relative; others 3e-2
@@ -235,7 +235,7 @@ def _log_probabilities(model: CausalModel, batch: Sequence[_Row]) -> "Tensor":
         [int(first) + a for first, row in zip(counts, batch, strict=False) for a in row.at], device=device
     )
     logits = _logits(model, given, rows, columns).float()
-    return logits[at, targets] - logits.logsumexp(dim=1)[at]
+    return logits.log_softmax(dim=1)[at, targets]  # on a CPU twice as fast as a logsumexp of few of them
 
 
 def _logits(model: CausalModel, given: dict[str, Any], rows: "Tensor", columns: "Tensor") -> "Tensor":
