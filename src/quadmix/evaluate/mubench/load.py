@@ -102,7 +102,7 @@ def subset(task: AlignedTask, places: Sequence[int]) -> AlignedTask:
 
 def _dev(files: Files, mode: str) -> str:
     known = {m for m, _, s in files.paths if s in DEV}
-    return files.dev(_FROM if mode == _CLOZE and mode not in known else mode)
+    return files.dev(_FROM if mode == _CLOZE and _CLOZE not in known and _FROM in known else mode)
 
 
 def _languages(files: Files, mode: str, split: str, wanted: Sequence[str] | None) -> list[str]:

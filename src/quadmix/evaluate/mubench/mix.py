@@ -5,7 +5,6 @@ is in the base language or one of the m, by a hash of id and component. The righ
 assignment is kept in the row. Only the cloze form can be mixed so: its components are whole texts.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,13 +102,6 @@ def write_mix(folder: str | Path, mixed: Mixed, split: str = "test") -> list[Pat
     for path, data in files.items():
         write_bytes(path, data)
     return list(files)
-
-
-def share_of_languages(assigned: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Return how large a share of the components each language has."""
-    counts = Counter(language for own in assigned for language in own)
-    total = sum(counts.values()) or 1
-    return {language: n / total for language, n in sorted(counts.items())}
 
 
 def _mixed(task: AlignedTask, place: int, languages: tuple[str, ...]) -> Item:

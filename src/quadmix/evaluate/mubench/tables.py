@@ -1,5 +1,6 @@
 """Predictions of many tasks as one Parquet file, one row per task, mode, estimator, language and item."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,8 +107,10 @@ def join_answers(source: str, key: tuple[str, str, str], languages: Mapping[str,
     place = {i: n for n, i in enumerate(base.ids)}
     chosen: dict[str, NDArray[np.int16]] = {}
     for language, own in languages.items():
-        if len(own.ids) != len(base.ids) or set(own.ids) != place.keys():
-            odd = sorted(set(own.ids) ^ place.keys()) or list(own.ids)
+        if len(set(own.ids)) < len(own.ids):
+            twice = next(i for i, n in Counter(own.ids).items() if n > 1)
+            raise InputError(f"{name}: id {twice!r} is there twice in {language}; expected each item once")
+        if odd := sorted(set(own.ids) ^ place.keys()):
             raise InputError(
                 f"{name}: the ids of {language} are not those of {first}, as {odd[0]!r}; expected the same "
                 "items, each once, in every language. Evaluate them on one subset of ids"
