@@ -92,25 +92,52 @@ def test_a_model_that_ignores_the_mask_is_found_out() -> None:
     assert takes_packs(own) is False
 
 
-def test_every_context_is_read_once_and_the_head_sees_scored_places_alone(monkeypatch) -> None:
-    own, tokens, states = model(), [], []
-    own.packs = True
+def counted(own: CausalModel, pairs: list[Pair]) -> tuple[int, int]:
+    """Return the tokens that the network and the states that its head was given."""
+    tokens, states = [], []
     forward, head = own.network.forward, own.network.get_output_embeddings()
     own.network.forward = lambda **given: tokens.append(given["input_ids"].numel()) or forward(**given)
     head.register_forward_hook(lambda _m, inputs, _out: states.append(inputs[0].shape[1]))
-    context = tuple(range(1, 21))
-    pairs = [Pair(context=context, continuation=(k, k + 1)) for k in range(4)] * 2
     log_likelihoods(own, pairs)
-    assert tokens == [20 + 4]  # one by one: 4 x 21
-    assert states == [8]
+    return sum(tokens), sum(states)
 
 
-def test_many_options_of_a_short_context_are_dealt_to_several_rows() -> None:
+def test_what_sequences_begin_with_is_read_once_and_the_head_sees_each_scored_place_once() -> None:
+    own, context = model(), tuple(range(1, 21))
+    own.packs = True
+    pairs = [Pair(context=context, continuation=(k, k + 1, 9)) for k in range(4)] * 2
+    # one by one 4 x 22 tokens and 12 states; after the context four options follow at one place
+    assert counted(own, pairs) == (20 + 4 * 2, 1 + 4 * 2)
+
+
+def test_letters_cost_their_prompt_and_two_sentences_share_what_stands_before_the_blank() -> None:
     own = model()
-    pairs = [Pair(context=(5,), continuation=(k, k // 7, 3, k // 5)) for k in range(ENTRIES)]
+    own.packs = True
+    letters = [Pair(context=tuple(range(30)), continuation=(k,)) for k in range(5)]
+    assert counted(own, letters) == (30, 1)
+    own = model()
+    own.packs = True
+    blank = [Pair(context=(*range(10), 50 + k), continuation=(7, 8, 9)) for k in range(2)]
+    assert counted(own, blank) == (10 + 2 * 3, 2 * 3)
+
+
+def test_short_items_fill_rows_up_to_their_length() -> None:
+    own = model()
+    own.packs = True
+    pairs = [Pair(context=(5, k), continuation=(k // 7, 3, k // 5)) for k in range(ENTRIES)]
     np.testing.assert_allclose(log_likelihoods(own, pairs), one_by_one(own.network, pairs), atol=2e-5)
     rows = packed._rows(own, [(p.context, p.continuation) for p in pairs])
-    assert [len(row.ids) for row in rows] == [127, 55]  # 42 and 18 options of 3 tokens that are read
+    # the first token once per row, three more of each pair, at most 256
+    assert [len(row.ids) for row in rows] == [1 + 3 * 60]
+    longer = packed._rows(own, [(p.context, p.continuation * 3) for p in pairs])
+    assert [len(row.ids) for row in longer] == [1 + 9 * 28, 1 + 9 * 28, 1 + 9 * 4]
+
+
+def test_a_sequence_within_another_is_scored_inside_it() -> None:
+    own = model()
+    pairs = [Pair(context=(1, 2), continuation=(3,)), Pair(context=(1,), continuation=(2, 3, 4, 5)),
+             Pair(context=(1, 2, 3), continuation=(4, 6))]  # fmt: skip
+    np.testing.assert_allclose(log_likelihoods(own, pairs), one_by_one(own.network, pairs), atol=2e-5)
 
 
 def test_memory_that_runs_out_halves_the_batch(monkeypatch) -> None:

@@ -7,6 +7,7 @@ from quadmix.types import Score
 
 _Z = 1.959963984540054  # two-sided 95 %
 _SHOWN = 5
+_COLUMNS = ("chance", "dealt out", "shortest", "longest", "entropy", "bits/byte", "margin")
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
@@ -38,18 +39,24 @@ def evaluation_lines(found: Evaluation) -> list[str]:
 def _task_lines(task: TaskFacts, table: dict[tuple[str, str, str], Score]) -> list[str]:
     name = f"{task.task}_{task.mode}"
     lines = [f"{task.task} ({task.mode}, {task.headline}, split {task.split}): {task.items:,} items"]
-    lines.append("  language  accuracy [95 %]         chance  dealt out  entropy  bits/byte  margin")
+    lines.append(f"  language  {'accuracy [95 %]':20}  " + "  ".join(f"{name:>9}" for name in _COLUMNS))
     for cell in task.cells:
         code = cell.language
         head = table[name, code, task.headline]
         null, spread = (table[name, code, f"{task.headline}:{part}"].value for part in ("null", "entropy"))
         low, high = wilson(head.value, head.n)
-        losses = [table.get((name, code, metric)) for metric in ("bits_per_byte", "margin")]
-        shown = "  ".join("-".rjust(8) if s is None else f"{s.value:8.3f}" for s in losses)
-        lines.append(
-            f"  {code:8}  {head.value:.3f} [{low:.3f}, {high:.3f}]  {head.chance:.3f}  {null:9.3f}  "
-            f"{spread:7.2f}  {shown}"
-        )
+        more = [
+            table.get((name, code, metric)) for metric in ("shortest", "longest", "bits_per_byte", "margin")
+        ]
+        values = [
+            head.chance,
+            null,
+            *(s and s.value for s in more[:2]),
+            spread,
+            *(s and s.value for s in more[2:]),
+        ]
+        shown = "  ".join(f"{'-' if value is None else f'{value:.3f}':>9}" for value in values)
+        lines.append(f"  {code:8}  {head.value:.3f} [{low:.3f}, {high:.3f}]  {shown}")
     for cell in task.cells:
         if cell.cut:
             lines.append(

@@ -3,7 +3,8 @@
 In: a model folder, a benchmark folder, names. Out: in a results folder
   identity.json        the model that it belongs to
   cells/*.parquet      log-likelihoods per option, one file per task, mode and language (`cells`)
-  scores.parquet       `Score` rows: accuracies, their nulls, loss of the right answers
+  scores.parquet       `Score` rows: accuracies, their nulls, loss of the right answers, and what taking the
+                       shortest or the longest option reaches
   predictions.parquet  what was chosen, for the consistency of languages
   evaluation.json      what was scored and what was left out, by id
 A killed call goes on with the next cell. Tasks of an earlier call are kept in the two tables; a task that is
@@ -45,6 +46,7 @@ from quadmix.evaluate.mubench.forms import is_cloze, questions
 from quadmix.evaluate.mubench.items import AlignedTask, Predictions
 from quadmix.evaluate.mubench.load import load_task, subset
 from quadmix.evaluate.mubench.model import CausalModel, ModelFacts
+from quadmix.evaluate.mubench.nulls import FROM_TEXT, text_nulls
 from quadmix.evaluate.mubench.sources import source_of
 from quadmix.evaluate.mubench.tables import read_predictions, write_predictions
 from quadmix.io.atomic import read_table, read_value, sweep, value_digest, write_json, write_table
@@ -283,6 +285,8 @@ def _together(
     scores = [score for one in found for score in accuracy_scores(one)]
     if is_cloze(task.mode):
         scores += loss_scores(own, cells)
+        nulls = [score for null in text_nulls(own) for score in accuracy_scores(null)]
+        scores += [score for score in nulls if score.metric in FROM_TEXT]
     done = TaskFacts(
         task=task.task, mode=task.mode, split=split, headline=headline(task.task, cells), items=len(own.ids),
         left_out=left_out, cells=tuple(facts), converted=task.converted,

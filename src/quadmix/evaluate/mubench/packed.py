@@ -1,15 +1,19 @@
-"""Log-likelihoods of continuations, every context computed once.
+"""Log-likelihoods of continuations, every shared beginning computed once.
 
 In: pairs of token ids. Out: Σ log p(token | those before it) of each continuation, in nats.
 
-All continuations of a context stand behind it in one row, [context | option 1 | option 2 | ...]: an option
-sees the context and itself, and counts its positions from the end of the context. So a row of K options costs
-P + Σ(O_k - 1) tokens instead of K (P + O - 1), and the vocabulary is computed at the scored places alone.
-Equal pairs are computed once. Rows of like length share a batch.
+A row of the network is a forest of token sequences: what several of them begin with stands in it once, and a
+token sees its ancestors alone, at the position that it has in its own sequence. So K options of an item cost
+P + Σ (O_k - 1) tokens instead of K (P + O - 1), equal prompts are read once, two sentences up to the blank
+that tells them apart once, and short items fill rows without padding. The vocabulary is computed where a
+token is scored and nowhere else, once per place.
+
+Nodes stand in the order of a depth-first walk, so that the descendants of node i are i .. end_i - 1, and node
+j sees i if i <= j < end_i.
 
 Not every model takes such a mask (state-space models, old attention code), so each is tried once on a small
 row against plain ones (`takes_packs`), and packed only if it agrees; where attention reaches back a limited
-distance, only rows that lie within it.
+distance, only sequences within it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,25 +33,36 @@ if TYPE_CHECKING:
 
 Ids = tuple[int, ...]
 Tell = Callable[[int], None]
+_ROW = {"cpu": 256, "cuda": 1_024}  # tokens of a row, more where one sequence is longer
 _TOKENS = {"cpu": 1_024, "cuda": 32_768}  # padded, of a batch
 _LOGITS = {"cpu": 1 << 24, "cuda": 1 << 28}  # numbers over the vocabulary, of a batch
-_OPTIONS = 128  # tokens of options in a row, where its context is shorter
 _AGREES = {"float32": 1e-4}  # relative; others 3e-2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Row:
-    """One row of the network. segments: 0 in the context, k in option k. places: where the next token is
-    scored; targets: that token; owners: the pair that it belongs to. alone: one pair, for plain causal
-    attention, which may have a window."""
+    """One row of the network. ids, positions, ends: of its nodes. places: nodes after which a token is
+    scored, each once. targets: the scored tokens; at: which of `places` each follows; owners: the pair that
+    it belongs to. chain: is it one sequence, for plain causal attention?"""
 
-    ids: Ids
-    segments: Ids
-    positions: Ids
-    places: Ids
+    ids: Sequence[int]
+    positions: Sequence[int]
+    ends: Sequence[int]
+    places: Sequence[int]
+    targets: Sequence[int]
+    at: Sequence[int]
+    owners: Sequence[int]
+    chain: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scored:
+    """One pair in the sequence of its context and its continuation without the last token. first: the place
+    of the context's last token."""
+
+    owner: int
+    first: int
     targets: Ids
-    owners: Ids
-    alone: bool = False
 
 
 def log_likelihoods(model: CausalModel, pairs: Sequence[Pair], tell: Tell | None = None) -> Floats:
@@ -73,84 +88,95 @@ def log_likelihoods(model: CausalModel, pairs: Sequence[Pair], tell: Tell | None
 def takes_packs(model: CausalModel) -> bool:
     """Does the model give the same numbers for options in one row as one by one?"""
     rng = np.random.default_rng(0)
-    most = min(model.facts.context, model.window or model.facts.context)
-    if most < 8:
+    if min(model.facts.context, model.window or model.facts.context) < 8:
         return False
     words = [int(i) for i in rng.integers(0, min(model.facts.entries, len(model.tokenizer)), 13)]
     context = tuple(words[:3])
     pairs = [(context, tuple(words[3:5])), (context, tuple(words[5:9])), (context, tuple(words[9:]))]
     plain, packed = np.zeros(3), np.zeros(3)
-    _score(model, [_plain(pair, i) for i, pair in enumerate(pairs)], plain)
+    sequences = _sequences(pairs)
+    _score(model, [_forest([one]) for one in sequences.items()], plain)
     try:
-        _score(model, [_pack(context, [(c, i) for i, (_, c) in enumerate(pairs)])], packed)
+        _score(model, [_forest(list(sequences.items()))], packed)
     except (RuntimeError, ValueError, TypeError, IndexError):  # it knows no such mask or no positions
         return False
     return bool((np.abs(plain - packed) <= _AGREES.get(model.facts.precision, 3e-2) * np.abs(plain)).all())
 
 
+def _sequences(pairs: Sequence[tuple[Ids, Ids]]) -> dict[Ids, list[_Scored]]:
+    """Return the sequences that are read, in the order of their tokens, with what is scored in each."""
+    found: dict[Ids, list[_Scored]] = {}
+    for owner, (context, continuation) in enumerate(pairs):
+        one = _Scored(owner=owner, first=len(context) - 1, targets=continuation)
+        found.setdefault((*context, *continuation[:-1]), []).append(one)
+    return dict(sorted(found.items()))
+
+
 def _rows(model: CausalModel, pairs: Sequence[tuple[Ids, Ids]]) -> list[_Row]:
-    groups: dict[Ids, list[tuple[Ids, int]]] = {}
+    """Deal the sequences out to rows; neighbours in the order of their tokens share the most."""
     rows: list[_Row] = []
-    for number, (context, continuation) in enumerate(pairs):
-        reach = len(context) + len(continuation) - 1
-        if not model.packs or (model.window is not None and reach > model.window):
-            rows.append(_plain((context, continuation), number))
-        else:
-            groups.setdefault(context, []).append((continuation, number))
-    for context, options in groups.items():
-        part, size = list[tuple[Ids, int]](), 0
-        for option in options:
-            extra = len(option[0]) - 1
-            if part and size + extra > max(_OPTIONS, len(context)):
-                rows.append(_pack(context, part))
-                part, size = [], 0
-            part.append(option)
-            size += extra
-        rows.append(_pack(context, part))
-    return rows
+    part: list[tuple[Ids, list[_Scored]]] = []
+    limit, size = _ROW.get(model.device.type, _ROW["cuda"]), 0
+    for ids, scored in _sequences(pairs).items():
+        if not model.packs or (model.window is not None and len(ids) > model.window):
+            rows.append(_forest([(ids, scored)]))
+            continue
+        extra = len(ids) - (_shared(part[-1][0], ids) if part else 0)
+        if part and size + extra > limit:
+            rows.append(_forest(part))
+            part, size, extra = [], 0, len(ids)
+        part.append((ids, scored))
+        size += extra
+    return [*rows, _forest(part)] if part else rows
 
 
-def _plain(pair: tuple[Ids, Ids], owner: int) -> _Row:
-    context, continuation = pair
-    ids, first = (*context, *continuation[:-1]), len(context) - 1
+def _forest(part: Sequence[tuple[Ids, list[_Scored]]]) -> _Row:
+    """Return the row of some sequences in the order of their tokens."""
+    ids, positions, ends = list[int](), list[int](), list[int]()
+    targets, at, owners = list[int](), list[int](), list[int]()
+    places: dict[int, int] = {}
+    path, before = list[int](), Ids()
+    for sequence, scored in part:
+        kept = _shared(before, sequence)
+        for node in path[kept:]:
+            ends[node] = len(ids)
+        path[kept:] = range(len(ids), len(ids) + len(sequence) - kept)
+        ids += sequence[kept:]
+        positions += range(kept, len(sequence))
+        ends += [0] * (len(sequence) - kept)
+        before = sequence
+        for one in scored:
+            nodes = path[one.first : one.first + len(one.targets)]
+            at += [places.setdefault(node, len(places)) for node in nodes]
+            targets += one.targets
+            owners += [one.owner] * len(nodes)
+    for node in path:
+        ends[node] = len(ids)
     return _Row(
-        ids=ids, segments=(0,) * len(ids), positions=tuple(range(len(ids))),
-        places=tuple(range(first, len(ids))), targets=continuation, owners=(owner,) * len(continuation),
-        alone=True,
+        ids=ids, positions=positions, ends=ends, places=tuple(places), targets=targets, at=at, owners=owners,
+        chain=len(part) == 1,
     )  # fmt: skip
 
 
-def _pack(context: Ids, options: Sequence[tuple[Ids, int]]) -> _Row:
-    ids, segments, positions = list(context), [0] * len(context), list(range(len(context)))
-    places, targets, owners = list[int](), list[int](), list[int]()
-    for segment, (option, owner) in enumerate(options, start=1):
-        begin, extra = len(ids), len(option) - 1
-        places += [len(context) - 1, *range(begin, begin + extra)]
-        targets += option
-        owners += [owner] * len(option)
-        ids += option[:-1]
-        segments += [segment] * extra
-        positions += range(len(context), len(context) + extra)
-    return _Row(
-        ids=tuple(ids), segments=tuple(segments), positions=tuple(positions), places=tuple(places),
-        targets=tuple(targets), owners=tuple(owners),
-    )  # fmt: skip
+def _shared(a: Ids, b: Ids) -> int:
+    """Return how many first tokens two sequences share."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _batches(model: CausalModel, rows: list[_Row]) -> Iterator[list[_Row]]:
     """Yield rows of like length together, the longest first: what does not fit into memory fails at once.
 
-    A row alone never goes with packed ones, whose mask would take its window away.
+    One sequence never goes with others, whose mask would take a limited window of attention away.
     """
     kind = model.device.type
     tokens, logits = _TOKENS.get(kind, _TOKENS["cuda"]), _LOGITS.get(kind, _LOGITS["cuda"])
     batch, scored = list[_Row](), 0
-    for row in sorted(rows, key=lambda row: (row.alone, -len(row.ids), row.ids)):
+    for row in sorted(rows, key=lambda row: (row.chain, -len(row.ids), row.ids)):
         scored += len(row.places)
         if batch and (
             (len(batch) + 1) * len(batch[0].ids) > tokens
             or scored * model.facts.entries > logits
-            or row.alone != batch[0].alone
+            or row.chain != batch[0].chain
         ):
             yield batch
             batch, scored = [], len(row.places)
@@ -188,22 +214,28 @@ def _score(model: CausalModel, batch: Sequence[_Row], sums: Floats) -> None:
 def _log_probabilities(model: CausalModel, batch: Sequence[_Row]) -> "Tensor":
     """Return (S,) float32, the log-probability of every scored token of the batch, row by row."""
     torch = import_torch("a language model")
-    width = max(len(row.ids) for row in batch)
-    device = model.device
+    width, device = max(len(row.ids) for row in batch), model.device
     given: dict[str, Any] = {"input_ids": _padded([row.ids for row in batch], width).to(device)}
-    if any(row.segments[-1] for row in batch):  # else plain causal attention: pads come last
-        segments = _padded([row.segments for row in batch], width).to(device)
+    if not batch[0].chain:  # else plain causal attention: padding comes last
         given["position_ids"] = _padded([row.positions for row in batch], width).to(device)
-        sees = (segments[:, :, None] == segments[:, None, :]) | (segments == 0)[:, None, :]
-        sees &= torch.ones(width, width, dtype=torch.bool, device=device).tril()
+        ends, places = (
+            _padded([row.ends for row in batch], width).to(device),
+            torch.arange(width, device=device),
+        )
+        sees = (places[:, None] >= places) & (places[:, None] < ends[:, None, :])
+        sees |= torch.eye(width, dtype=torch.bool, device=device)  # padding sees itself: no row of nothing
         dtype = getattr(torch, model.facts.precision)
         mask = torch.zeros(sees.shape, dtype=dtype, device=device)
         given["attention_mask"] = mask.masked_fill_(~sees, torch.finfo(dtype).min)[:, None]
+    counts = np.cumsum([0, *(len(row.places) for row in batch)])
     rows = torch.tensor([i for i, row in enumerate(batch) for _ in row.places], device=device)
     columns = torch.tensor([place for row in batch for place in row.places], device=device)
     targets = torch.tensor([target for row in batch for target in row.targets], device=device)
+    at = torch.tensor(
+        [int(first) + a for first, row in zip(counts, batch, strict=False) for a in row.at], device=device
+    )
     logits = _logits(model, given, rows, columns).float()
-    return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=1)
+    return logits.log_softmax(dim=1)[at, targets]  # on a CPU twice as fast as a logsumexp of few of them
 
 
 def _logits(model: CausalModel, given: dict[str, Any], rows: "Tensor", columns: "Tensor") -> "Tensor":
@@ -227,7 +259,7 @@ def _logits(model: CausalModel, given: dict[str, Any], rows: "Tensor", columns: 
     return logits[0] if picked else logits[rows, columns]
 
 
-def _padded(rows: Sequence[Ids], width: int) -> "Tensor":
+def _padded(rows: Sequence[Sequence[int]], width: int) -> "Tensor":
     torch = import_torch("a language model")
     table = np.zeros((len(rows), width), dtype=np.int64)
     for i, row in enumerate(rows):
