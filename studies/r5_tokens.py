@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 from common import Choice, Study, by_theta, opened, pair_interval, parser, save, target_losses, train
-from shared import pool_part
+from shared import pool_part, result_name, with_recipe
 
 from quadmix.evaluate.sampling import random_copies
 from quadmix.pipeline.mix import Part
@@ -28,23 +28,29 @@ SEEDS = 5
 
 
 def main() -> None:
-    args = parser(str(__doc__)).parse_args()
-    with opened(args.overrides) as study:
-        found = [*fixed_tokens(study), *fixed_epochs(study)]
-        save("r5_tokens", {"seeds": SEEDS, "rows": found}, study)
+    options = with_recipe(parser(str(__doc__)))
+    options.add_argument("--factors", default=",".join(f"{f:g}" for f in FACTORS), help="of ω, 1 among them")
+    options.add_argument("--seeds", type=int, default=SEEDS)
+    args = options.parse_args()
+    factors = [float(f) for f in args.factors.split(",")]
+    if 1.0 not in factors or min(factors) <= 0:
+        raise SystemExit(f"--factors {args.factors}: expected numbers above 0, 1 among them")
+    with opened(args.overrides, args.recipe) as study:
+        found = [*fixed_tokens(study, factors, args.seeds), *fixed_epochs(study, factors, args.seeds)]
+        save(result_name("r5_tokens", args), {"seeds": args.seeds, "rows": found}, study)
 
 
-def fixed_tokens(study: Study) -> Rows:
+def fixed_tokens(study: Study, factors: Sequence[float], seeds: int) -> Rows:
     base = pool_part(study, 250_000)
-    choices = {f"{kind} x{f:g}": _choice(study, base, f, kind) for f in FACTORS for kind in ("θ*", "random")}
-    return _rows(study, "r5-tokens", "tokens", choices, 1_000_000)
+    choices = {f"{kind} x{f:g}": _choice(study, base, f, kind) for f in factors for kind in ("θ*", "random")}
+    return _rows(study, "r5-tokens", "tokens", choices, 1_000_000, seeds)
 
 
-def fixed_epochs(study: Study) -> Rows:
+def fixed_epochs(study: Study, factors: Sequence[float], seeds: int) -> Rows:
     base, found = pool_part(study, 500_000), Rows()
-    for f in FACTORS:
+    for f in factors:
         choices = {f"{kind} x{f:g}": _choice(study, base, f, kind) for kind in ("θ*", "random")}
-        found += _rows(study, f"r5-epochs-{f:g}", "epochs", choices, round(500_000 * f))
+        found += _rows(study, f"r5-epochs-{f:g}", "epochs", choices, round(500_000 * f), seeds)
     return found
 
 
@@ -59,9 +65,11 @@ def _choice(study: Study, base: Part, factor: float, kind: str) -> Choice:
     )
 
 
-def _rows(study: Study, name: str, match: str, choices: dict[str, Choice], tokens: int) -> Rows:
+def _rows(
+    study: Study, name: str, match: str, choices: dict[str, Choice], tokens: int, seeds: int
+) -> Rows:  # fmt: skip
     training = study.recipe.evaluate.training.model_copy(update={"tokens": tokens})
-    trials = train(study, name, choices, ModelSection.model_validate(LADDER["1M"]), training, seeds=SEEDS)
+    trials = train(study, name, choices, ModelSection.model_validate(LADDER["1M"]), training, seeds=seeds)
     return rows(match, trials, study.recipe.targets[0].name, {k: c.theta for k, c in choices.items()})
 
 

@@ -7,7 +7,7 @@ Olmix reports 0.73 between 1M proxies and 1B models; DataDecide speaks of decisi
 """
 
 from common import Choice, Study, by_theta, opened, parser, save, train
-from shared import pool_part
+from shared import pool_part, result_name, with_recipe
 
 from quadmix.evaluate.cuts import top_copies
 from quadmix.evaluate.rungs import build_rung
@@ -22,26 +22,29 @@ from quadmix.types import Rung
 TOKENS = 400_000
 SIZES = {"0.3M": 4, "1M": 4, "5M": 3, "20M": 2}  # seeds
 RATES = (0.125, 0.5, 2.0)
+RATE_SEEDS = 3
 RANDOM = 8
 _APART = 100  # seeds between the selections of two sizes: each draws its own documents
 
 
 def main() -> None:
-    options = parser(str(__doc__))
+    options = with_recipe(parser(str(__doc__)))
     options.add_argument("--sizes", default=",".join(SIZES), help="sizes to train, the smallest first")
+    options.add_argument("--seeds", type=int, default=max(SIZES.values()), help="at most as many of a size")
+    options.add_argument("--rate-seeds", type=int, default=RATE_SEEDS, help="seeds of every learning rate")
     args = options.parse_args()
     names = args.sizes.split(",")
     if "1M" not in names or not set(names) <= set(SIZES):
         raise SystemExit(
             f"--sizes {args.sizes}: expected some of {', '.join(SIZES)}, 1M among them (the rates' own)"
         )
-    with opened(args.overrides) as study:
-        sizes = [_rung(study, size, size, SIZES[size], 1.0) for size in names]
-        rates = [_rung(study, f"1M lr x{f:g}", "1M", 3, f) for f in RATES]
+    with opened(args.overrides, args.recipe) as study:
+        sizes = [_rung(study, size, size, min(args.seeds, SIZES[size]), 1.0) for size in names]
+        rates = [_rung(study, f"1M lr x{f:g}", "1M", args.rate_seeds, f) for f in RATES]
         seed = study.recipe.seed
         one = next(r for r in sizes if r.name == "1M")
         save(
-            "r7_transfer",
+            result_name("r7_transfer", args),
             {
                 "tokens": TOKENS,
                 "rungs": [*sizes, *rates],

@@ -460,7 +460,7 @@ def test_r8_interval_of_frozen_references_is_over_the_references():
 
 
 def test_r7_asks_for_sizes_before_it_trains(monkeypatch):
-    monkeypatch.setattr(r7, "opened", lambda overrides: pytest.fail("opened"))
+    monkeypatch.setattr(r7, "opened", lambda *_: pytest.fail("opened"))
     for sizes in ("0.3M,5M", "1M,70M"):
         monkeypatch.setattr("sys.argv", ["r7", "--sizes", sizes])
         with pytest.raises(SystemExit, match="1M among them"):
