@@ -112,8 +112,8 @@ def test_a_poisoned_start_is_a_failed_trial_with_its_reason(
     jobs = [make_job(name, some_copies(i), i) for i, name in enumerate("abc")]
     healthy = train_group(jobs, setting)
 
-    def poison(*args: object) -> Weights:
-        weights = initial_weights(*args)  # pyright: ignore[reportArgumentType]
+    def poison(*args: object, **named: object) -> Weights:
+        weights = initial_weights(*args, **named)  # pyright: ignore[reportArgumentType]
         with torch.no_grad():
             weights.square[1, 0, 0, 0] = torch.nan
         return weights

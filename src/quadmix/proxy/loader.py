@@ -12,16 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quadmix.proxy.order import TokenStream, windows
+from quadmix.proxy.gates import joined
+from quadmix.proxy.order import TokenStream, document_windows, windows
 from quadmix.proxy.setting import ProxySetting
 
 _AHEAD = 8
 
 
 def load(streams: Sequence[TokenStream], setting: ProxySetting, step: int) -> Tensor:
-    """Return the batch (K, B, T + 1) int32 of one step on the CPU."""
+    """Return the batch (K, B, T + 1) int32 of one step on the CPU; with gates int64, as `gates.joined`."""
     batch, context = setting.training.batch, setting.model.context
-    return torch.from_numpy(np.stack([windows(s, step, batch, context) for s in streams]).astype(np.int32))
+    tokens = np.stack([windows(s, step, batch, context) for s in streams])
+    if setting.model.gates == "none":
+        return torch.from_numpy(tokens.astype(np.int32))
+    domains = np.stack([document_windows(s, step, batch, context, s.told) for s in streams])
+    return torch.from_numpy(joined(tokens, domains, setting.vocab_size))
 
 
 @contextmanager

@@ -25,7 +25,7 @@ def group_bytes(setting: ProxySetting, models: int) -> int:
     model, training = setting.model, setting.training
     device = choose_device(setting.device)
     width = choose_dtype(training.precision, device).itemsize
-    parameters = parameter_count(model, setting.vocab_size)
+    parameters = parameter_count(model, setting.vocab_size, len(setting.domains))
     matrices = model.layers * (4 * model.width**2 + 3 * model.width * model.mlp)
     tables = parameters - matrices
     # master, gradient, first moment, second moment (of what AdamW trains); the change, held for one tensor
@@ -33,6 +33,7 @@ def group_bytes(setting: ProxySetting, models: int) -> int:
     state += 4 * parameters * (training.average != "none") + width * parameters
     scratch = 4 * 3 * max(tables, matrices // 2)  # gradients of head and lookup, terms of the update
     per_token = model.layers * (14 * model.width + 6 * model.mlp) * width + 12 * model.width * width
+    per_token += model.layers * 2 * model.mlp * width * (model.gates != "none")  # factors and what they scale
     if device.type == "cpu" and model.context <= 512:
         per_token += 3 * model.layers * model.heads * model.context * width  # the scores of plain attention
     tokens = training.batch // training.passes(model.context) * model.context

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from quadmix.proxy.gates import draw_gates, factors, gate_parameters, gated
 from quadmix.recipe import ModelSection
 from quadmix.rng import derived_seed
 
@@ -35,7 +36,8 @@ class Weights:
 
     embedding: (K, V, d). head: (K, V, d), None if tied to the embedding. square: (K, 4L, d, d), per layer
     query, key, value, output. wide: (K, 3L, d, f), per layer gate, up and the transposed down matrix.
-    gains: (K, 2L + 1, d) of the norms, None without them. Matrices map rows to columns.
+    gains: (K, 2L + 1, d) of the norms, None without them. codes, gate_in, gate_out: of gates by domain
+    (`gates.py`), None without them. Matrices map rows to columns.
     """
 
     embedding: Tensor
@@ -43,6 +45,9 @@ class Weights:
     wide: Tensor
     head: Tensor | None = None
     gains: Tensor | None = None
+    codes: Tensor | None = None
+    gate_in: Tensor | None = None
+    gate_out: Tensor | None = None
 
     def named(self) -> dict[str, Tensor]:
         """Return the tensors that this model has, in a fixed order."""
@@ -55,11 +60,12 @@ class Weights:
         return self.embedding if self.head is None else self.head
 
 
-def parameter_count(model: ModelSection, vocab: int) -> int:
-    """Return the parameters of one model, a tied embedding counted once."""
+def parameter_count(model: ModelSection, vocab: int, domains: int = 0) -> int:
+    """Return the parameters of one model, a tied embedding counted once; domains: of its gates, if any."""
     tables = vocab * model.width * (2 if model.head == "untied" else 1)
     gains = (2 * model.layers + 1) * model.width if model.architecture == "tinyllama" else 0
-    return tables + gains + model.layers * (4 * model.width**2 + 3 * model.width * model.mlp)
+    own = model.layers * (4 * model.width**2 + 3 * model.width * model.mlp)
+    return tables + gains + own + gate_parameters(model, domains)
 
 
 def flops_per_token(model: ModelSection, vocab: int) -> float:
@@ -68,14 +74,19 @@ def flops_per_token(model: ModelSection, vocab: int) -> float:
     return 6.0 * products + 12 * model.layers * model.width * model.context
 
 
-def initial_weights(model: ModelSection, vocab: int, seeds: Sequence[int], device: torch.device) -> Weights:
-    """Return fresh weights, a function of each model's seed alone (not of its place in the batch)."""
-    drawn = [_draw(model, vocab, seed) for seed in seeds]
+def initial_weights(
+    model: ModelSection, vocab: int, seeds: Sequence[int], device: torch.device, *, domains: int = 0
+) -> Weights:  # fmt: skip
+    """Return fresh weights, a function of each model's seed alone (not of its place in the batch).
+
+    domains: that gates tell apart, if the model has any.
+    """
+    drawn = [_draw(model, vocab, seed, domains) for seed in seeds]
     stacked = {name: torch.stack([tensors[name] for tensors in drawn]).to(device) for name in drawn[0]}
     return Weights(**{name: tensor.requires_grad_() for name, tensor in stacked.items()})
 
 
-def _draw(model: ModelSection, vocab: int, seed: int) -> dict[str, Tensor]:
+def _draw(model: ModelSection, vocab: int, seed: int, domains: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(derived_seed(seed, "init"))
     d, f, layers = model.width, model.mlp, model.layers
     published = model.architecture == "tinyllama"
@@ -94,7 +105,7 @@ def _draw(model: ModelSection, vocab: int, seed: int) -> dict[str, Tensor]:
         out["wide"][2::3] = 0.0
     if model.head == "untied":
         out["head"] = torch.randn(vocab, d, generator=generator) * outer
-    return out
+    return out | draw_gates(model, domains, generator)
 
 
 def rotary(
@@ -112,10 +123,13 @@ def rotary(
     return first, second
 
 
-def hidden_states(weights: Weights, tokens: Tensor, model: ModelSection, dtype: torch.dtype) -> Tensor:
+def hidden_states(
+    weights: Weights, tokens: Tensor, model: ModelSection, dtype: torch.dtype, domains: Tensor | None = None
+) -> Tensor:  # fmt: skip
     """Return the final normalised states (K, B*T, d) in `dtype`.
 
-    tokens: (K, B, T) int64. Matrices are cast to `dtype` here, so their gradients arrive in float32.
+    tokens: (K, B, T) int64. domains: (K, B, T) int64 rows of the gates' codes; left out, unknown. Matrices
+    are cast to `dtype` here, so their gradients arrive in float32.
     """
     models, batch, context = tokens.shape
     vocab, width = weights.embedding.shape[1:]
@@ -127,6 +141,7 @@ def hidden_states(weights: Weights, tokens: Tensor, model: ModelSection, dtype: 
         x = _norm(x, None, _EPS)
     squares, wides = weights.square.to(dtype).unbind(1), weights.wide.to(dtype).unbind(1)
     cos, sin = rotary(context, width, model.heads, dtype=dtype, device=tokens.device)
+    gates, told = _gate_tables(weights), None if domains is None else domains.flatten(1)
     for layer in range(model.layers):
         query, key, value, out = squares[4 * layer : 4 * layer + 4]
         y = next(norms)(x)
@@ -134,8 +149,16 @@ def hidden_states(weights: Weights, tokens: Tensor, model: ModelSection, dtype: 
         x = x + torch.bmm(y, out)
         gate, up, down = wides[3 * layer : 3 * layer + 3]
         y = next(norms)(x)
-        x = x + torch.bmm(F.silu(torch.bmm(y, gate)) * torch.bmm(y, up), down.mT)
+        y = F.silu(torch.bmm(y, gate)) * torch.bmm(y, up)
+        y = y if gates is None else gated(y, gates[:, layer], told)
+        x = x + torch.bmm(y, down.mT)
     return next(norms)(x)
+
+
+def _gate_tables(weights: Weights) -> Tensor | None:
+    if weights.codes is None or weights.gate_in is None or weights.gate_out is None:
+        return None
+    return factors(weights.codes, weights.gate_in, weights.gate_out)
 
 
 def _norms(weights: Weights, model: ModelSection, dtype: torch.dtype) -> Iterator[Callable[[Tensor], Tensor]]:

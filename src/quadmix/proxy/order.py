@@ -10,7 +10,9 @@ stratified: as clock, but each domain is spread evenly over the epoch.
 shuffled: every mixture in an order of its own (what a plain shuffle does).
 """
 
-from typing import Literal
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import xxhash
@@ -18,10 +20,11 @@ from numpy.typing import NDArray
 
 from quadmix.errors import ProxyError
 from quadmix.proxy.pool import TokenPool
-from quadmix.rng import clock_times, derived_seed
+from quadmix.rng import clock_times, derived_seed, keyed_uniform
 from quadmix.types import Copies, Floats, Ints
 
 Order = Literal["clock", "stratified", "shuffled"]
+WITHHELD = 0.05  # share of the documents whose domain gates are not told
 
 
 class TokenStream:
@@ -44,12 +47,33 @@ class TokenStream:
         self._lengths = pool.lengths
         self.selected_tokens = int((self._lengths * copies).sum())
         self._epoch = -1
+        self._told_seed = derived_seed(seed, "told")
         self._rows: Ints = np.empty(0, dtype=np.int64)
         self._ends: Ints = np.empty(0, dtype=np.int64)
+
+    @cached_property
+    def told(self) -> NDArray[np.int32]:
+        """(P,) each document's row in the codes of gates by domain: 1 + domain, and 0, unknown, for a few
+        documents, the same ones in every mixture of a seed."""
+        told = keyed_uniform(self._told_seed, self._pool.keys, "told") >= WITHHELD
+        return np.where(told, 1 + self._pool.domain.astype(np.int32), 0).astype(np.int32)
 
     def read(self, start: int, count: int) -> NDArray[np.unsignedinteger]:
         """Return tokens start .. start + count of the stream, in the pool's dtype."""
         parts: list[NDArray[np.unsignedinteger]] = [self._tokens[:0]]
+        for _, starts, stops in self._stretches(start, count):
+            parts += [self._tokens[a:b] for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
+        return np.concatenate(parts)
+
+    def of_documents(self, start: int, count: int, values: NDArray[Any]) -> NDArray[Any]:
+        """Return, for tokens start .. start + count, the value of each one's document; values: (P,)."""
+        parts = [
+            np.repeat(values[rows], stops - starts) for rows, starts, stops in self._stretches(start, count)
+        ]
+        return np.concatenate([values[:0], *parts])
+
+    def _stretches(self, start: int, count: int) -> Iterator[tuple[Ints, Ints, Ints]]:
+        """Yield pool rows and the stretches of the pool's tokens that make up the asked ones, by epoch."""
         while count > 0:
             epoch, begin = divmod(start, self.selected_tokens)
             self._open(epoch)
@@ -60,9 +84,8 @@ class TokenStream:
             starts, stops = self._pool.offsets[rows], self._pool.offsets[rows + 1]
             starts[0] = stops[0] - (self._ends[first] - begin)
             stops[-1] -= self._ends[last] - (begin + size)
-            parts += [self._tokens[a:b] for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
+            yield rows, starts, stops
             start, count = start + size, count - size
-        return np.concatenate(parts)
 
     def unique_tokens(self, count: int) -> int:
         """Return how many distinct tokens the first `count` of the stream hold."""
@@ -97,6 +120,15 @@ class TokenStream:
 def windows(stream: TokenStream, step: int, batch: int, context: int) -> NDArray[np.unsignedinteger]:
     """Return (batch, context + 1), the windows of `step`: stride `context`, so that over the whole training
     each token is a label exactly once."""
-    size = batch * context
-    tokens = stream.read(step * size, size + 1)
-    return np.lib.stride_tricks.sliding_window_view(tokens, context + 1)[::context]
+    return _cut(stream.read(step * batch * context, batch * context + 1), context)
+
+
+def document_windows(
+    stream: TokenStream, step: int, batch: int, context: int, values: NDArray[Any]
+) -> NDArray[Any]:  # fmt: skip
+    """Return (batch, context + 1), for each token of `windows` the value of its document; values: (P,)."""
+    return _cut(stream.of_documents(step * batch * context, batch * context + 1, values), context)
+
+
+def _cut(stretch: NDArray[Any], context: int) -> NDArray[Any]:
+    return np.lib.stride_tricks.sliding_window_view(stretch, context + 1)[::context]

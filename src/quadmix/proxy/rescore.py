@@ -93,7 +93,9 @@ def rescore_task(task: _Group) -> list[Trial]:
 def _rescore(task: _Group) -> list[Trial]:
     setting, out = task.setting, list(task.trials)
     names = [trial.trial_id for trial in out]
-    loaded = load_models(names, task.weights, setting.model, setting.vocab_size, setting.device)
+    loaded = load_models(
+        names, task.weights, setting.model, setting.vocab_size, setting.device, domains=len(setting.domains)
+    )
     for place, name in enumerate(names):
         if name in loaded.refused:
             out[place] = replace(out[place], status="failed", reason=f"{_REFUSED}{loaded.refused[name]}")
@@ -114,12 +116,16 @@ class LoadedModels:
 
 
 def load_models(
-    names: Sequence[str], folder: str | Path, model: ModelSection, vocab_size: int, device: str
-) -> LoadedModels:
-    """Load the saved weights `folder`/<name>.safetensors of models of one shape onto a device."""
+    names: Sequence[str], folder: str | Path, model: ModelSection, vocab_size: int, device: str, *,
+    domains: int = 0,
+) -> LoadedModels:  # fmt: skip
+    """Load the saved weights `folder`/<name>.safetensors of models of one shape onto a device.
+
+    domains: that the models' gates tell apart, if they have any.
+    """
     from quadmix.proxy.checkpoint import read_weights
 
-    expected = _shapes(model, vocab_size)
+    expected = _shapes(model, vocab_size, domains)
     loaded, refused = dict[int, dict[str, "Tensor"]](), dict[str, str]()
     for place, name in enumerate(names):
         path = weights_path(folder, name)
@@ -133,13 +139,13 @@ def load_models(
     return LoadedModels(weights=weights, places=tuple(loaded), refused=refused)
 
 
-def _shapes(model: ModelSection, vocab_size: int) -> dict[str, tuple[int, ...]]:
+def _shapes(model: ModelSection, vocab_size: int, domains: int) -> dict[str, tuple[int, ...]]:
     """Return the shape of every tensor of one model, without the model axis."""
     import torch
 
     from quadmix.proxy.model import initial_weights
 
-    one = initial_weights(model, vocab_size, [0], torch.device("cpu"))
+    one = initial_weights(model, vocab_size, [0], torch.device("cpu"), domains=domains)
     return {name: tuple(tensor.shape[1:]) for name, tensor in one.named().items()}
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from quadmix.proxy.checkpoint import read_checkpoint, write_checkpoint
 from quadmix.proxy.device import choose_device, choose_dtype, is_out_of_memory
+from quadmix.proxy.gates import parted
 from quadmix.proxy.head import head_loss
 from quadmix.proxy.loader import batches
 from quadmix.proxy.model import Weights, hidden_states, initial_weights
@@ -109,7 +110,9 @@ def train_weights(
 
 def start(setting: ProxySetting, seeds: Sequence[int], device: torch.device) -> TrainState:
     """Return the state before the first step."""
-    weights = initial_weights(setting.model, setting.vocab_size, seeds, device)
+    weights = initial_weights(
+        setting.model, setting.vocab_size, seeds, device, domains=len(setting.domains)
+    )  # fmt: skip
     zeros = torch.zeros(len(seeds), device=device)
     progress = Progress(
         alive=torch.ones(len(seeds), dtype=torch.bool, device=device),
@@ -215,8 +218,10 @@ def gradients(
     passes = setting.training.passes(setting.model.context)
     total = torch.zeros(len(batch), device=batch.device)
     for part in batch.chunk(passes, dim=1):
-        hidden = hidden_states(weights, part[:, :, :-1], setting.model, dtype)
-        loss = head_loss(hidden, weights.table, part[:, :, 1:].flatten(1)) / passes
+        tokens, domains = parted(part, setting.vocab_size, setting.model)
+        told = None if domains is None else domains[:, :, :-1]
+        hidden = hidden_states(weights, tokens[:, :, :-1], setting.model, dtype, told)
+        loss = head_loss(hidden, weights.table, tokens[:, :, 1:].flatten(1)) / passes
         loss.sum().backward()
         total += loss.detach()
     return total, clip_models(weights, setting.training.clip)

@@ -135,6 +135,17 @@ class EvaluateSection(Section):
         return out
 
     @model_validator(mode="after")
+    def _plain(self) -> "EvaluateSection":
+        models = {"model": self.model} | {f"ladder {r.name!r}": r.model for r in self.ladder if r.model}
+        if bad := [place for place, model in models.items() if model.gates != "none"]:
+            raise ValueError(
+                f"{bad[0]} has gates {models[bad[0]].gates!r}; only proxies may have gates "
+                "(proxy.model.gates): those of the comparison stand for the model trained in the end, "
+                "which has no code"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _distinct(self) -> "EvaluateSection":
         for what, names in (
             ("rung", ["base", *(r.name for r in self.ladder)]),

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from quadmix.recipe.base import Section, Share
 
@@ -38,6 +38,11 @@ class ModelSection(Section):
     vocab_multiple: int = Field(
         default=1, ge=1, description="the vocabulary is padded to a multiple of this many entries"
     )
+    gates: Literal["none", "domain"] = Field(
+        default="none",
+        description="for research, proxies only: scale the feed-forward features by a document's domain; "
+        "docs/poso.md says why not",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -51,6 +56,12 @@ class ModelSection(Section):
         if self.width % (2 * self.heads):
             raise ValueError(f"model width {self.width} must be a multiple of twice the heads ({self.heads})")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_default_gates(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A model without gates is written as before there were any, so what was trained is still known."""
+        found: dict[str, Any] = handler(self)
+        return {k: v for k, v in found.items() if k != "gates" or v != "none"}
 
     def padded(self, vocab: int) -> int:
         """Return the vocabulary of the model for a tokenizer of `vocab` entries."""
