@@ -12,11 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from quadmix.annotate.models.base import Placed, Settings
 from quadmix.annotate.models.fetch import place
-from quadmix.annotate.models.rated import language_rows, read_rater
+from quadmix.annotate.models.rated import by_windows, language_rows, read_rater
 from quadmix.annotate.models.rater_head import head_of
 from quadmix.errors import InputError
 from quadmix.io.door import is_offline
@@ -135,9 +133,10 @@ def known_scripts(recipe: RaterRecipe, texts: Texts, pairs: Pairs) -> Known | No
 def embedded(
     recipe: RaterRecipe, store: Path, texts: Texts, pairs: Pairs, tell: Tell | None
 ) -> tuple[Vectors, Pairs]:
-    """Return the vectors of the texts, kept in `store`, and the pairs whose texts both have one."""
+    """Return the vectors of the texts, kept in `store`, and the pairs whose texts both have one. Windows are
+    those that the saved rater reads; a head is trained on one vector per text, the mean of its windows."""
     settings = Settings(device=recipe.run.device)
-    vectors = embed(texts, embedder(recipe), settings, store, telling(tell, "embed"))
+    vectors = embed(texts, by_windows(embedder(recipe)), settings, store, telling(tell, "embed"))
     return vectors, pairs.take(vectors.known[pairs.a] & vectors.known[pairs.b])
 
 
@@ -170,7 +169,7 @@ def _frozen(
     chosen = {"epochs": float(first.best.epoch), "validation_accuracy": first.best.accuracy}
     facts, tensors = read_rater(folder / MODEL)
     saved = head_of(tensors, facts.languages, where=str(folder / MODEL))
-    scores = saved.scores(vectors.values, language_rows(texts.language, saved.languages)).astype(np.float64)
+    scores = vectors.scores(saved, language_rows(texts.language, saved.languages))
     return Trained(pairs=usable, chosen=chosen, unread=vectors.missing, scores=scores)
 
 
