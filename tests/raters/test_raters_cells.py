@@ -241,7 +241,12 @@ def test_a_floor_without_cells_is_a_wrong_use(tmp_path: Path) -> None:
 def by_length() -> Any:
     """A rater that needs no model: longer is better."""
     card = SimpleNamespace(
-        reads_language=False, name="length", family="test", input=CardInput(), languages=("*",)
+        reads_language=False,
+        name="length",
+        family="test",
+        input=CardInput(),
+        languages=("*",),
+        trained_languages=(),
     )
     return SimpleNamespace(
         asked=SimpleNamespace(placed=SimpleNamespace(card=card, base=None), settings=None),

@@ -29,7 +29,12 @@ def test_a_fine_tuned_rater_names_the_languages_that_its_card_lacks(
     documents = tmp_path / "documents.jsonl"
     documents.write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
     card = SimpleNamespace(
-        name="tuned", family="frozen-head", languages=said, reads_language=False, input=CardInput()
+        name="tuned",
+        family="frozen-head",
+        languages=said,
+        reads_language=False,
+        input=CardInput(),
+        trained_languages=(),
     )
     rater: Any = SimpleNamespace(
         asked=SimpleNamespace(placed=SimpleNamespace(card=card, base=None), settings=None),

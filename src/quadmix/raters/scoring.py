@@ -164,8 +164,8 @@ def _unseen(rater: ModelAnnotator, languages: Counter[str]) -> dict[str, int]:
     """Return the languages that are not among those that a rater says it was trained on: in its own file, or,
     as a fine-tuned encoder, in its card; {} for a card that says any."""
     placed = rater.asked.placed
-    own = placed.card.family == "rater"
-    trained = read_rater(placed.folder)[0].languages if own else placed.card.languages
+    card, own = placed.card, placed.card.family == "rater"
+    trained = read_rater(placed.folder)[0].languages if own else card.trained_languages or card.languages
     if not own and "*" in trained:
         return {}
     said = sorted(code for code in languages if code)

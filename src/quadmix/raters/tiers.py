@@ -19,6 +19,7 @@ from quadmix.annotate.models.rater_head import head_of
 from quadmix.errors import InputError
 from quadmix.io.door import is_offline
 from quadmix.io.folders import new_folder
+from quadmix.io.fs import expand
 from quadmix.raters.compared import Tell, telling
 from quadmix.raters.coverage import Known, check_encoder
 from quadmix.raters.dense import DenseTraining, save_dense, train_dense
@@ -32,6 +33,7 @@ from quadmix.recipe import RaterRecipe, load_card, save_card
 from quadmix.recipe.cards import ModelCard, card_folder
 from quadmix.rng import keyed_uniform
 from quadmix.types import Floats
+from quadmix.urls import redact
 
 MODEL, EMBEDDINGS = "model", "embeddings"
 CHOOSING = 0.3  # share of the training sources on which settings are chosen, before all are trained on
@@ -117,6 +119,11 @@ def embedder(recipe: RaterRecipe) -> Placed:
     return place(card, path=recipe.encoder.path, offline=is_offline(), beside=card_folder(model))
 
 
+def encoder_digest(recipe: RaterRecipe) -> str | None:
+    """Return the digest of the encoder's card and files, None for character n-grams, which have none."""
+    return None if recipe.encoder.kind == "hashed" else embedder(recipe).digest
+
+
 def known_scripts(recipe: RaterRecipe, texts: Texts, pairs: Pairs) -> Known | None:
     """Return what the encoder's tokenizer knows of the languages, None for character n-grams.
 
@@ -199,7 +206,8 @@ def _tuned(recipe: RaterRecipe, folder: Path, texts: Texts, pairs: Pairs, tell: 
     inner = inner_split(texts, pairs, recipe.seed, share=KEPT_OUT)
     finetune(
         texts, inner, placed, folder / MODEL, work=folder / "work", name=recipe.name,
-        settings=Settings(device=recipe.run.device), training=training, progress=telling(tell, "train"),
+        settings=Settings(device=recipe.run.device), training=training, trained_on=_trained_on(recipe),
+        progress=telling(tell, "train"),
     )  # fmt: skip
     return Trained(pairs=inner, chosen={}, unread={})
 
@@ -209,5 +217,10 @@ def _save_base(path: Path, base: ModelCard, folder: Path) -> None:
 
 
 def _trained_on(recipe: RaterRecipe) -> tuple[str, ...]:
-    sets = [s.path for r in recipe.raters for s in (*r.good, *r.bad, *r.labelled)]
-    return tuple(dict.fromkeys(Path(p).name for p in sets))
+    """Return what a rater has learnt from, itself or through its voters, for its card: the documents and the
+    voters' texts, each file by its last folder and name, and what the cards of voting models name."""
+    voters = recipe.raters
+    files = [*expand(recipe.texts.paths), *(s.path for r in voters for s in (*r.good, *r.bad, *r.labelled))]
+    named = [name for r in voters if r.kind == "model" for name in load_card(str(r.model)).trained_on]
+    tails = ["/".join(redact(path).replace("\\", "/").rsplit("/", 2)[-2:]) for path in files]
+    return tuple(dict.fromkeys([*tails, *named]))
