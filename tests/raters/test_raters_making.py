@@ -134,6 +134,18 @@ def test_another_translation_model_on_disk_makes_the_pairs_anew(tmp_path: Path, 
     assert making.pairs_request(recipe) != before
 
 
+def test_other_domains_are_another_digest(tmp_path: Path, corpus: Path):
+    """The report audits by domain, and is loaded again by the digest of what it was made from."""
+    rows = [orjson.loads(line) for line in corpus.read_bytes().splitlines()]
+    for place, row in enumerate(rows):
+        row |= {"topic": place % 3, "genre": place % 2}
+    path = tmp_path / "domains.jsonl"
+    path.write_bytes(b"\n".join(orjson.dumps(row) for row in rows))
+    one, two = (make(tmp_path, path, f"texts.domain={name}")[0] for name in ("topic", "genre"))
+    assert one.made == two.made
+    assert one.digest != two.digest
+
+
 def test_the_settings_are_kept_with_every_default_and_read_back_as_they_were(tmp_path: Path, corpus: Path):
     make(tmp_path, corpus, "pairs.max_uses=3")
     kept = tmp_path / "raters/small/recipe.resolved.yaml"

@@ -19,7 +19,7 @@ from quadmix.raters.table import (
     write_ratings,
     write_texts,
 )
-from quadmix.raters.tiers import train_tier
+from quadmix.raters.tiers import inner_split, train_tier
 from quadmix.raters.training import train_rater
 from quadmix.recipe import RaterRecipe, load_rater
 from quadmix.recipe.cards import load_card
@@ -88,6 +88,31 @@ def test_a_card_says_what_a_rater_and_its_voters_have_learnt_from(kind: str, tmp
     if kind == "finetune":
         assert card.trained_languages == ("de", "en")
         assert card.languages == ("*",), "others are scored, too"
+
+
+def test_documents_that_share_text_are_on_one_side_where_settings_are_chosen() -> None:
+    """A hundred documents, each under two names with other words around the run that they share."""
+    run = [" ".join(f"w{i}x{k}" for k in range(13)) for i in range(100)]
+    ids = [f"{twin}{i}" for twin in "ab" for i in range(100)]
+    text = [f"{twin} {run[i]} {twin}{i}" for twin in "ab" for i in range(100)]
+    texts = Texts(
+        ids=tuple(ids), source=tuple(ids), origin=("",) * 200, language=("en",) * 200, text=tuple(text)
+    )
+    rng = np.random.default_rng(0)
+    a = np.arange(200, dtype=np.int32)[rng.permutation(2_000) % 200]
+    b = ((a + rng.integers(1, 200, 2_000)) % 200).astype(np.int32)
+    pairs = Pairs(
+        a=a, b=b, p=np.ones(2_000), weight=np.ones(2_000), kind=np.full(2_000, MONO, np.int8),
+        held=np.zeros(2_000, np.bool_),
+    )  # fmt: skip
+    inner = inner_split(texts, pairs, 0)
+    held, rest = (
+        {int(row) % 100 for side in (inner.a, inner.b) for row in side[part]}
+        for part in (inner.held, ~inner.held)
+    )
+    assert held
+    assert not held & rest
+    assert len(held | rest) == 100
 
 
 def prepared(folder: Path, texts: Texts, pairs: Pairs) -> Path:

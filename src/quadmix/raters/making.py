@@ -58,6 +58,7 @@ from quadmix.types import Floats
 
 FACTS, DOMAINS, RESOLVED = "pairs.json", "domains.json", "recipe.resolved.yaml"
 VERSION = 3
+_MADE = (TEXTS, RATINGS, PAIRS, DOMAINS)
 # settings that change what a call costs or how long it takes, not what comes out
 _MONEY: dict[str, Any] = {
     "judge": {"price_in", "price_out", "parallel", "timeout"},
@@ -93,7 +94,7 @@ class PairsMade:
     what a translator made. routes: fidelity by route. wanted:
     kind -> pairs for training; made: part -> kind -> pairs. sides: kind -> language -> texts in training
     pairs. unused, missing: see `compose.Composed`. stage1: what labelled the pairs with a translation, None:
-    the votes did. digest: of the three tables."""
+    the votes did. digest: of the three tables and of the domains, which the report reads."""
 
     request: str
     languages: dict[str, int]
@@ -196,7 +197,7 @@ def make_pairs(recipe: RaterRecipe, folder: Path, tell: Tell | None = None) -> P
             stage1=stage1,
             warnings=(*documents.related.warnings(), *_warnings(parts, inputs.raters, composed.missing)),
             related=documents.related,
-            digest=value_digest([file_info(str(folder / name)).digest for name in (TEXTS, RATINGS, PAIRS)]),
+            digest=value_digest([file_info(str(folder / name)).digest for name in _MADE]),
         )
         write_text(folder / RESOLVED, dump_recipe(recipe))
         write_json(folder / FACTS, made)

@@ -28,6 +28,7 @@ from quadmix.raters.finetune import finetune
 from quadmix.raters.finetune_batches import FineTuning
 from quadmix.raters.hashed import HashedTraining, save_hashed, train_hashed
 from quadmix.raters.learning import trained_languages
+from quadmix.raters.related import related_sources
 from quadmix.raters.table import PARALLEL, Pairs, Texts
 from quadmix.recipe import RaterRecipe, load_card, save_card
 from quadmix.recipe.cards import ModelCard, card_folder
@@ -54,13 +55,14 @@ class Trained:
 
 def inner_split(texts: Texts, pairs: Pairs, seed: int, *, share: float = CHOOSING) -> Pairs:
     """Return the training pairs alone, those between sources drawn for validation as held; pairs with one
-    side there are left out.
+    side there are left out. Sources whose texts share words in a row are drawn together (`related`).
 
     That loses labelled pairs and no parallel ones, so the weights of these are scaled, in each part, to the
     share of the labelled pairs' weight that they have among all training pairs: lambda stays.
     """
     train = pairs.take(~pairs.held)
-    drawn = keyed_uniform(seed, texts.source, "validation") < share
+    groups = related_sources(texts)[0]
+    drawn = keyed_uniform(seed, [groups[source] for source in texts.source], "validation") < share
     a, b = drawn[train.a], drawn[train.b]
     kept = train.take(a == b)
     held, weight, share = drawn[kept.a], kept.weight.copy(), _parallel_share(train)
