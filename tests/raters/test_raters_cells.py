@@ -16,8 +16,10 @@ from typer.testing import CliRunner
 from quadmix.annotate.annotator import Scored
 from quadmix.cli.main import app
 from quadmix.errors import BudgetError, InputError, QuadmixError, RecipeError
+from quadmix.raters import scored
 from quadmix.raters.scoring import Columns, score_files
 from quadmix.raters.selecting import Budget, select_scored
+from quadmix.recipe.cards import CardInput
 from quadmix.rng import keyed_uniform
 
 TOPICS = ["news", "science", "stories", "tiny", None]
@@ -238,14 +240,23 @@ def test_a_floor_without_cells_is_a_wrong_use(tmp_path: Path) -> None:
 
 def by_length() -> Any:
     """A rater that needs no model: longer is better."""
-    card = SimpleNamespace(reads_language=False, name="length", family="test")
+    card = SimpleNamespace(
+        reads_language=False,
+        name="length",
+        family="test",
+        input=CardInput(),
+        languages=("*",),
+        trained_languages=(),
+    )
     return SimpleNamespace(
-        asked=SimpleNamespace(placed=SimpleNamespace(card=card)), card=SimpleNamespace(digest="0"),
+        asked=SimpleNamespace(placed=SimpleNamespace(card=card, base=None), settings=None),
+        card=SimpleNamespace(digest="0"),
         score=lambda texts, _: Scored(values=np.array([len(t) for t in texts], np.float32), missing={}),
     )  # fmt: skip
 
 
-def test_a_named_column_is_carried_through_scoring(tmp_path: Path) -> None:
+def test_a_named_column_is_carried_through_scoring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scored, "load_model", lambda *_: None)
     rows = [
         {"id": "a", "text": "one two", "topic": "news", "year": 1999},
         {"id": "b", "text": "three", "topic": None},

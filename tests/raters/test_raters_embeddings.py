@@ -4,6 +4,7 @@ import math
 import multiprocessing
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from annotate.models.encoder_world import alone, card
 from safetensors.torch import save_file
 from tiny_encoders import ARCHITECTURES, place_encoder, save_encoder, some_texts
 
-from quadmix.annotate.models.base import Outputs, Settings
+from quadmix.annotate.models.base import Outputs, Settings, Windows, whole_texts
 from quadmix.annotate.models.heads import load_frozen_head
 from quadmix.annotate.models.load import forget_models, load_model
 from quadmix.errors import InputError, IntegrityError
@@ -42,15 +43,16 @@ class Counting:
         self.card = card("embedding", output={"kind": "vector"})
 
     def outputs(self, texts: Any) -> Outputs:
+        return whole_texts(self.windows(texts), len(texts), 3)
+
+    def windows(self, texts: Any) -> Iterator[Windows]:
         self.given += texts
         values = np.array([[len(t), sum(map(ord, t)), 1.0] for t in texts], np.float32)
-        missing: dict[str, int] = {}
-        for row, text in enumerate(texts):
-            why = {"": "no_tokens", "nan": "not_finite", "big": "out_of_memory"}.get(text.strip())
-            if why:
-                values[row] = np.nan
-                missing[why] = missing.get(why, 0) + 1
-        return Outputs(values=values, missing=missing)
+        why = {"": "no_tokens", "nan": "not_finite", "big": "out_of_memory"}
+        reasons = [why.get(text.strip(), "") for text in texts]
+        values[np.array(reasons) != ""] = np.nan
+        one = np.ones(len(texts), np.int64)
+        yield Windows(values=values, weights=one.astype(float), counts=one, rows=values, reasons=reasons)
 
 
 @pytest.fixture

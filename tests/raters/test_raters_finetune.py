@@ -31,6 +31,7 @@ from quadmix.raters.finetune_batches import (
     language_accuracy,
 )
 from quadmix.raters.finetune_model import read_ranker, score_texts, tokenise
+from quadmix.raters.scored import WindowRule, score_windows, window_rule
 from quadmix.raters.table import PARALLEL, Pairs, Texts
 from quadmix.recipe.cards import load_card
 
@@ -144,6 +145,12 @@ def test_a_document_of_several_windows_scores_their_mean_by_tokens(tuned: Any) -
     (whole,) = model.outputs([" ".join(words)]).values[:, 0].tolist()
     assert np.ptp(alone) > 0.1
     assert whole == pytest.approx((46 * alone[0] + 46 * alone[1] + 8 * alone[2]) / 100, abs=CLOSE)
+    rater = ModelAnnotator.make("tuned", Asked(placed=placed, settings=SETTINGS))
+    found = score_windows(rater, [" ".join(words)], _no_columns(1))
+    assert window_rule(placed) == WindowRule(size=48, unit="tokens", most=8)
+    assert found.windows.tolist() == [3]
+    told = [found.score[0], found.first[0], found.least[0], found.spread[0]]
+    assert told == pytest.approx([whole, alone[0], alone.min(), alone.std()], abs=CLOSE)
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)

@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from rater_world import turned
 from sklearn.feature_extraction.text import CountVectorizer
 
 from quadmix.annotate.models import rater as rater_module
-from quadmix.annotate.models.base import Outputs, Placed, Settings, split_language, with_language
+from quadmix.annotate.models.base import Placed, Settings, Windows, split_language, with_language
 from quadmix.annotate.models.char_ngrams import ngram_counts, ngram_matrix
 from quadmix.annotate.models.fetch import place
 from quadmix.annotate.models.rated import VectorModel, language_rows, read_rater, windows
@@ -254,11 +255,16 @@ def test_language_reaches_the_head_and_none_is_no_score(monkeypatch: pytest.Monk
     """The embedder gives the number that the text is; German is ten lower, an unknown language is not."""
     read: list[str] = []
 
-    def outputs(given) -> Outputs:
+    def one_window(given) -> Iterator[Windows]:
         read.extend(given)
-        return Outputs(values=np.array([[float(text)] for text in given], np.float32))
+        values = np.array([[float(text)] for text in given], np.float32)
+        one = np.ones(len(given), np.int64)
+        yield Windows(
+            values=values, rows=values, counts=one, weights=one.astype(float), reasons=[""] * len(given)
+        )
 
-    model = VectorModel(card=a_card(), head=HEAD, embedder=SimpleNamespace(outputs=outputs))
+    embedder = SimpleNamespace(windows=one_window)
+    model = VectorModel(card=a_card(), head=HEAD, embedder=embedder)  # pyright: ignore[reportArgumentType]
     monkeypatch.setattr(rater_module, "load_model", lambda *_: model)
     placed = Placed(card=model.card, folder=tmp_path, digest="told")
     annotator = ModelAnnotator.make("told", Asked(placed=placed, settings=Settings(), language="lang"))

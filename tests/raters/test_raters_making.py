@@ -10,6 +10,7 @@ from parallel_world import LANGUAGES, make_world, translate, write_settings
 
 from quadmix.codec import to_json
 from quadmix.errors import InputError, RecipeError
+from quadmix.raters import making
 from quadmix.raters.making import make_pairs, rater_folder
 from quadmix.raters.table import CROSS, MONO, PARALLEL, read_pairs, read_ratings, read_texts
 from quadmix.raters.telling import pairs_lines
@@ -118,6 +119,31 @@ def test_the_same_settings_load_what_is_there_and_others_make_it_anew(tmp_path: 
     other = make(tmp_path, corpus, "seed=3")[0]
     assert other.request != first.request
     assert other.digest != first.digest
+
+
+def test_another_translation_model_on_disk_makes_the_pairs_anew(tmp_path: Path, corpus: Path):
+    """The digest of what was made changes with the files of a local model, and without it with nothing."""
+    (tmp_path / "mt").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "mt" / name).write_bytes(b"{}")
+    more = ["transfer.translator.kind=model", f"transfer.translator.path={tmp_path / 'mt'}"]
+    recipe = load_rater(str(write_settings(tmp_path, corpus)), more)
+    before = making.pairs_request(recipe)
+    assert making.pairs_request(recipe) == before
+    (tmp_path / "mt" / "model.safetensors").write_bytes(b"other weights")
+    assert making.pairs_request(recipe) != before
+
+
+def test_other_domains_are_another_digest(tmp_path: Path, corpus: Path):
+    """The report audits by domain, and is loaded again by the digest of what it was made from."""
+    rows = [orjson.loads(line) for line in corpus.read_bytes().splitlines()]
+    for place, row in enumerate(rows):
+        row |= {"topic": place % 3, "genre": place % 2}
+    path = tmp_path / "domains.jsonl"
+    path.write_bytes(b"\n".join(orjson.dumps(row) for row in rows))
+    one, two = (make(tmp_path, path, f"texts.domain={name}")[0] for name in ("topic", "genre"))
+    assert one.made == two.made
+    assert one.digest != two.digest
 
 
 def test_the_settings_are_kept_with_every_default_and_read_back_as_they_were(tmp_path: Path, corpus: Path):

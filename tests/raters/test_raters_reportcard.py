@@ -258,6 +258,38 @@ def test_texts_of_training_sources_say_nothing(world: World) -> None:
     assert to_json(report_card(world.texts, world.pairs, other)) == to_json(one)
 
 
+def test_a_text_without_a_score_is_left_out_and_counted(world: World) -> None:
+    """Every third held Swahili text: the card is that of a world in which they and their pairs are not there,
+    not one in which they have a score that nobody gave them."""
+    lost = np.zeros(750, np.bool_)
+    lost[600:750:3] = True
+    scores = np.where(lost, np.nan, world.scores)
+    found = report_card(world.texts, world.pairs, scores, ratings=world.ratings)
+    rows = np.flatnonzero(~lost)
+    place = np.full(750, -1, np.int32)
+    place[rows] = np.arange(len(rows), dtype=np.int32)
+    kept = world.pairs.take(~lost[world.pairs.a] & ~lost[world.pairs.b])
+    kept = dataclasses.replace(kept, a=place[kept.a], b=place[kept.b])
+    ratings = Ratings(names=world.ratings.names, values=world.ratings.values[rows])
+    without = report_card(world.texts.take(rows.tolist()), kept, world.scores[rows], ratings=ratings)
+    assert [one.unread for one in found.languages] == [0, 0, 50]
+    assert len(kept) < len(world.pairs)
+    said = f"left out are 50 that would be judged, and {len(world.pairs) - len(kept)} held pairs"
+    assert found.warnings == (f"50 of 750 texts have no score; {said}",)
+    assert "50 of its 150 texts have no score and are left out" in found.languages[2].warnings
+    assert "sw: 50 of its 150 texts" in "\n".join(card_lines(found))
+
+    def numbers(card: ReportCard) -> str:
+        own = [dataclasses.replace(one, warnings=(), unread=0) for one in card.languages]
+        return to_json(dataclasses.replace(card, warnings=(), scales=(), languages=tuple(own)))
+
+    assert numbers(found) == numbers(without)
+    (one,), (two,) = found.scales, without.scales
+    assert one.texts == two.texts == 400
+    # the raters' own scales are standardised over all texts
+    assert (one.within, one.pooled) == pytest.approx((two.within, two.pooled), abs=1e-3)
+
+
 def test_neither_the_order_of_texts_and_pairs_nor_the_sides_of_a_pair_change_the_card(world: World) -> None:
     rng = np.random.default_rng(4)
     order, mixed = rng.permutation(750), rng.permutation(len(world.pairs))

@@ -1,12 +1,14 @@
 """Stage 1 labels what was carried over, and nothing else; what it changed is counted."""
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from parallel_world import make_world, write_settings
+from safetensors.numpy import load_file, save_file
 from tiny_encoders import save_encoder
 
 from quadmix.codec import to_json
@@ -125,6 +127,25 @@ def test_a_killed_call_trains_stage_1_once_and_another_encoder_trains_another(wo
     assert sorted(p.name for p in (world / "raters/again/embeddings").iterdir()) == kept, "encoded once"
     votes = make(world, "again", source="votes")[0]
     assert make(world, "again", "encoder.epochs=7", source="votes")[0].request == votes.request
+
+
+def test_another_encoder_in_the_same_folder_labels_anew(world: Path, tmp_path: Path) -> None:
+    """Nothing of the settings changes, but a file: what stage 1 was trained on is another encoder."""
+    card, folder = tmp_path / "encoder.yaml", tmp_path / "encoder"
+    shutil.copytree(world / "encoder", folder)
+    card.write_text((world / "encoder.yaml").read_text("utf-8").replace(str(world / "encoder"), str(folder)))
+    made = make(world, "files", f"encoder.model={card}")[0]
+    assert to_json(make(world, "files", f"encoder.model={card}")[0]) == to_json(made)
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {name: 2 * value for name, value in weights.items()}, folder / "model.safetensors", {"format": "pt"}
+    )
+    other = make(world, "files", f"encoder.model={card}")[0]
+    assert other.request != made.request
+    assert made.stage1 is not None
+    assert other.stage1 is not None
+    assert other.stage1.digest != made.stage1.digest
+    assert len(list((world / "raters/files/stage1").glob("*/model/card.yaml"))) == 2
 
 
 def test_nothing_to_label_is_refused(world: Path) -> None:

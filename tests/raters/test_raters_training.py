@@ -437,13 +437,13 @@ def test_an_encoder_reads_no_text_twice_in_a_whole_training(
         "utf-8",
     )
     given: list[str] = []
-    outputs = TokenModel.outputs
+    windows = TokenModel.windows
 
     def counted(self: TokenModel, texts):
         given.extend(texts)
-        return outputs(self, texts)
+        return windows(self, texts)
 
-    monkeypatch.setattr(TokenModel, "outputs", counted)
+    monkeypatch.setattr(TokenModel, "windows", counted)
     own = ["--set", "encoder.kind=frozen", "--set", f"encoder.model={card}", "--set", f"folder={tmp_path}"]
     done = cli("train", str(world / "rater.yaml"), *own, "--set", "encoder.epochs=1")
     assert done.exit_code == 0, done.output

@@ -26,7 +26,7 @@ from quadmix.raters.judging import (
     judge_pairs,
 )
 from quadmix.raters.rating import Progress
-from quadmix.raters.seq2seq import Seq2Seq, load_seq2seq
+from quadmix.raters.seq2seq import Seq2Seq, load_seq2seq, place_seq2seq
 from quadmix.raters.spending import Budget
 from quadmix.raters.table import Rows, Texts
 from quadmix.raters.translate import ApiTranslator, NotTranslatedError, Translator
@@ -120,6 +120,15 @@ def translator_of(recipe: RaterRecipe, folder: Path) -> Translator:
     how = Seq2Seq(codes=section.codes, how=section.how, template=section.template, beams=section.beams)
     settings = Settings(device=recipe.run.device)
     return load_seq2seq(section.path, how, settings=settings, offline=is_offline())
+
+
+def translator_digest(recipe: RaterRecipe) -> str | None:
+    """Return the digest of the files of a translator of kind model, None for the other kinds; nothing is
+    loaded."""
+    section = recipe.transfer.translator
+    if section.kind != "model" or section.path is None:
+        return None
+    return place_seq2seq(section.path, offline=is_offline()).digest
 
 
 def api_translator(recipe: RaterRecipe, folder: Path) -> ApiTranslator:

@@ -15,7 +15,7 @@ as many threads, ends with the same bits; a GPU adds gradients in no fixed order
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ from quadmix.raters.finetune_state import (
     write_state,
     write_weights,
 )
-from quadmix.raters.learning import canonical
+from quadmix.raters.learning import canonical, trained_languages
 from quadmix.raters.loss import pair_losses, parallel_excess, torch_pair_loss
 from quadmix.raters.table import KINDS, PARALLEL, Pairs, Texts
 from quadmix.recipe.cards import ModelCard, load_card
@@ -91,7 +91,7 @@ class TunedMetrics:
     warnings: tuple[str, ...] = ()
 
 
-def finetune(
+def finetune(  # noqa: PLR0913 - a training, where it works, what its card says
     texts: Texts,
     pairs: Pairs,
     placed: Placed,
@@ -101,12 +101,14 @@ def finetune(
     name: str,
     settings: Settings | None = None,
     training: FineTuning | None = None,
+    trained_on: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> ModelCard:
     """Train, write the folder `out` and return its card; the same call goes on where a killed one stopped.
 
     work: a folder for the checkpoints (three times the weights, and the best weights), empty in the end.
     settings: `batch_tokens` bounds the memory of a micro-batch and is no part of the training's identity.
+    trained_on: data sets and files, for the card.
     progress: told (steps done, steps).
     Raises InputError for pairs or models that cannot be trained, IdentityError if `out` or `work` hold
     another training, LeaseError while another process trains in `work`, ScoreError for a loss that is not
@@ -128,7 +130,8 @@ def finetune(
         _train(state, work, progress)
         copy_into(ranker, read_tensors(work / BEST.format(best_point(state.reached.history).step)))
         with new_folder(out) as target:
-            card = save_ranker(ranker, target, name)
+            languages = trained_languages(state.train, texts)
+            card = save_ranker(ranker, target, name, languages=languages, trained_on=trained_on)
             write_json(target / "metrics.json", _metrics(state, len(pairs), target, settings))
         clear(work)
     return card
@@ -136,7 +139,7 @@ def finetune(
 
 def _identity(texts: Texts, pairs: Pairs, placed: Placed, training: FineTuning, settings: Settings) -> str:
     same = replace(training, checkpoint_steps=1)
-    return value_digest(["finetune", 1, texts, pairs, placed.digest, same, resolved(settings)])
+    return value_digest(["finetune", 2, texts, pairs, placed.digest, same, resolved(settings)])
 
 
 def _finished(out: Path, identity: str) -> bool:

@@ -208,8 +208,14 @@ def score_texts(ranker: Ranker, tokens: Tokens, rows: Sequence[int]) -> Numbers:
     return values
 
 
-def save_ranker(ranker: Ranker, target: Path, name: str) -> ModelCard:
-    """Write the folder that `fetch.place` and `frozen-head` read (see the module) and return its card."""
+def save_ranker(
+    ranker: Ranker, target: Path, name: str, *, languages: Sequence[str] = (), trained_on: Sequence[str] = ()
+) -> ModelCard:
+    """Write the folder that `fetch.place` and `frozen-head` read (see the module) and return its card.
+
+    languages: of the training texts. They do not stand in the card's `languages`, which a text must be in to
+    be scored: those stay the encoder's, since scores carry over to others.
+    """
     source, folder = ranker.placed, target / BASE
     with quiet(import_transformers("fine-tuning")):
         ranker.encoder.save_pretrained(folder)
@@ -235,7 +241,8 @@ def save_ranker(ranker: Ranker, target: Path, name: str) -> ModelCard:
         licence=f"that of the texts and labels, and of {source.card.name} ({source.card.licence})",
         source="trained with quadmix; see metrics.json",
         description=f"pairwise rater: {source.card.name}, fine-tuned on pairs of texts",
-        input=base.input, output=CardOutput(kind="number"),
+        input=base.input, output=CardOutput(kind="number"), trained_on=tuple(trained_on),
+        trained_languages=tuple(languages),
     )  # fmt: skip
     save_card(target / "card.yaml", card)
     return card

@@ -23,7 +23,7 @@ from quadmix.errors import InputError
 from quadmix.io.atomic import read_value, value_digest, write_json, write_text
 from quadmix.io.fs import expand, file_info
 from quadmix.io.lease import lease
-from quadmix.raters.asking import JudgeFacts, judge_votes
+from quadmix.raters.asking import JudgeFacts, judge_votes, translator_digest
 from quadmix.raters.compared import Tell, compared, telling
 from quadmix.raters.compose import Composition, compose_pairs
 from quadmix.raters.decontaminate import Benchmark
@@ -49,6 +49,7 @@ from quadmix.raters.table import (
     write_ratings,
     write_texts,
 )
+from quadmix.raters.tiers import encoder_digest
 from quadmix.raters.translate import Count, join_texts
 from quadmix.raters.validation import held_pairs
 from quadmix.raters.votes import JudgeVotes, Votes, label_pairs
@@ -56,7 +57,8 @@ from quadmix.recipe import AnnotateSection, RaterRecipe, dump_recipe
 from quadmix.types import Floats
 
 FACTS, DOMAINS, RESOLVED = "pairs.json", "domains.json", "recipe.resolved.yaml"
-VERSION = 2
+VERSION = 3
+_MADE = (TEXTS, RATINGS, PAIRS, DOMAINS)
 # settings that change what a call costs or how long it takes, not what comes out
 _MONEY: dict[str, Any] = {
     "judge": {"price_in", "price_out", "parallel", "timeout"},
@@ -92,7 +94,7 @@ class PairsMade:
     what a translator made. routes: fidelity by route. wanted:
     kind -> pairs for training; made: part -> kind -> pairs. sides: kind -> language -> texts in training
     pairs. unused, missing: see `compose.Composed`. stage1: what labelled the pairs with a translation, None:
-    the votes did. digest: of the three tables."""
+    the votes did. digest: of the three tables and of the domains, which the report reads."""
 
     request: str
     languages: dict[str, int]
@@ -150,7 +152,7 @@ def make_pairs(recipe: RaterRecipe, folder: Path, tell: Tell | None = None) -> P
     """
     folder.mkdir(parents=True, exist_ok=True)
     with lease(folder):
-        request = _request(recipe)
+        request = pairs_request(recipe)
         if (folder / FACTS).is_file():
             found = read_value(folder / FACTS, PairsMade)
             failed = any(count.failed for count in found.translated.values())
@@ -195,7 +197,7 @@ def make_pairs(recipe: RaterRecipe, folder: Path, tell: Tell | None = None) -> P
             stage1=stage1,
             warnings=(*documents.related.warnings(), *_warnings(parts, inputs.raters, composed.missing)),
             related=documents.related,
-            digest=value_digest([file_info(str(folder / name)).digest for name in (TEXTS, RATINGS, PAIRS)]),
+            digest=value_digest([file_info(str(folder / name)).digest for name in _MADE]),
         )
         write_text(folder / RESOLVED, dump_recipe(recipe))
         write_json(folder / FACTS, made)
@@ -217,8 +219,8 @@ def directions_of(recipe: RaterRecipe) -> tuple[str, ...]:
     return ("E", "M") if recipe.transfer.direction == "both" else (recipe.transfer.direction,)
 
 
-def _request(recipe: RaterRecipe) -> str:
-    """Digest of all that the pairs depend on: settings, files, models."""
+def pairs_request(recipe: RaterRecipe) -> str:
+    """Return the digest of all that the pairs depend on: settings, files, models."""
     sections = {"seed", "texts", "raters", "judge", "pairs", "transfer"}
     sets, texts = [s.path for r in recipe.raters for s in (*r.good, *r.bad, *r.labelled)], recipe.texts
     models = place_models(AnnotateSection(criteria=list(recipe.raters)))
@@ -230,7 +232,9 @@ def _request(recipe: RaterRecipe) -> str:
             "files": [file_info(path).digest for path in (*expand(texts.paths), *sets)],
             "benchmarks": [file_info(path).digest for path in expand(texts.decontaminate)],
             "models": {name: record.digest for name, record in models.items()},
+            "translator": translator_digest(recipe),
             "stage1": recipe.encoder.model_dump(mode="json", exclude={"max_unknown"}) if stage1 else None,
+            "encoder": encoder_digest(recipe) if stage1 else None,
         }
     )
 

@@ -1,7 +1,7 @@
 """The report card of a rater, language by language (MuRating, sections 4, 9.3 and 13.5).
 
-In: texts, pairs, the rater's scores, what other raters and people say. Out: `ReportCard`. Only texts whose
-source is in no training pair are judged. Larger score = better.
+In: texts, pairs, the rater's scores, what other raters and people say. Out: `ReportCard`. Judged are texts
+that have a score and whose source is in no training pair. Larger score = better.
 
 How the intervals are made stands in `measures`.
 """
@@ -74,7 +74,8 @@ class Agreement:
 class LanguageCard:
     """accuracy: of held pairs within the language and p != .5; a score difference of 0 counts half.
 
-    seen: a training pair has a text in it. cross: accuracy of pairs with one side in it. ece: expected
+    seen: a training pair has a text in it. texts: that are judged; unread: that would be, but have no score.
+    cross: accuracy of pairs with one side in it. ece: expected
     calibration error of σ(difference) against p over its pairs, ties too, in 10 bins of σ(|difference|).
     parallel, human: None where there is nothing to compare with.
     """
@@ -90,6 +91,7 @@ class LanguageCard:
     raters: tuple[Agreement, ...]
     human: Measured | None
     warnings: tuple[str, ...]
+    unread: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,15 +123,16 @@ class ReportCard:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Judged:
-    """language: (D,). source: (D,) number of the source. unseen: (D,), the texts that are judged. held: the
-    held pairs. spread: variance of the judged scores. ratings: (D, R) of the text or its original. human:
-    (D,) label or NaN."""
+    """language: (D,). source: (D,) number of the source. unseen: (D,), of no source in training; judged: (D,)
+    those that have a score. held: the held pairs of two texts with a score. spread: variance of the judged
+    scores. ratings: (D, R) of the text or its original. human: (D,) label or NaN."""
 
     texts: Texts
     language: NDArray[np.str_]
     source: Ints
     scores: Floats
     unseen: NDArray[np.bool_]
+    judged: NDArray[np.bool_]
     held: Pairs
     spread: float
     names: tuple[str, ...]
@@ -151,32 +154,44 @@ def report_card(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> ReportCard:
-    """Return the report card of `scores`, (D,), larger = better.
+    """Return the report card of `scores`, (D,), larger = better; NaN: the text could not be read, and it and
+    its pairs are left out and counted.
 
     human: id of a text -> label, larger = better. trained: languages that the rater saw; left out, those of
-    the pairs that are not held. seed: of the resampling. Raises InputError for scores of another length or
-    not finite, for a source in training and in held pairs, and where nothing says which languages were seen.
+    the pairs that are not held. seed: of the resampling. Raises InputError for scores of another length,
+    infinite or all NaN, for a source in training and in held pairs, and where nothing says which languages
+    were seen.
     """
-    if len(scores) != len(texts) or not np.isfinite(scores).all():
-        raise InputError(f"report card: expected {len(texts)} finite scores, one for each text")
+    known = np.isfinite(scores)
+    if len(scores) != len(texts) or np.isinf(scores).any() or not known.any():
+        raise InputError(
+            f"report card: expected {len(texts)} finite scores, one for each text, or NaN where it has none"
+        )
     training = np.concatenate([pairs.a[~pairs.held], pairs.b[~pairs.held]]).tolist()
     if trained is None and not training:
         raise InputError(
             "report card: no pair is a training pair; say in `trained` which languages were seen"
         )
     seen = {texts.language[row] for row in training} if trained is None else set(trained)
-    rated, known = _rated(texts, ratings), human or {}
-    unseen = unseen_texts(texts, pairs)
+    rated, labels = _rated(texts, ratings), human or {}
+    unseen, held = unseen_texts(texts, pairs), pairs.take(pairs.held)
+    paired = known[held.a] & known[held.b]
+    mine = unseen & known
     judged = _Judged(
-        texts=texts, language=np.asarray(texts.language, np.str_), scores=scores, unseen=unseen,
+        texts=texts, language=np.asarray(texts.language, np.str_), scores=scores, unseen=unseen, judged=mine,
         source=np.unique(np.asarray(texts.source, np.str_), return_inverse=True)[1].astype(np.int64),
-        held=pairs.take(pairs.held), spread=float(np.var(scores[unseen])) if unseen.any() else _NAN,
+        held=held.take(paired), spread=float(np.var(scores[mine])) if mine.any() else _NAN,
         names=ratings.names if ratings else (), ratings=rated, confidence=confidence, seed=seed,
-        human=np.array([known.get(i, _NAN) for i in texts.ids], np.float64),
+        human=np.array([labels.get(i, _NAN) for i in texts.ids], np.float64),
     )  # fmt: skip
     held, warnings = judged.held, list[str]()
-    if strangers := len(known) - int((~np.isnan(judged.human)).sum()):
-        warnings.append(f"{strangers} of {len(known)} human labels name no text")
+    if unread := int((~known).sum()):
+        warnings.append(
+            f"{unread} of {len(texts)} texts have no score; left out are {int((unseen & ~known).sum())} that "
+            f"would be judged, and {int((~paired).sum())} held pairs"
+        )
+    if strangers := len(labels) - int((~np.isnan(judged.human)).sum()):
+        warnings.append(f"{strangers} of {len(labels)} human labels name no text")
     if spoilt := int((~np.isnan(judged.human) & ~unseen).sum()):
         warnings.append(f"{spoilt} human labels are of texts in training pairs and were left out")
     consensus = _mean_known(np.stack([standardise(c) for c in rated.T], axis=1)) if rated.size else None
@@ -216,7 +231,8 @@ def _card(judged: _Judged, name: str, seen: bool, anchor: str) -> LanguageCard:
     inside = (held.kind == MONO) & left & right
     across = (held.kind == CROSS) & (left | right)
     accuracy = _accuracy(judged, inside)
-    mine = judged.unseen & (judged.language == name)
+    own = judged.unseen & (judged.language == name)
+    mine = own & judged.judged
     labelled = np.flatnonzero(mine & ~np.isnan(judged.human))
     x, y = judged.scores[labelled], judged.human[labelled]
     human = None
@@ -226,6 +242,9 @@ def _card(judged: _Judged, name: str, seen: bool, anchor: str) -> LanguageCard:
             lambda r: [spearman(x[r], y[r])], judged.source[labelled], confidence=judged.confidence, rng=rng
         )
     warnings = [] if seen else ["no training pair has a text in it: its scores are transfer alone"]
+    unread = int(own.sum()) - int(mine.sum())
+    if unread:
+        warnings.append(f"{unread} of its {int(own.sum())} texts have no score and are left out")
     decided = inside & (held.p != 0.5)
     sources = np.unique(judged.source[np.concatenate([held.a[decided], held.b[decided]])])
     if len(sources) < FEW or not accuracy.high - accuracy.low <= WIDE:
@@ -240,7 +259,7 @@ def _card(judged: _Judged, name: str, seen: bool, anchor: str) -> LanguageCard:
     return LanguageCard(
         language=name, seen=seen, texts=int(mine.sum()), accuracy=accuracy, cross=_accuracy(judged, across),
         levels=_levels(judged, inside), ece=calibration_error(_difference(judged, inside), held.p[inside]),
-        parallel=parallel, human=human, warnings=tuple(warnings),
+        parallel=parallel, human=human, warnings=tuple(warnings), unread=unread,
         raters=tuple(_agreement(judged, mine, n) for n in range(len(judged.names))),
     )  # fmt: skip
 
@@ -272,7 +291,7 @@ def _levels(judged: _Judged, rows: NDArray[np.bool_]) -> tuple[Level, ...]:
 
 
 def _parallel(judged: _Judged, name: str, anchor: str) -> Parallel | None:
-    aligned = align(judged.texts, judged.scores, judged.unseen & np.isin(judged.language, [name, anchor]))
+    aligned = align(judged.texts, judged.scores, judged.judged & np.isin(judged.language, [name, anchor]))
     if len(aligned.sources) < 3:
         return None
     x = aligned.scores[:, aligned.languages.index(anchor)]
@@ -296,7 +315,7 @@ def _agreement(judged: _Judged, mine: NDArray[np.bool_], rater: int) -> Agreemen
 
 
 def _scale(judged: _Judged, name: str, reference: Floats) -> Scale:
-    rows = np.flatnonzero(judged.unseen & ~np.isnan(reference))
+    rows = np.flatnonzero(judged.judged & ~np.isnan(reference))
     x, y, language = judged.scores[rows], reference[rows], judged.language[rows]
     parts = [(language == n, n) for n in np.unique(language)]
     each = np.array([[spearman(x[at], y[at]), at.sum()] for at, _ in parts]).reshape(-1, 2)

@@ -1,19 +1,23 @@
 """A saved rater read back, and its scores of texts.
 
-In: card.yaml, texts. Out: (D,) scores, as a criterion of kind model gives them in a run.
+In: card.yaml, texts. Out: (D,) scores, as a criterion of kind model gives them in a run, and what they are
+made of: the scores of the windows in which the model reads a text.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from quadmix.annotate.models.base import Device, Settings
+from quadmix.annotate.models.base import Device, Placed, Settings, WindowModel
 from quadmix.annotate.models.fetch import place
-from quadmix.annotate.models.load import forget_models
+from quadmix.annotate.models.load import forget_models, load_model
 from quadmix.annotate.models.prepare import is_pinned
-from quadmix.annotate.models.rater import Asked, ModelAnnotator
+from quadmix.annotate.models.rated import read_rater
+from quadmix.annotate.models.rater import Asked, ModelAnnotator, readable, to_numbers
 from quadmix.io.atomic import read_value, write_json
 from quadmix.io.door import is_offline
 from quadmix.raters.compared import Tell, telling
@@ -21,7 +25,7 @@ from quadmix.raters.offsets import Offsets
 from quadmix.raters.table import Texts
 from quadmix.recipe import load_card
 from quadmix.recipe.cards import card_folder
-from quadmix.types import Floats
+from quadmix.types import Floats, Ints
 
 REFERENCE, OFFSETS = "reference.json", "offsets.json"
 _BATCH = 512
@@ -36,6 +40,30 @@ class Reference:
     mean: float
     sd: float
     texts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowRule:
+    """The windows of a text that a model reads. size: of each, in `unit`; None: the longest that the model
+    can read. most: of a text."""
+
+    size: int | None
+    unit: str
+    most: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class WindowScores:
+    """score: (D,) float64, NaN where a text has none. first, least, spread: (D,) score of its first window,
+    the least, and the standard deviation of all, NaN without a score. windows: (D,) how many were read, 0:
+    the text was not. missing: reason -> texts without a score."""
+
+    score: Floats
+    first: Floats
+    least: Floats
+    spread: Floats
+    windows: Ints
+    missing: dict[str, int]
 
 
 def load_rater_model(path: str | Path, device: Device = "auto") -> ModelAnnotator:
@@ -63,6 +91,59 @@ def score_texts(rater: ModelAnnotator, texts: Texts, tell: Tell | None = None) -
         if progress is not None:
             progress(start + len(rows), len(order))
     return values
+
+
+def window_rule(placed: Placed) -> WindowRule:
+    """Return the windows of a card's texts; most is 1 for a model that reads a text as one."""
+    card, base = placed.card, placed.base
+    if card.family == "rater":
+        facts = read_rater(placed.folder)[0]
+        if facts.kind == "hashed" or base is None:
+            return WindowRule(size=facts.window, unit="characters", most=facts.max_windows)
+        return WindowRule(size=base.card.input.window, unit="tokens", most=facts.max_windows)
+    how = base.card.input if card.family == "frozen-head" and base is not None else card.input
+    return WindowRule(size=how.window, unit="tokens", most=1 if how.aggregate == "first" else how.max_windows)
+
+
+def score_windows(rater: ModelAnnotator, texts: Sequence[str], rows: pa.RecordBatch) -> WindowScores:
+    """Return the scores of texts as `rater.score` does, and those of their windows, all read once.
+
+    A model that reads a text as one has one window per text.
+    """
+    many = len(texts)
+    score, first, least, spread = np.full((4, many), np.nan)
+    count = np.zeros(many, np.int64)
+    model = load_model(rater.asked.placed, rater.asked.settings)
+    if not isinstance(model, WindowModel):
+        found = rater.score(texts, rows)
+        score = found.values.astype(np.float64)
+        known = ~np.isnan(score)
+        return WindowScores(
+            score=score, first=score, least=score, spread=np.where(known, 0.0, np.nan),
+            windows=known.astype(np.int64), missing=found.missing,
+        )  # fmt: skip
+    missing, card, at = Counter[str](), rater.asked.placed.card, 0
+    usable, inputs = readable(rater.asked, texts, rows, missing)
+    for chunk in model.windows(inputs):
+        own = usable[at : at + len(chunk.counts)].tolist()
+        at += len(own)
+        with np.errstate(all="ignore"):  # what is not finite is counted below
+            whole, each = (
+                to_numbers(card, v, rater.output).astype(float) for v in (chunk.rows, chunk.values)
+            )
+        ends = np.cumsum(chunk.counts).tolist()
+        count[own] = chunk.counts
+        for row, value, reason, end in zip(own, whole.tolist(), chunk.reasons, ends, strict=True):
+            if reason or not np.isfinite(value):
+                missing[reason or "not_finite"] += 1
+                continue
+            mine = each[end - count[row] : end]
+            known = mine[np.isfinite(mine)]
+            score[row], first[row], least[row], spread[row] = value, mine[0], known.min(), known.std()
+    return WindowScores(
+        score=score, first=first, least=least, spread=spread, windows=count,
+        missing={reason: n for reason, n in sorted(missing.items()) if n},
+    )  # fmt: skip
 
 
 def write_reference(folder: Path, language: str, texts: Texts, scores: Floats) -> None:

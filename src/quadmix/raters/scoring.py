@@ -3,8 +3,8 @@
 In: a card, files of documents. Out: a Parquet table (id, language, units, score, z, calibrated, first, least,
 spread, windows, then the columns that are carried along) and, beside it, a JSON file that says which model
 gave the numbers. `score` is what a criterion of kind model gives in a run. first, least and spread say how
-even a long document is: it is cut in windows of WINDOW characters (at most MOST, evenly spaced), each rated
-alone.
+even a long document is: they are those of the windows in which the model reads it, from which its score is
+made; no text is read twice for them.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from quadmix import __version__
-from quadmix.annotate.models.rated import language_rows, read_rater, windows
+from quadmix.annotate.models.rated import language_rows, read_rater
 from quadmix.annotate.models.rater import ModelAnnotator
 from quadmix.errors import InputError
 from quadmix.io.atomic import write_json
@@ -28,10 +28,9 @@ from quadmix.raters.compared import Tell, telling
 from quadmix.raters.coverage import Coverage, Known, Reader, encoder_reader
 from quadmix.raters.excerpts import unit_spans
 from quadmix.raters.offsets import Offsets
-from quadmix.raters.scored import Reference
+from quadmix.raters.scored import Reference, WindowRule, score_windows, window_rule
 from quadmix.types import Floats
 
-WINDOW, MOST = 2_000, 8
 _BATCH = 2_048  # documents per row group
 _LOOKED_AT = 64  # of a language per row group, to see whether the tokenizer knows its script
 _SCHEMA = pa.schema(
@@ -58,8 +57,8 @@ class Scoring:
     """What was rated. missing: reason -> documents without a score, which are in the table with none.
     languages: language -> documents; unseen: those that the rater was not trained on. carried: column ->
     documents without a value in it. reference: is there a reference for z? digest: of the model with its
-    settings. scripts: what the encoder's tokenizer does not know of each language, over the first 64
-    documents of it in each 2,048; None for a rater without one."""
+    settings. windows: that a document is read in. scripts: what the encoder's tokenizer does not know of each
+    language, over the first 64 documents of it in each 2,048; None for a rater without one."""
 
     card: str
     digest: str
@@ -71,8 +70,7 @@ class Scoring:
     unseen: dict[str, int]
     carried: dict[str, int]
     reference: bool
-    window: int
-    max_windows: int
+    windows: WindowRule
     quadmix: str
     scripts: Known | None = None
 
@@ -133,8 +131,8 @@ def score_files(
         card=rater.asked.placed.card.name, digest=rater.card.digest,
         files={path: file_info(path).digest for path in files}, documents=seen[0], scored=seen[1],
         missing=dict(sorted(missing.items())), languages=dict(sorted(languages.items())),
-        unseen=_unseen(rater, languages), carried=carried, reference=reference is not None, window=WINDOW,
-        max_windows=MOST, quadmix=__version__, scripts=scripts.known(),
+        unseen=_unseen(rater, languages), carried=carried, reference=reference is not None,
+        windows=window_rule(rater.asked.placed), quadmix=__version__, scripts=scripts.known(),
     )  # fmt: skip
     write_json(out.with_name(f"{out.name}.json"), scoring)
     return scoring
@@ -166,8 +164,8 @@ def _unseen(rater: ModelAnnotator, languages: Counter[str]) -> dict[str, int]:
     """Return the languages that are not among those that a rater says it was trained on: in its own file, or,
     as a fine-tuned encoder, in its card; {} for a card that says any."""
     placed = rater.asked.placed
-    own = placed.card.family == "rater"
-    trained = read_rater(placed.folder)[0].languages if own else placed.card.languages
+    card, own = placed.card, placed.card.family == "rater"
+    trained = read_rater(placed.folder)[0].languages if own else card.trained_languages or card.languages
     if not own and "*" in trained:
         return {}
     said = sorted(code for code in languages if code)
@@ -234,26 +232,12 @@ def _scored(
     scale: "_Scale",
     missing: Counter[str],
 ) -> pa.RecordBatch:
-    found = rater.score(texts, _languages(codes))
+    languages = pa.RecordBatch.from_arrays([pa.array(codes, pa.string())], names=["language"])
+    found = score_windows(rater, texts, languages)
     missing.update(found.missing)
-    score = found.values.astype(np.float64)
-    pieces = [windows(text, WINDOW, MOST) for text in texts]
-    first, least, spread = score.copy(), score.copy(), np.where(np.isnan(score), np.nan, 0.0)
-    long = [i for i, p in enumerate(pieces) if len(p) > 1]
-    if long:
-        flat = [piece for i in long for piece in pieces[i]]
-        own = [codes[i] for i in long for _ in pieces[i]]
-        values = rater.score(flat, _languages(own)).values.astype(np.float64)
-        start = 0
-        for i in long:
-            mine = values[start : start + len(pieces[i])]
-            start += len(pieces[i])
-            known = mine[~np.isnan(mine)]
-            first[i] = mine[0]
-            least[i], spread[i] = (known.min(), known.std()) if len(known) else (np.nan, np.nan)
-    calibrated = score - scale.offset(codes)
-    numbers = [_column(v) for v in (score, scale.z(score), calibrated, first, least, spread)]
-    count = pa.array([len(p) for p in pieces], pa.int16())
+    score, calibrated = found.score, found.score - scale.offset(codes)
+    every = (score, scale.z(score), calibrated, found.first, found.least, found.spread)
+    numbers, count = [_column(v) for v in every], pa.array(found.windows, pa.int16())
     units = pa.array([len(unit_spans(text)) for text in texts], pa.int32())
     arrays = [pa.array(ids, pa.string()), pa.array(codes, pa.string()), units, *numbers, count]
     return pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA)
@@ -273,10 +257,6 @@ class _Scale:
         known = self.offsets.languages if self.offsets else ()
         values = np.array([np.nan, *(o.value for o in known)])
         return values[language_rows([c or "" for c in codes], [o.language for o in known])]
-
-
-def _languages(codes: Sequence[str | None]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([pa.array(codes, pa.string())], names=["language"])
 
 
 def _column(values: Floats) -> pa.Array:

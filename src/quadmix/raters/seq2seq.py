@@ -132,13 +132,7 @@ def load_seq2seq(
     `fetch.place`.
     """
     settings = settings or Settings()
-    card = ModelCard(
-        # a card says what a family reads and gives; here it only finds and checks files
-        name="translator", family="embedding", role="embedding", model=model, revision=revision,
-        files=dict(files or {}), licence="see the model", source=model, description="a translation model",
-        output=CardOutput(kind="vector"),
-    )  # fmt: skip
-    placed = place(card, path=model if Path(model).exists() else None, offline=offline)
+    placed = place_seq2seq(model, files=files, revision=revision, offline=offline)
     if not any(placed.folder.glob("*.safetensors")):
         raise InputError(
             f"translation model {model!r}: {placed.folder} has no *.safetensors, and other weights are not "
@@ -150,6 +144,23 @@ def load_seq2seq(
             _bos(tokenizer, code)
     loaded = read_model(placed, "AutoModelForSeq2SeqLM", use_safetensors=True)
     return Seq2SeqTranslator(tuple(how.codes), placed, how, settings, settle(loaded, settings), tokenizer)
+
+
+def place_seq2seq(
+    model: str,
+    *,
+    files: Mapping[str, str | None] | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+) -> Placed:
+    """Return the files of a translation model, found and hashed; arguments and errors as `load_seq2seq`."""
+    card = ModelCard(
+        # a card says what a family reads and gives; here it only finds and checks files
+        name="translator", family="embedding", role="embedding", model=model, revision=revision,
+        files=dict(files or {}), licence="see the model", source=model, description="a translation model",
+        output=CardOutput(kind="vector"),
+    )  # fmt: skip
+    return place(card, path=model if Path(model).exists() else None, offline=offline)
 
 
 def _bos(tokenizer: Any, code: str) -> int:

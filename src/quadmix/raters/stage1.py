@@ -21,7 +21,7 @@ from quadmix.raters.compared import Tell
 from quadmix.raters.measures import Measured, pair_accuracy
 from quadmix.raters.scored import load_rater_model, score_texts
 from quadmix.raters.table import PARALLEL, Pairs, Rows, Texts
-from quadmix.raters.tiers import EMBEDDINGS, MODEL, train_tier
+from quadmix.raters.tiers import EMBEDDINGS, MODEL, encoder_digest, train_tier
 from quadmix.recipe import RaterRecipe
 from quadmix.types import Floats, Ints
 
@@ -106,7 +106,7 @@ def _scores(
     there yet."""
     plain = recipe.model_copy(update={"name": f"{recipe.name}-stage1", "head": "plain"})
     encoder = plain.encoder.model_dump(mode="json", exclude={"max_unknown"})
-    key = value_digest(["stage1", 1, texts, pairs, encoder, plain.seed])
+    key = value_digest(["stage1", 2, texts, pairs, encoder, encoder_digest(plain), plain.seed])
     home = folder / FOLDER / key[:16]
     if not (home / MODEL / "card.yaml").is_file():
         shutil.rmtree(home / MODEL, ignore_errors=True)

@@ -12,15 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from quadmix.annotate.models.base import Placed, Settings
 from quadmix.annotate.models.fetch import place
-from quadmix.annotate.models.rated import language_rows, read_rater
+from quadmix.annotate.models.rated import by_windows, language_rows, read_rater
 from quadmix.annotate.models.rater_head import head_of
 from quadmix.errors import InputError
 from quadmix.io.door import is_offline
 from quadmix.io.folders import new_folder
+from quadmix.io.fs import expand
 from quadmix.raters.compared import Tell, telling
 from quadmix.raters.coverage import Known, check_encoder
 from quadmix.raters.dense import DenseTraining, save_dense, train_dense
@@ -29,11 +28,13 @@ from quadmix.raters.finetune import finetune
 from quadmix.raters.finetune_batches import FineTuning
 from quadmix.raters.hashed import HashedTraining, save_hashed, train_hashed
 from quadmix.raters.learning import trained_languages
+from quadmix.raters.related import related_sources
 from quadmix.raters.table import PARALLEL, Pairs, Texts
 from quadmix.recipe import RaterRecipe, load_card, save_card
 from quadmix.recipe.cards import ModelCard, card_folder
 from quadmix.rng import keyed_uniform
 from quadmix.types import Floats
+from quadmix.urls import redact
 
 MODEL, EMBEDDINGS = "model", "embeddings"
 CHOOSING = 0.3  # share of the training sources on which settings are chosen, before all are trained on
@@ -54,13 +55,14 @@ class Trained:
 
 def inner_split(texts: Texts, pairs: Pairs, seed: int, *, share: float = CHOOSING) -> Pairs:
     """Return the training pairs alone, those between sources drawn for validation as held; pairs with one
-    side there are left out.
+    side there are left out. Sources whose texts share words in a row are drawn together (`related`).
 
     That loses labelled pairs and no parallel ones, so the weights of these are scaled, in each part, to the
     share of the labelled pairs' weight that they have among all training pairs: lambda stays.
     """
     train = pairs.take(~pairs.held)
-    drawn = keyed_uniform(seed, texts.source, "validation") < share
+    groups = related_sources(texts)[0]
+    drawn = keyed_uniform(seed, [groups[source] for source in texts.source], "validation") < share
     a, b = drawn[train.a], drawn[train.b]
     kept = train.take(a == b)
     held, weight, share = drawn[kept.a], kept.weight.copy(), _parallel_share(train)
@@ -119,6 +121,11 @@ def embedder(recipe: RaterRecipe) -> Placed:
     return place(card, path=recipe.encoder.path, offline=is_offline(), beside=card_folder(model))
 
 
+def encoder_digest(recipe: RaterRecipe) -> str | None:
+    """Return the digest of the encoder's card and files, None for character n-grams, which have none."""
+    return None if recipe.encoder.kind == "hashed" else embedder(recipe).digest
+
+
 def known_scripts(recipe: RaterRecipe, texts: Texts, pairs: Pairs) -> Known | None:
     """Return what the encoder's tokenizer knows of the languages, None for character n-grams.
 
@@ -135,9 +142,10 @@ def known_scripts(recipe: RaterRecipe, texts: Texts, pairs: Pairs) -> Known | No
 def embedded(
     recipe: RaterRecipe, store: Path, texts: Texts, pairs: Pairs, tell: Tell | None
 ) -> tuple[Vectors, Pairs]:
-    """Return the vectors of the texts, kept in `store`, and the pairs whose texts both have one."""
+    """Return the vectors of the texts, kept in `store`, and the pairs whose texts both have one. Windows are
+    those that the saved rater reads; a head is trained on one vector per text, the mean of its windows."""
     settings = Settings(device=recipe.run.device)
-    vectors = embed(texts, embedder(recipe), settings, store, telling(tell, "embed"))
+    vectors = embed(texts, by_windows(embedder(recipe)), settings, store, telling(tell, "embed"))
     return vectors, pairs.take(vectors.known[pairs.a] & vectors.known[pairs.b])
 
 
@@ -170,7 +178,7 @@ def _frozen(
     chosen = {"epochs": float(first.best.epoch), "validation_accuracy": first.best.accuracy}
     facts, tensors = read_rater(folder / MODEL)
     saved = head_of(tensors, facts.languages, where=str(folder / MODEL))
-    scores = saved.scores(vectors.values, language_rows(texts.language, saved.languages)).astype(np.float64)
+    scores = vectors.scores(saved, language_rows(texts.language, saved.languages))
     return Trained(pairs=usable, chosen=chosen, unread=vectors.missing, scores=scores)
 
 
@@ -200,7 +208,8 @@ def _tuned(recipe: RaterRecipe, folder: Path, texts: Texts, pairs: Pairs, tell: 
     inner = inner_split(texts, pairs, recipe.seed, share=KEPT_OUT)
     finetune(
         texts, inner, placed, folder / MODEL, work=folder / "work", name=recipe.name,
-        settings=Settings(device=recipe.run.device), training=training, progress=telling(tell, "train"),
+        settings=Settings(device=recipe.run.device), training=training, trained_on=_trained_on(recipe),
+        progress=telling(tell, "train"),
     )  # fmt: skip
     return Trained(pairs=inner, chosen={}, unread={})
 
@@ -210,5 +219,10 @@ def _save_base(path: Path, base: ModelCard, folder: Path) -> None:
 
 
 def _trained_on(recipe: RaterRecipe) -> tuple[str, ...]:
-    sets = [s.path for r in recipe.raters for s in (*r.good, *r.bad, *r.labelled)]
-    return tuple(dict.fromkeys(Path(p).name for p in sets))
+    """Return what a rater has learnt from, itself or through its voters, for its card: the documents and the
+    voters' texts, each file by its last folder and name, and what the cards of voting models name."""
+    voters = recipe.raters
+    files = [*expand(recipe.texts.paths), *(s.path for r in voters for s in (*r.good, *r.bad, *r.labelled))]
+    named = [name for r in voters if r.kind == "model" for name in load_card(str(r.model)).trained_on]
+    tails = ["/".join(redact(path).replace("\\", "/").rsplit("/", 2)[-2:]) for path in files]
+    return tuple(dict.fromkeys([*tails, *named]))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from quadmix.errors import InputError
 from quadmix.io.atomic import read_json, read_value, value_digest, write_json, write_table, write_text
@@ -26,13 +27,13 @@ from quadmix.raters.making import DOMAINS, RESOLVED
 from quadmix.raters.offsets import Offsets, align, fit_offsets, unseen_texts
 from quadmix.raters.reportcard import ReportCard, report_card
 from quadmix.raters.scored import OFFSETS, load_rater_model, score_texts, write_reference
-from quadmix.raters.table import PAIRS, RATINGS, TEXTS, Pairs, Texts, read_pairs, read_ratings, read_texts
-from quadmix.raters.tiers import EMBEDDINGS, MODEL, Trained, known_scripts, train_tier
+from quadmix.raters.table import PAIRS, RATINGS, TEXTS, Texts, read_pairs, read_ratings, read_texts
+from quadmix.raters.tiers import EMBEDDINGS, MODEL, Trained, encoder_digest, known_scripts, train_tier
 from quadmix.recipe import RaterRecipe, dump_recipe
 from quadmix.types import Floats
 
 REPORT, SCORES = "report.json", "scores.parquet"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,7 @@ def train_rater(
         {
             "version": VERSION,
             "pairs": pairs_digest,
+            "encoder": encoder_digest(recipe),
             "settings": recipe.model_dump(
                 mode="json", include={"name", "seed", "encoder", "head"}, exclude={"encoder": {"max_unknown"}}
             ),
@@ -107,18 +109,17 @@ def train_rater(
 def _report(recipe: RaterRecipe, folder: Path, texts: Texts, made: Trained, scores: Floats) -> RaterReport:
     ratings, known = read_ratings(folder / RATINGS, texts), np.isfinite(scores)
     pairs = read_pairs(folder / PAIRS, texts)
-    pairs = pairs.take(known[pairs.a] & known[pairs.b])
-    filled = np.where(known, scores, float(np.nanmean(scores)))
+    pairs = pairs.take(pairs.held | (known[pairs.a] & known[pairs.b]))  # nothing was learnt from the others
     card = report_card(
-        texts, pairs, filled, ratings=ratings, human=human_labels(recipe.texts, texts),
+        texts, pairs, scores, ratings=ratings, human=human_labels(recipe.texts, texts),
         anchor=recipe.transfer.source, seed=recipe.seed,
     )  # fmt: skip
-    held = np.flatnonzero(unseen_texts(texts, pairs) & known)
-    offsets = _offsets(recipe, texts, filled, pairs)
+    judged = unseen_texts(texts, pairs) & known
+    offsets = _offsets(recipe, texts, scores, judged)
     return RaterReport(
         request="", name=recipe.name, encoder=recipe.encoder.kind, head=recipe.head, digest="",
         seed=recipe.seed, chosen=made.chosen, pairs=int((~made.pairs.held).sum()), unread=made.unread,
-        card=card, audit=_audit(folder, texts, scores, held.tolist()), seconds=0.0,
+        card=card, audit=_audit(folder, texts, scores, np.flatnonzero(judged).tolist()), seconds=0.0,
         offsets=offsets if isinstance(offsets, Offsets) else None,
         warnings=(offsets,) if isinstance(offsets, str) else (),
     )  # fmt: skip
@@ -134,10 +135,10 @@ def _audit(folder: Path, texts: Texts, scores: Floats, rows: Sequence[int]) -> B
     return bias_audit(scores[list(rows)], tokens, part.language, part.ids, describe(part.text), domain=domain)
 
 
-def _offsets(recipe: RaterRecipe, texts: Texts, scores: Floats, pairs: Pairs) -> Offsets | str:
-    """Return the offsets, or why there are none."""
+def _offsets(recipe: RaterRecipe, texts: Texts, scores: Floats, judged: NDArray[np.bool_]) -> Offsets | str:
+    """Return the offsets, or why there are none. judged: (D,) the texts that they are fitted on."""
     try:
-        return fit_offsets(align(texts, scores, unseen_texts(texts, pairs)), reference=recipe.transfer.source)
+        return fit_offsets(align(texts, scores, judged), reference=recipe.transfer.source)
     except InputError as error:
         return str(error)
 

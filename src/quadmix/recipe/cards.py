@@ -123,6 +123,10 @@ class ModelCard(Section):
     trained_on: tuple[str, ...] = Field(
         default=(), description="data sets of its training, held against the run's targets (circularity)"
     )
+    trained_languages: tuple[str, ...] = Field(
+        default=(),
+        description="languages of its training texts, where it scores others, too; empty: `languages`",
+    )
     golden: Golden | None = None
     notes: str = ""
 

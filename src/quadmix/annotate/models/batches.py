@@ -15,7 +15,6 @@ not fit alone costs its document (reason `out_of_memory`). A document with a num
 same list gives the same bits; a document's row depends on its neighbours by float rounding only.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quadmix.annotate.models.base import Outputs, Settings
+from quadmix.annotate.models.base import Outputs, Settings, Windows, whole_texts
 from quadmix.annotate.models.devices import import_torch, is_out_of_memory, torch_threads
 from quadmix.recipe.cards import ModelCard
 
@@ -39,8 +38,8 @@ PAD_TO = {"cuda": 8, "cpu": 1}  # lengths become multiples: matrix units want 8,
 
 Numbers = NDArray[np.float32]
 Lengths = NDArray[np.int64]
-Windows = Sequence[Sequence[int]]  # of one text: the token ids of every window, special tokens included
-Tokenise = Callable[[Sequence[str]], Sequence[Windows]]
+Pieces = Sequence[Sequence[int]]  # of one text: the token ids of every window, special tokens included
+Tokenise = Callable[[Sequence[str]], Sequence[Pieces]]
 Forward = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 Combine = Callable[[Numbers, Lengths], Numbers]
 
@@ -52,15 +51,15 @@ def only_window(values: Numbers, lengths: Lengths) -> Numbers:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TokenModel:
-    """A `TextModel` over token windows.
+    """A `WindowModel` over token windows.
 
     tokenise: texts -> per text its windows (none: the text has no token). Called from one thread that is not
     the caller's, never twice at a time.
     forward: ids (B, T) int64 and mask (B, T) int64 (1 = token, 0 = padding on the right) on `device`
     -> (B, K) of any float type, on `device`. Runs under torch.inference_mode.
     combine: (W, K) float32 of a text's W windows, in order, and their (W,) lengths in tokens -> (K,).
-    width: K. pad: the id that fills up a window; 0 does for any model, since the mask hides it, unless the
-    model looks for it itself.
+    width: K. frame: special tokens in a window, which weigh nothing. pad: the id that fills up a window; 0
+    does for any model, since the mask hides it, unless the model looks for it itself.
     """
 
     card: ModelCard
@@ -70,32 +69,33 @@ class TokenModel:
     device: "torch.device"
     settings: Settings
     combine: Combine = only_window
+    frame: int = 0
     pad: int = 0
 
     def outputs(self, texts: Sequence[str]) -> Outputs:
         """Return one row per text, (D, K) float32, NaN with a reason where there is none."""
-        values = np.full((len(texts), self.width), np.nan, np.float32)
-        missing: Counter[str] = Counter()
+        return whole_texts(self.windows(texts), len(texts), self.width)
+
+    def windows(self, texts: Sequence[str]) -> Iterator[Windows]:
+        """Yield the windows of `CHUNK` texts at a time, and what `combine` makes of those of each."""
         budget = _Budget(self._most_tokens())
-        with torch_threads(self.settings.threads):
-            for start, windows in _tokenised_ahead(self.tokenise, texts):
-                rows, reasons = self._chunk(windows, budget)
-                values[start : start + len(windows)] = rows
-                missing.update(reasons)
-        return Outputs(values=values, missing=dict(sorted(missing.items())))
+        for pieces in _tokenised_ahead(self.tokenise, texts):
+            with torch_threads(self.settings.threads):
+                chunk = self._chunk(pieces, budget)
+            yield chunk
 
     def _most_tokens(self) -> int:
         asked = self.settings.batch_tokens
         return min(asked, CPU_TOKENS * self.settings.threads) if self.device.type == "cpu" else asked
 
-    def _chunk(self, windows: Sequence[Windows], budget: "_Budget") -> tuple[Numbers, list[str]]:
-        pieces = [piece for of_text in windows for piece in of_text]
+    def _chunk(self, texts: Sequence[Pieces], budget: "_Budget") -> Windows:
+        pieces = [piece for of_text in texts for piece in of_text]
         results, lost = run_pieces(self, pieces, budget)
         lengths = np.array([len(p) for p in pieces], np.int64)
-        rows = np.full((len(windows), self.width), np.nan, np.float32)
+        rows = np.full((len(texts), self.width), np.nan, np.float32)
         reasons: list[str] = []
         at = 0
-        for i, of_text in enumerate(windows):
+        for i, of_text in enumerate(texts):
             part = slice(at, at + len(of_text))
             at = part.stop
             reason = _reason(results[part], lost[part])
@@ -104,8 +104,11 @@ class TokenModel:
                 reason = "" if np.isfinite(rows[i]).all() else "not_finite"
             if reason:
                 rows[i] = np.nan
-                reasons.append(reason)
-        return rows, reasons
+            reasons.append(reason)
+        return Windows(
+            values=results, weights=(lengths - self.frame).astype(np.float64), rows=rows, reasons=reasons,
+            counts=np.array([len(of_text) for of_text in texts], np.int64),
+        )  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -123,8 +126,8 @@ def _reason(results: Numbers, lost: NDArray[np.bool_]) -> str:
     return "" if np.isfinite(results).all() else "not_finite"
 
 
-def _tokenised_ahead(tokenise: Tokenise, texts: Sequence[str]) -> Iterator[tuple[int, Sequence[Windows]]]:
-    """Yield (first text, windows of its chunk) in order, the next chunk always under way in a thread."""
+def _tokenised_ahead(tokenise: Tokenise, texts: Sequence[str]) -> Iterator[Sequence[Pieces]]:
+    """Yield the windows of each chunk in order, the next chunk always under way in a thread."""
     starts = range(0, len(texts), CHUNK)
     with ThreadPoolExecutor(1, "tokenise") as pool:
         waiting = pool.submit(tokenise, texts[:CHUNK])
@@ -132,7 +135,7 @@ def _tokenised_ahead(tokenise: Tokenise, texts: Sequence[str]) -> Iterator[tuple
             windows = waiting.result()
             if start + CHUNK < len(texts):
                 waiting = pool.submit(tokenise, texts[start + CHUNK : start + 2 * CHUNK])
-            yield start, windows
+            yield windows
 
 
 def run_pieces(

@@ -52,6 +52,7 @@ def load_pooled(placed: Placed, settings: Settings) -> TokenModel:
         tokenise=window_tokeniser(tokenizer, how, limit=longest_input(config, tokenizer)),
         forward=_forward(model, how.pooling),
         combine=combiner(how, frame.tokens),
+        frame=frame.tokens,
         width=int(config.hidden_size),
         device=device,
         settings=settings,

@@ -43,6 +43,7 @@ def load_sequence(placed: Placed, settings: Settings) -> TokenModel:
         tokenise=window_tokeniser(tokenizer, how, limit=longest_input(config, tokenizer)),
         forward=_forward(model, order, softmax=placed.card.output.kind == "classes"),
         combine=combiner(how, frame.tokens),
+        frame=frame.tokens,
         width=len(order),
         device=device,
         settings=settings,

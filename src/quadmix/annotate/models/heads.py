@@ -80,6 +80,7 @@ def load_hub_head(placed: Placed, settings: Settings) -> TokenModel:
         tokenise=window_tokeniser(tokenizer, how, limit=longest_input(config, tokenizer)),
         forward=_first_token_head(model, head, order),
         combine=combiner(how, frame.tokens),
+        frame=frame.tokens,
         width=len(order),
         device=device,
         settings=settings,

@@ -4,46 +4,60 @@ In: a folder with `rater.json` and `rater.safetensors`. Out: (D, 1) float32 scor
 sigmoid(s_a - s_b) is the probability that text a is preferred (MuRating, arXiv 2507.01785). Larger = better.
 
 Two kinds. `hashed`: linear in hashed character n-grams and surface statistics; numpy alone, no download. A
-long text is read in windows of equal length, evenly spaced where there are more than `max_windows`; its score
-is the mean of theirs, weighed by length. `vectors`: a head over the vectors of the card's `base`.
+long text is read in windows of equal length, evenly spaced where there are more than `max_windows`.
+`vectors`: a head over the vectors of the card's `base`; of a long text the first `max_windows` windows of
+tokens are read, one after the other. The score of a text is the mean of its windows' scores, weighed by their
+characters or tokens (MuRating, section 6).
 
 A head may depend on the language (`card.reads_language`): then every text comes with its language in front,
 see `with_language`; a language that the head was not trained on has tables of its own.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quadmix.annotate.models.base import Outputs, Placed, Settings, TextModel, split_language
+from quadmix.annotate.models.base import (
+    Outputs,
+    Placed,
+    Settings,
+    WindowModel,
+    Windows,
+    mean_of_windows,
+    split_language,
+    whole_texts,
+)
 from quadmix.annotate.models.char_ngrams import FEATURES, LONGEST, VERSION, ngram_counts
 from quadmix.annotate.models.rater import language_code
 from quadmix.annotate.models.rater_head import HeadWeights, head_of, head_tensors
 from quadmix.annotate.models.surface import NAMES, surface
 from quadmix.errors import InputError, MissingExtraError
-from quadmix.io.atomic import naming, read_value, replacing, write_json
+from quadmix.io.atomic import naming, read_value, replacing, value_digest, write_json
 from quadmix.recipe.cards import ModelCard
 from quadmix.types import Floats, Ints
 
 FACTS, WEIGHTS = "rater.json", "rater.safetensors"
+MAX_WINDOWS = 8  # of a document that are read (MuRating, section 6)
+# of kind vectors 1 was for raters that joined the windows' vectors, and scored once
+_VERSIONS = {"hashed": 1, "vectors": 2}
 _LOGS = 1.0 + np.log(np.maximum(np.arange(1024), 1)).astype(np.float32)
 Numbers = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RaterFacts:
-    """What rater.json says. window: characters of a window; features, longest, surface, ngrams: of kind
-    hashed (ngrams: version of the hashing). languages: what the rater was trained on."""
+    """What rater.json says. window (characters), features, longest, surface, ngrams: of kind hashed (ngrams:
+    version of the hashing). languages: what the rater was trained on."""
 
     kind: Literal["hashed", "vectors"]
     languages: list[str]
     version: int = 1
     window: int = 2_000
-    max_windows: int = 8
+    max_windows: int = MAX_WINDOWS
     features: int = FEATURES
     longest: int = LONGEST
     surface: list[str] | None = None
@@ -64,16 +78,15 @@ class HashedScorer:
     def scores(self, texts: Sequence[str]) -> Floats:
         """Return (D,) float64 scores, NaN for a text of nothing but blanks. A score is a function of its own
         text, to the last bit."""
+        return mean_of_windows(*self.windows(texts))
+
+    def windows(self, texts: Sequence[str]) -> tuple[Floats, Floats, Ints]:
+        """Return the scores (W,) of all windows, NaN for one of nothing but blanks, their characters (W,),
+        and the windows of each text (D,)."""
         pieces = [windows(text, self.facts.window, self.facts.max_windows) for text in texts]
         flat = [piece for text in pieces for piece in text]
-        owner = np.repeat(np.arange(len(texts)), [len(p) for p in pieces])
-        weight = np.array([len(piece) for piece in flat], np.float64)
-        values = self._window_scores(flat)
-        read = ~np.isnan(values)
-        owner, weight, values = owner[read], weight[read], values[read]
-        whole = np.bincount(owner, weight, minlength=len(texts))
-        with np.errstate(invalid="ignore"):
-            return np.bincount(owner, weight * values, minlength=len(texts)) / whole
+        weights = np.array([len(piece) for piece in flat], np.float64)
+        return self._window_scores(flat), weights, np.array([len(p) for p in pieces], np.int64)
 
     def _window_scores(self, texts: list[str]) -> Floats:
         rows, columns, counts = ngram_counts(texts, features=self.facts.features, longest=self.facts.longest)
@@ -112,40 +125,68 @@ def windows(text: str, size: int, most: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class HashedModel:
-    """A `TextModel` of kind hashed; it runs on one core."""
+    """A `WindowModel` of kind hashed; it runs on one core."""
 
     card: ModelCard
     scorer: HashedScorer
 
     def outputs(self, texts: Sequence[str]) -> Outputs:
         """Return (D, 1) float32; NaN rows: `no_tokens`."""
-        values = self.scorer.scores(texts).astype(np.float32)[:, None]
-        lost = int(np.isnan(values).sum())
-        return Outputs(values=values, missing={"no_tokens": lost} if lost else {})
+        return whole_texts(self.windows(texts), len(texts), 1)
+
+    def windows(self, texts: Sequence[str]) -> Iterator[Windows]:
+        """Yield all windows at once."""
+        values, weights, counts = self.scorer.windows(texts)
+        rows = mean_of_windows(values, weights, counts).astype(np.float32)[:, None]
+        reasons = ["no_tokens" if lost else "" for lost in np.isnan(rows[:, 0]).tolist()]
+        yield Windows(
+            values=values.astype(np.float32)[:, None], weights=weights, counts=counts, rows=rows,
+            reasons=reasons,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class VectorModel:
-    """A `TextModel` of kind vectors: the head over the vectors of an embedder, on the CPU in float32."""
+    """A `WindowModel` of kind vectors: the head over the vectors of an embedder's windows, on the CPU in
+    float32."""
 
     card: ModelCard
     head: HeadWeights
-    embedder: TextModel
+    embedder: WindowModel
 
     def outputs(self, texts: Sequence[str]) -> Outputs:
         """Return (D, 1) float32; NaN where there is no vector."""
+        return whole_texts(self.windows(texts), len(texts), 1)
+
+    def windows(self, texts: Sequence[str]) -> Iterator[Windows]:
+        """Yield the windows as the embedder does, a score for each; every window is encoded once."""
         languages = np.zeros(len(texts), np.int64)
         if self.head.reads_language:
             told = [split_language(text) for text in texts]
             languages = language_rows([code for code, _ in told], self.head.languages)
             texts = [text for _, text in told]
-        vectors = self.embedder.outputs(texts)
-        values = self.head.scores(vectors.values, languages)[:, None]
-        missing = dict(vectors.missing)
-        if own := int((~np.isfinite(values)).sum()) - sum(missing.values()):
-            missing["not_finite"] = missing.get("not_finite", 0) + own
-        values[~np.isfinite(values)] = np.nan
-        return Outputs(values=values, missing=dict(sorted(missing.items())))
+        at = 0
+        for vectors in self.embedder.windows(texts):
+            own = languages[at : at + len(vectors.counts)]
+            at += len(own)
+            values = self.head.scores(vectors.values, np.repeat(own, vectors.counts))
+            # one window that is no number spoils its text: what the others say would be another text's score
+            spoilt = np.where(np.isfinite(values), values, np.inf).astype(np.float64)
+            rows = mean_of_windows(spoilt, vectors.weights, vectors.counts)
+            lost = ["" if fine else "not_finite" for fine in np.isfinite(rows).tolist()]
+            reasons = [why or other for why, other in zip(vectors.reasons, lost, strict=True)]
+            rows[np.array(reasons, np.str_) != ""] = np.nan
+            yield replace(
+                vectors, values=values[:, None], rows=rows.astype(np.float32)[:, None], reasons=reasons
+            )
+
+
+def by_windows(placed: Placed, most: int = MAX_WINDOWS) -> Placed:
+    """Return an embedder that reads up to `most` windows of a text, however many its card says; the vector of
+    a whole text is the mean of theirs, weighed by tokens, of length one."""
+    how = placed.card.input.model_copy(update={"aggregate": "length-mean", "max_windows": most})
+    card = placed.card.model_copy(update={"input": how})
+    return replace(placed, card=card, digest=value_digest(["by windows", most, placed.digest]))
 
 
 def language_rows(codes: Sequence[str], known: Sequence[str]) -> Ints:
@@ -189,7 +230,12 @@ def load_rater(placed: Placed, settings: Settings) -> HashedModel | VectorModel:
         )
     from quadmix.annotate.models.load import load_model  # it imports this module for its families
 
-    embedder = load_model(placed.base, settings)
+    embedder = load_model(by_windows(placed.base, facts.max_windows), settings)
+    if not isinstance(embedder, WindowModel):
+        raise InputError(
+            f"card {card.name!r}: its base {placed.base.card.name!r} is of the family "
+            f"{placed.base.card.family}, expected embedding"
+        )
     width = getattr(embedder, "width", head.width)
     if width != head.width:
         raise InputError(
@@ -237,18 +283,19 @@ def write_rater(folder: Path, facts: RaterFacts, weights: HashedScorer | HeadWei
     tensors = scorer_tensors(weights) if hashed else head_tensors(weights)
     with replacing(folder / WEIGHTS) as temporary:
         save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, temporary)
-    write_json(folder / FACTS, asdict(facts))
+    write_json(folder / FACTS, asdict(replace(facts, version=_VERSIONS[facts.kind])))
 
 
 def read_rater(folder: Path) -> tuple[RaterFacts, dict[str, Any]]:
-    """Return what a rater's folder holds; InputError names a file that is absent, damaged or of a later
+    """Return what a rater's folder holds; InputError names a file that is absent, damaged or of another
     version."""
     for name in (FACTS, WEIGHTS):
         if not (folder / name).is_file():
             raise InputError(f"{folder / name} does not exist; expected the folder of a trained rater")
     facts = read_value(folder / FACTS, RaterFacts)
-    if facts.version != 1:
-        raise InputError(f"{folder / FACTS}: version is {facts.version}, expected 1; update quadmix")
+    if facts.version != (expected := _VERSIONS[facts.kind]):
+        remedy = "train the rater again" if facts.version < expected else "update quadmix"
+        raise InputError(f"{folder / FACTS}: version is {facts.version}, expected {expected}; {remedy}")
     try:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file

@@ -97,15 +97,15 @@ class ModelAnnotator:
     def score(self, texts: Sequence[str], rows: pa.RecordBatch) -> Scored:
         """Return (D,) float32 as the card says, NaN with a reason where there is no score."""
         model, missing = self.asked.placed.card, Counter[str]()
-        usable, given = _outputs(self.asked, texts, rows, missing)
+        usable, inputs = readable(self.asked, texts, rows, missing)
+        given = _judged(self.asked, inputs)
         values = np.full(len(texts), np.nan, np.float32)
         with np.errstate(all="ignore"):  # what is not finite is counted below
             numbers = to_numbers(model, given.values, self.output)
         bad = ~np.isfinite(numbers)
         lost = int(bad.sum()) - sum(given.missing.values())
         missing.update(given.missing)
-        if lost > 0:
-            missing["not_finite"] += lost
+        missing["not_finite"] += max(0, lost)
         values[usable] = np.where(bad, np.float32(np.nan), numbers)
         return Scored(values=values, missing=_sorted(missing))
 
@@ -150,7 +150,8 @@ class ModelLabeller:
 
     def _labelled(self, texts: Sequence[str], rows: pa.RecordBatch) -> Labelled:
         missing = Counter[str]()
-        usable, given = _outputs(self.asked, texts, rows, missing)
+        usable, inputs = readable(self.asked, texts, rows, missing)
+        given = _judged(self.asked, inputs)
         labels = [UNKNOWN] * len(texts)
         names = self.asked.placed.card.output.labels
         missing.update(given.missing)
@@ -202,15 +203,14 @@ def template_columns(template: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in _FIELD.findall(template) if name != "text"))
 
 
-def _outputs(
+def readable(
     asked: Asked, texts: Sequence[str], rows: pa.RecordBatch, missing: Counter[str]
-) -> tuple[NDArray[np.int64], Outputs]:
-    """Return the documents (U,) that the model judges and its outputs; counts the others in `missing`."""
+) -> tuple[NDArray[np.int64], list[str]]:
+    """Return the documents (U,) that the model judges and what it reads; counts the others in `missing`."""
     reasons = refused(asked, texts, rows)
     missing.update(reason for reason in reasons if reason)
     usable = np.array([i for i, reason in enumerate(reasons) if not reason], np.int64)
-    inputs = _inputs(asked, texts, rows, usable.tolist())
-    return usable, _judged(asked, inputs)
+    return usable, _inputs(asked, texts, rows, usable.tolist())
 
 
 def refused(asked: Asked, texts: Sequence[str], rows: pa.RecordBatch) -> list[str]:
