@@ -19,6 +19,8 @@ from scipy.stats import t as student
 from quadmix.io.atomic import write_json
 from quadmix.io.rows import read_records
 from quadmix.pipeline.folder import library_versions
+from quadmix.raters.audit import bias_audit, describe
+from quadmix.raters.excerpts import unit_spans
 from quadmix.raters.making import make_pairs, rater_folder
 from quadmix.raters.offsets import align, unseen_texts
 from quadmix.raters.scored import load_rater_model, score_texts
@@ -35,6 +37,13 @@ ARMS = {
     "and parallel, λ 1": [],
 }
 DANISH = "../../shared/data/quality/fineweb_c_danish.jsonl.zst"
+CORPORA = {
+    "ntrex": "news",
+    "tico19": "medicine",
+    "tico": "medicine",
+    "asp": "children's stories",
+    "tldr": "help pages",
+}
 TOP = 0.1
 NAMES = {"within languages": "within", "pooled": "pooled", "parallel MSE / variance": "parallel"}
 
@@ -90,8 +99,12 @@ def judged(
     )  # fmt: skip
     labels = np.array([float(r["label"]) for r in human])
     accuracy = {one.language: one.accuracy.value for one in report.card.languages}
+    unseen = texts.take(
+        [r for r in np.flatnonzero(unseen_texts(texts, pairs)) if texts.language[r] in groups["trained"]]
+    )
     return {
         "seed": seed,
+        "kept": kept(unseen, score_texts(rater, unseen)),
         "pairs": report.pairs,
         "sources": len(set(part.source)),
         "texts": len(part),
@@ -106,6 +119,24 @@ def judged(
         "danish": spearman(score_texts(rater, danish), labels),
         "danish_length": spearman(np.array([len(t) for t in danish.text], float), labels),
         "danish_documents": len(human),
+    }
+
+
+def kept(texts: Texts, scores: Floats) -> dict[str, dict[str, float]]:
+    """Return what a cut within each language keeps of a kind of text, and of thirds by narrative marks, all
+    over the share that it keeps of every language: 1 = the cut takes no notice. texts: held-out ones, also
+    such as are not there in every language."""
+    tokens = np.array([max(len(unit_spans(text)), 1) for text in texts.text], np.int64)
+    kinds = [
+        CORPORA[id_.partition("-")[0]]
+        for id_ in (o or i for i, o in zip(texts.ids, texts.origin, strict=True))
+    ]
+    audit = bias_audit(
+        scores, tokens, texts.language, texts.ids, describe(texts.text), domain=kinds, share=TOP
+    )
+    return {
+        kind: {s.group: s.ratio for s in audit.by_language if s.kind == kind and not s.language}
+        for kind in ("domain", "narrative")
     }
 
 
@@ -167,6 +198,12 @@ def lines(found: dict[str, list[dict[str, Any]]]) -> list[str]:
             for new in (False, True)
         ]
         out.append(f"| {arm} | {' | '.join(parts)} | {mean([r['danish'] for r in runs])} |")
+    for kind in ("domain", "narrative"):
+        groups = sorted({g for runs in found.values() for r in runs for g in r["kept"][kind]})
+        out += ["", f"| pairs | {' | '.join(groups)} |", "|---" * (len(groups) + 1) + "|"]
+        for arm, runs in found.items():
+            cells = [mean([r["kept"][kind].get(g, float("nan")) for r in runs]) for g in groups]
+            out.append(f"| {arm} | {' | '.join(cells)} |")
     first = next(iter(found.values()))[0]
     return [
         *out,
