@@ -8,6 +8,7 @@ studies/results/murating.json. What is trained is kept in runs/murating; the sam
 
 import argparse
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from quadmix.raters.scored import load_rater_model, score_texts
 from quadmix.raters.table import PAIRS, RATINGS, TEXTS, Texts, read_pairs, read_ratings, read_texts
 from quadmix.raters.tiers import MODEL
 from quadmix.raters.training import train_rater
-from quadmix.recipe import load_rater
+from quadmix.recipe import RaterRecipe, load_rater
 from quadmix.types import Floats
 
 ARMS = {
@@ -37,12 +38,11 @@ ARMS = {
     "and parallel, λ 1": [],
 }
 DANISH = "../../shared/data/quality/fineweb_c_danish.jsonl.zst"
-CORPORA = {
-    "ntrex": "news",
-    "tico19": "medicine",
-    "tico": "medicine",
-    "asp": "children's stories",
-    "tldr": "help pages",
+KINDS = {  # name of the file -> what it holds
+    "ntrex_docs": "news",
+    "tico19_docs": "medicine",
+    "african_storybook": "children's stories",
+    "tldr_parallel": "help pages",
 }
 TOP = 0.1
 NAMES = {"within languages": "within", "pooled": "pooled", "parallel MSE / variance": "parallel"}
@@ -104,7 +104,7 @@ def judged(
     )
     return {
         "seed": seed,
-        "kept": kept(unseen, score_texts(rater, unseen)),
+        "kept": kept(unseen, score_texts(rater, unseen), kinds_of(recipe)),
         "pairs": report.pairs,
         "sources": len(set(part.source)),
         "texts": len(part),
@@ -122,17 +122,23 @@ def judged(
     }
 
 
-def kept(texts: Texts, scores: Floats) -> dict[str, dict[str, float]]:
+def kinds_of(recipe: RaterRecipe) -> dict[str, str]:
+    """Return source -> kind of text, by the file that holds it."""
+    return {
+        str(row[recipe.texts.same]): KINDS[Path(path).name.partition(".")[0]]
+        for path in recipe.texts.paths
+        for row in read_records(path)
+    }
+
+
+def kept(texts: Texts, scores: Floats, kinds: Mapping[str, str]) -> dict[str, dict[str, float]]:
     """Return what a cut within each language keeps of a kind of text, and of thirds by narrative marks, all
     over the share that it keeps of every language: 1 = the cut takes no notice. texts: held-out ones, also
     such as are not there in every language."""
     tokens = np.array([max(len(unit_spans(text)), 1) for text in texts.text], np.int64)
-    kinds = [
-        CORPORA[id_.partition("-")[0]]
-        for id_ in (o or i for i, o in zip(texts.ids, texts.origin, strict=True))
-    ]
+    domain = [kinds[source] for source in texts.source]
     audit = bias_audit(
-        scores, tokens, texts.language, texts.ids, describe(texts.text), domain=kinds, share=TOP
+        scores, tokens, texts.language, texts.ids, describe(texts.text), domain=domain, share=TOP
     )
     return {
         kind: {s.group: s.ratio for s in audit.by_language if s.kind == kind and not s.language}
