@@ -153,6 +153,10 @@ def mlc(
     part: Annotated[
         str | None, typer.Option(help="target, select or report: that part of the split alone")
     ] = None,
+    estimator: Annotated[
+        list[str] | None,
+        typer.Option("--estimator", help="as acc_bytes, or all; may repeat; default: the one of each task"),
+    ] = None,
     draws: Annotated[int, typer.Option(min=100, help="resamples of the items for intervals")] = 1000,
     seed: Annotated[int, typer.Option(help="of the resamples")] = 0,
     out: Annotated[
@@ -175,7 +179,7 @@ def mlc(
     if part is not None and part not in SHARES:
         raise RecipeError(f"--part {part}: expected one of {', '.join(SHARES)}")
     groups = _groups(group) if group else None
-    found = gather(predictions, data=data, tasks=task or ())
+    found = gather(predictions, data=data, tasks=task or (), estimators=estimator or ())
     report = consistency_report(
         found.predictions, found.items, anchor=anchor, groups=groups, part=part or "",
         sampling=Sampling(draws=draws, seed=seed),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from quadmix.evaluate.mubench.languages import LANGUAGES
 from quadmix.evaluate.mubench.prepare import Prepared, PreparedTask
 from quadmix.types.consistency import Bounds, ConsistencyReport, LanguageConsistency, SetConsistency
 
@@ -27,7 +28,7 @@ def _task_lines(task: PreparedTask) -> list[str]:
         f"{task.task} ({task.mode}): {task.items:,} items x {len(languages)} languages "
         f"({_some(languages)}), aligned; {parts}"
     ]
-    if task.missing:
+    if task.missing and any(code in LANGUAGES for code in languages):  # toy languages lack all of them
         lines.append(f"  not here, of the release: {_some(task.missing)}")
     if task.converted:
         lines.append(f"  made from local_template, for want of lighteval: {_some(task.converted)}")
