@@ -61,7 +61,7 @@ def test_prepare_exits_with_1_and_names_what_is_wrong(toy: Path, tmp_path: Path)
     whole = file.read_bytes()
     file.write_bytes(b"\n".join(whole.splitlines()[:-1]) + b"\n")
     try:
-        code, text = run("prepare", toy, "--out", tmp_path, "--task", "snli", "--task", "arc_easy")
+        code, text = run("prepare", toy, "--out", tmp_path, "--task", "snli,arc_easy")
     finally:
         file.write_bytes(whole)
     assert code == 1

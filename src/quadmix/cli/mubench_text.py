@@ -30,21 +30,34 @@ def _task_lines(task: PreparedTask) -> list[str]:
     ]
     if task.missing and any(code in LANGUAGES for code in languages):  # toy languages lack all of them
         lines.append(f"  not here, of the release: {_some(task.missing)}")
+    if task.lacking:
+        lines.append(f"  not here, but in other tasks or modes: {_some(task.lacking)}")
     if task.converted:
         lines.append(f"  made from local_template, for want of lighteval: {_some(task.converted)}")
     for fact in task.facts:
-        odd = {
-            f"items with equal options, the right one among them in {fact.tied}": fact.duplicated,
-            "items with U+FFFD": fact.replaced,
-            "items trimmed of white space": fact.trimmed,
-        }
-        if said := [f"{count} {what}" for what, count in odd.items() if count]:
+        odd = [
+            (
+                "duplicated",
+                fact.duplicated,
+                f"items with equal options, the right one in {fact.tied} of them",
+            ),
+            ("replaced", fact.replaced, "items with U+FFFD or control characters"),
+            ("recoded", fact.recoded, "items with UTF-8 read as Latin-1"),
+            ("trimmed", fact.trimmed, "items trimmed of white space"),
+        ]
+        said = [f"{n} {what}{_named(fact.ids.get(name, ()), n)}" for name, n, what in odd if n]
+        if said:
             lines.append(f"  {fact.language}: {'; '.join(said)}")
     if task.mixed:
         lines.append(f"  {task.mixed} files of mixed items; {task.unmixed} items in them are in one language")
     if task.strays:
         lines.append(f"  not of the layout, ignored: {_some(task.strays)}")
     return lines
+
+
+def _named(ids: Sequence[str], count: int) -> str:
+    rest = count - len(ids)
+    return f" ({', '.join(ids)}{f' and {rest} more' if rest else ''})" if ids else ""
 
 
 def consistency_lines(report: ConsistencyReport) -> list[str]:

@@ -5,7 +5,7 @@ address the files that are needed are copied there first.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,8 @@ SPLITS, COUNTS = "splits.parquet", "prepared.json"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedTask:
     """One task in one mode. parts: name -> items. missing: languages of the release that are not there; none
-    for a task of the user's own. mixed: files of mixed items. unmixed: items in them in one language."""
+    for a task of the user's own. lacking: languages that it has in another mode, or another task of the call
+    has. mixed: files of mixed items. unmixed: items in them in one language."""
 
     task: str
     mode: str
@@ -38,6 +39,7 @@ class PreparedTask:
     converted: tuple[str, ...]
     parts: dict[str, int]
     strays: tuple[str, ...]
+    lacking: tuple[str, ...] = ()
     mixed: int = 0
     unmixed: int = 0
 
@@ -79,6 +81,7 @@ def prepare(
     done: list[PreparedTask] = []
     problems: list[str] = []
     splits: dict[str, Loaded] = {}
+    spoken: set[str] = set()
     for task in work:
         for mode in modes:
             try:
@@ -89,9 +92,12 @@ def prepare(
                 problems.append(f"{task} ({mode}): {error}")
                 continue
             splits.setdefault(task, loaded)
+            spoken |= loaded.spoken if languages is None else set(languages)
     found = Prepared(
         folder=home,
-        tasks=tuple(done),
+        tasks=tuple(
+            replace(one, lacking=tuple(sorted(spoken - {f.language for f in one.facts}))) for one in done
+        ),
         problems=tuple(problems),
         left_out={task: SOURCES[task].restricted for task in off},
         restricted={t: SOURCES[t].restricted for t in splits if t in SOURCES and SOURCES[t].restricted},
