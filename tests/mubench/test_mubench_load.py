@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mubench_files import row, rows, write_rows, write_task
 
 from quadmix.errors import InputError, StoreError
 from quadmix.evaluate.mubench.languages import LANGUAGES, RESOURCES, separator
-from quadmix.evaluate.mubench.load import load, load_task
+from quadmix.evaluate.mubench.load import load, load_task, subset
+from quadmix.evaluate.mubench.nulls import predictions
 from quadmix.evaluate.mubench.prepare import fetch, prepare
 from quadmix.evaluate.mubench.sources import SOURCES, chosen_tasks, named, task_files
 from quadmix.evaluate.mubench.splits import SHARES, parts_of
@@ -98,6 +100,22 @@ def test_equal_options_replaced_letters_and_white_space_are_counted(tmp_path: Pa
     assert fact.recoded == 1
     assert fact.ids == {"duplicated": ("q0", "q1"), "replaced": ("q2", "q3"), "recoded": ("q4",)}
     assert load_task(tmp_path, "arc_easy", "lighteval").items["nl"][0].choices == ("Ja", "ja", "nee")
+
+
+def test_options_of_letters_are_those_in_the_prompt(tmp_path: Path) -> None:
+    own = [
+        row(f"q{n}", 1, "AB", f"Q?\nA: {a}\nB: {b}\nAnswer:") for n, (a, b) in enumerate(["xy", "zz", "uu"])
+    ]
+    own = [r | {"prompt": r["prompt"].removesuffix(f" {r['_id']}")} for r in own]
+    own[2]["prompt"] = "Q?\nA: u\nC: u\nAnswer:"
+    write_task(tmp_path, {"de": own}, mode="local_template")
+    loaded = load(tmp_path, "arc_easy", "local_template")
+    (fact,) = loaded.facts
+    assert (fact.duplicated, fact.tied, fact.unparsed) == (1, 1, 1)
+    assert fact.ids == {"duplicated": ("q1",), "unparsed": ("q2",)}
+    task = subset(loaded.task, [0, 1])
+    found = predictions(task, "acc", {"de": np.array([0, 0], dtype=np.int16)})
+    assert found.chosen["de"].tolist() == [0, 1]  # A and B of q1 cannot be told apart: A counts as right
 
 
 @pytest.mark.parametrize(
@@ -275,6 +293,17 @@ def test_prepare_names_languages_that_other_tasks_or_modes_have(tmp_path: Path) 
     }  # fmt: skip
     named = prepare(tmp_path, tmp_path, languages=["en", "de"])
     assert {t.lacking for t in named.tasks} == {()}
+
+
+def test_prepare_keeps_the_split_of_tasks_that_it_was_not_asked_for(tmp_path: Path) -> None:
+    for task in ("ARCEasyDataset", "MMLUDataset"):
+        write_task(tmp_path, {"en": rows(5), "de": rows(5)}, task=task)
+    for task in ("arc_easy", "mmlu", "arc_easy"):
+        prepare(tmp_path, tmp_path, tasks=[task])
+    found = read_table(tmp_path / "splits.parquet").to_pylist()
+    assert sorted((r["task"], r["id"]) for r in found) == [
+        (task, f"q{n}") for task in ("arc_easy", "mmlu") for n in range(5)
+    ]
 
 
 def test_prepare_refuses_modes_of_other_questions(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def _task_lines(task: PreparedTask) -> list[str]:
                 fact.duplicated,
                 f"items with equal options, the right one in {fact.tied} of them",
             ),
+            ("unparsed", fact.unparsed, "items whose letters stand for nothing in the prompt"),
             ("replaced", fact.replaced, "items with U+FFFD or control characters"),
             ("recoded", fact.recoded, "items with UTF-8 read as Latin-1"),
             ("trimmed", fact.trimmed, "items trimmed of white space"),

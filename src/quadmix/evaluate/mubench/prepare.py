@@ -1,7 +1,7 @@
 """A folder of aligned tasks -> what is in it, its split into parts, and on request mixed items.
 
-Writes into `out`: splits.parquet (task, id, part), prepared.json (counts), and the files of the mixes. Of an
-address the files that are needed are copied there first.
+Writes into `out`: splits.parquet (task, id, part; rows of other tasks stay), prepared.json (counts of the
+call), and the files of the mixes. Of an address the files that are needed are copied there first.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from quadmix.evaluate.mubench.mix import mix_task, write_mix
 from quadmix.evaluate.mubench.read import LanguageFacts
 from quadmix.evaluate.mubench.sources import SOURCES, chosen_tasks, task_files
 from quadmix.evaluate.mubench.splits import SHARES, parts_of
-from quadmix.io.atomic import write_bytes, write_json, write_table
+from quadmix.io.atomic import read_table, write_bytes, write_json, write_table
 from quadmix.io.store import read_bytes
 from quadmix.urls import is_remote
 
@@ -103,7 +103,7 @@ def prepare(
         restricted={t: SOURCES[t].restricted for t in splits if t in SOURCES and SOURCES[t].restricted},
     )
     if splits:
-        write_table(Path(out) / SPLITS, _split_table(splits))
+        write_table(Path(out) / SPLITS, _split_table(splits, Path(out) / SPLITS))
         write_json(Path(out) / COUNTS, found)
     return found
 
@@ -166,12 +166,18 @@ def _check_ids(before: Loaded | None, now: Loaded) -> None:
         )
 
 
-def _split_table(splits: dict[str, Loaded]) -> pa.Table:
+def _split_table(splits: dict[str, Loaded], before: Path) -> pa.Table:
+    """Return the parts of these tasks, and of those that only `before` has."""
     ids = {task: loaded.task.ids for task, loaded in splits.items()}
-    return pa.table(
+    made = pa.table(
         {
             "task": pa.array([task for task, own in ids.items() for _ in own], pa.string()),
             "id": pa.array([i for own in ids.values() for i in own], pa.string()),
             "part": pa.array(np.concatenate([parts_of(task, own) for task, own in ids.items()]), pa.string()),
         }
     )
+    if not before.is_file():
+        return made
+    other = read_table(before)
+    keep = [name not in ids for name in other["task"].to_pylist()]
+    return pa.concat_tables([other.filter(pa.array(keep, pa.bool_())), made])

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from quadmix.errors import InputError
 from quadmix.evaluate.mubench.items import Item
+from quadmix.evaluate.mubench.options import option_texts
 from quadmix.io.door import check_address
 from quadmix.io.rows import read_records
 
@@ -18,16 +19,20 @@ _NAMED = 5  # ids that are kept of what is odd
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LanguageFacts:
-    """What one file holds. duplicated: items with two equal options (case aside); tied: those of them where
-    the right one is among them. replaced: items with U+FFFD or a control character, recoded: items with a
-    text that is UTF-8 read as Latin-1; both are traces of a wrong encoding. trimmed: items with white space
-    taken off a prompt's end or a choice's ends. converted: made from local_template. ids: name of a count ->
-    the first ids of duplicated, replaced and recoded."""
+    """What one file holds: how many items are odd, and in `ids` the first ids of a count by its name.
+
+    duplicated: two equal options, case aside; of letters the texts that they stand for. tied: those of them
+    where the right one is among them. unparsed: letters, and the prompt does not say what they stand for.
+    replaced: U+FFFD or a control character; recoded: a text that is UTF-8 read as Latin-1; both are traces of
+    a wrong encoding. trimmed: white space taken off a prompt's end or a choice's ends (no ids). converted:
+    made from local_template.
+    """
 
     language: str
     file: str
     rows: int
     duplicated: int
+    unparsed: int
     tied: int
     replaced: int
     recoded: int
@@ -68,8 +73,10 @@ def read_items(path: str) -> tuple[list[Item], int]:
 
 def facts_of(items: list[Item], *, language: str, file: str, trimmed: int, converted: bool) -> LanguageFacts:
     """Count what is odd in the items of one file."""
-    texts = [[plain(c) for c in item.choices] for item in items]
+    found = [_option_texts(item) for item in items]
+    texts = [[plain(c) for c in own or item.choices] for own, item in zip(found, items, strict=True)]
     odd = {
+        "unparsed": [i.id for i, own in zip(items, found, strict=True) if own is None],
         "duplicated": [i.id for i, t in zip(items, texts, strict=True) if len(set(t)) < len(t)],
         "replaced": [i.id for i in items if any(map(_REPLACED.search, (i.prompt, *i.choices)))],
         "recoded": [i.id for i in items if any(map(_recoded, (i.prompt, *i.choices)))],
@@ -79,6 +86,7 @@ def facts_of(items: list[Item], *, language: str, file: str, trimmed: int, conve
         file=file,
         rows=len(items),
         duplicated=len(odd["duplicated"]),
+        unparsed=len(odd["unparsed"]),
         tied=sum(t.count(t[i.label]) > 1 for t, i in zip(texts, items, strict=True)),
         replaced=len(odd["replaced"]),
         recoded=len(odd["recoded"]),
@@ -86,6 +94,13 @@ def facts_of(items: list[Item], *, language: str, file: str, trimmed: int, conve
         ids={name: tuple(own[:_NAMED]) for name, own in odd.items() if own},
         converted=converted,
     )
+
+
+def _option_texts(item: Item) -> tuple[str, ...] | None:
+    try:
+        return option_texts(item)
+    except InputError:
+        return None
 
 
 def _recoded(text: str) -> bool:
