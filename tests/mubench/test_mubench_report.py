@@ -163,6 +163,15 @@ def test_means_of_tasks_with_one_estimator_each_are_over_all_of_them() -> None:
     assert {m.estimator for m in both.means} == {"acc"}  # a task with two: a mean per estimator
 
 
+def test_tasks_in_different_languages_are_noted_beside_their_means() -> None:
+    report = reported(aligned("snli"), aligned("mmlu", languages="en de"))
+    assert (
+        "lighteval: tasks are in different languages, so means over them mix sets: mmlu lacks zh"
+        in report.notes
+    )
+    assert not any("different" in note for note in reported(aligned("snli"), aligned("mmlu")).notes)
+
+
 def test_intervals_of_shares_stay_between_0_and_1() -> None:
     task = aligned("mmlu", count=8)
     chosen = {

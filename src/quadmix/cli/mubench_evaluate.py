@@ -99,10 +99,11 @@ def tasks(
     lm_eval --model hf --model_args pretrained=MODEL --include_path OUT --tasks mubench_small --log_samples
     --output_path RESULTS
     """
+    from quadmix.cli.mubench_text import restricted_lines
     from quadmix.codec import to_json
     from quadmix.evaluate.mubench.engine import Wanted, wanted_task
     from quadmix.evaluate.mubench.harness_tasks import write_harness_tasks
-    from quadmix.evaluate.mubench.sources import check_mode, chosen_tasks
+    from quadmix.evaluate.mubench.sources import check_mode, chosen_tasks, restricted
     from quadmix.io.door import network
 
     check_mode(mode)
@@ -114,6 +115,7 @@ def tasks(
         written = write_harness_tasks([wanted_task(data, name, wanted) for name in work], out)
     lines = [f"{len(written.tasks)} tasks of {sum(t.items for t in written.tasks):,} items in {out}; groups:"]
     lines += [f"  {name}  ({len(members)})" for name, members in written.groups.items()]
+    lines += restricted_lines(restricted(work))
     lines += [f"{name}: left out; name it with --task" for name in off]
     print_result(to_json(written), lines, json_)
 
@@ -139,8 +141,9 @@ def targets(
 
     OUT/targets.yaml is the piece of recipe that names them.
     """
+    from quadmix.cli.mubench_text import restricted_lines
     from quadmix.codec import to_json
-    from quadmix.evaluate.mubench.sources import chosen_tasks
+    from quadmix.evaluate.mubench.sources import chosen_tasks, restricted
     from quadmix.evaluate.mubench.target_files import write_targets
     from quadmix.io.door import network
 
@@ -157,6 +160,7 @@ def targets(
         for t in found.targets
     ]
     lines += [f"{code}: {count:,} texts to hold the pool against" for code, count in found.texts.items()]
+    lines += restricted_lines(restricted(work))
     lines += [f"{name}: left out; name it with --task" for name in off]
     print_result(to_json(found), [*lines, f"piece of recipe: {found.fragment}"], json_)
 

@@ -1,6 +1,6 @@
 """What `quadmix mubench` prints: what a folder holds, and consistency tables with the nulls beside them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from quadmix.evaluate.mubench.languages import LANGUAGES
 from quadmix.evaluate.mubench.prepare import Prepared, PreparedTask
@@ -12,13 +12,16 @@ _SHOWN_LANGUAGES = 12
 def prepared_lines(found: Prepared) -> list[str]:
     """Return what was read, counted, split, left out and refused."""
     lines = [line for task in found.tasks for line in _task_lines(task)]
-    lines += [
-        f"{task}: its rows may not be passed on freely: {why}" for task, why in found.restricted.items()
-    ]
+    lines += restricted_lines(found.restricted)
     lines += [
         f"{task}: left out, {why}; name it with --task to read it" for task, why in found.left_out.items()
     ]
     return [*lines, *(f"refused: {problem}" for problem in found.problems)]
+
+
+def restricted_lines(found: Mapping[str, str]) -> list[str]:
+    """Return a line per task whose rows may not be passed on freely. found: task -> why."""
+    return [f"{task}: its rows may not be passed on freely: {why}" for task, why in found.items()]
 
 
 def _task_lines(task: PreparedTask) -> list[str]:

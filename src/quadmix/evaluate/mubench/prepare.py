@@ -16,7 +16,7 @@ from quadmix.evaluate.mubench.languages import LANGUAGES
 from quadmix.evaluate.mubench.load import Loaded, load
 from quadmix.evaluate.mubench.mix import mix_task, write_mix
 from quadmix.evaluate.mubench.read import LanguageFacts
-from quadmix.evaluate.mubench.sources import SOURCES, chosen_tasks, task_files
+from quadmix.evaluate.mubench.sources import SOURCES, chosen_tasks, restricted, task_files
 from quadmix.evaluate.mubench.splits import SHARES, parts_of
 from quadmix.io.atomic import read_table, write_bytes, write_json, write_table
 from quadmix.io.store import read_bytes
@@ -100,7 +100,7 @@ def prepare(
         ),
         problems=tuple(problems),
         left_out={task: SOURCES[task].restricted for task in off},
-        restricted={t: SOURCES[t].restricted for t in splits if t in SOURCES and SOURCES[t].restricted},
+        restricted=restricted(list(splits)),
     )
     if splits:
         write_table(Path(out) / SPLITS, _split_table(splits, Path(out) / SPLITS))

@@ -262,6 +262,12 @@ def _answers(source: Predictions, of: Predictions, language: str) -> Chosen:
 def _notes(models: Sequence[Model]) -> list[str]:
     """Return what was left out or counted, in words."""
     notes: list[str] = []
+    for mode in dict.fromkeys(m.found.mode for m in models):
+        own = {m.found.task: frozenset(m.found.chosen) for m in models if m.found.mode == mode}
+        every = frozenset[str]().union(*own.values())
+        if lacking := {task: every - spoken for task, spoken in own.items() if spoken != every}:
+            said = "; ".join(f"{task} lacks {', '.join(sorted(codes))}" for task, codes in lacking.items())
+            notes.append(f"{mode}: tasks are in different languages, so means over them mix sets: {said}")
     for m in models:
         name = f"{m.found.task} ({m.found.mode}, {m.found.estimator})"
         if not _comparable(m):
