@@ -266,7 +266,7 @@ def _notes(models: Sequence[Model]) -> list[str]:
         own = {m.found.task: frozenset(m.found.chosen) for m in models if m.found.mode == mode}
         every = frozenset[str]().union(*own.values())
         if lacking := {task: every - spoken for task, spoken in own.items() if spoken != every}:
-            said = "; ".join(f"{task} lacks {', '.join(sorted(codes))}" for task, codes in lacking.items())
+            said = "; ".join(f"{task} lacks {_some(sorted(codes))}" for task, codes in lacking.items())
             notes.append(f"{mode}: tasks are in different languages, so means over them mix sets: {said}")
     for m in models:
         name = f"{m.found.task} ({m.found.mode}, {m.found.estimator})"
@@ -283,3 +283,8 @@ def _notes(models: Sequence[Model]) -> list[str]:
                 f"{name}: {unanswered} items without an answer; they are wrong and agree with nothing"
             )
     return notes
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
