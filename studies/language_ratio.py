@@ -12,20 +12,24 @@ languages. From these accuracy per language and how often both choose the same o
 (MLC+), the same wrong one (MLC-), beside what the shortest and the longest option and an untrained model
 reach.
 
-Prints a table, writes studies/results/language_ratio.json. Models lie in runs/language_ratio/, one folder per
-language and size, and the same command goes on where it was stopped.
+With --apart there are cells with the same parallel text, each language in documents of its own: what they
+change is due to the text, what the pairs change beyond it is due to the pairing.
+
+Prints tables, draws docs/mubench.svg, writes studies/results/language_ratio.json. Models lie in
+runs/language_ratio/, one folder per language and size, and the same command goes on where it was stopped.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
-from cells import difference, number, table
-from common import HERE, pair_interval, save
+from common import HERE, save
+from language_pages import contrast, draw, lines
 from language_texts import DOMAINS, OPTIONS, Material, choice_items, consistency, read_material, text_nulls
 
 from quadmix.corpus.targets import TargetText
@@ -52,6 +56,7 @@ from quadmix.recipe import ModelSection, TrainingSection
 from quadmix.rng import doc_keys
 from quadmix.types import Copies, Ints, Trial
 
+PICTURE = HERE / "../docs/mubench.svg"
 RATIOS, SHARES = "1,0.9,0.7,0.5,0.3,0", "0,0.01,0.05,0.1"
 _FIRST_SEED = 1000
 UNTRAINED = "untrained"
@@ -59,20 +64,23 @@ UNTRAINED = "untrained"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """english: share of the text in one language that is English. parallel: share of all tokens."""
+    """english: share of the text in one language that is English. parallel: share of all tokens; apart: the
+    documents of that share have one language each."""
 
     english: float
     parallel: float
+    apart: bool = False
 
     @property
     def name(self) -> str:
-        return f"{round(100 * self.english):03d}-{round(1000 * self.parallel):03d}"
+        return f"{round(100 * self.english):03d}-{round(1000 * self.parallel):03d}" + "a" * self.apart
 
     @property
-    def shares(self) -> tuple[float, float, float]:
+    def shares(self) -> list[float]:
         """Return the shares of `DOMAINS`."""
         rest = 1 - self.parallel
-        return rest * self.english, rest * (1 - self.english), self.parallel
+        both = (0.0, self.parallel) if self.apart else (self.parallel, 0.0)
+        return [rest * self.english, rest * (1 - self.english), *both]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -88,7 +96,14 @@ class World:
 
 def main(words: Sequence[str] | None = None) -> None:
     args = options().parse_args(words)
-    cells = [Cell(english=r, parallel=p) for r in floats(args.ratios) for p in floats(args.shares)]
+    if args.show:
+        show(read_json(common.RESULTS / "language_ratio.json"))
+        return
+    cells = [
+        Cell(english=r, parallel=p, apart=a)
+        for r in floats(args.ratios) for p in floats(args.shares) for a in (False, True)
+        if not a or (args.apart and p)
+    ]  # fmt: skip
     world = make_world(args)
     jobs = [job(world, cell, seed, args.tokens) for seed in range(args.seeds) for cell in cells]
     place = Place("serial" if args.workers == 1 else "processes", args.workers)
@@ -106,11 +121,17 @@ def main(words: Sequence[str] | None = None) -> None:
     found = {cell.name: gathered(world, cell, trials, refused) for cell in cells}
     result = {
         "language": args.language, "tokens": args.tokens, "size": args.size, "seeds": args.seeds,
-        "context": args.context, "cells": found, "parallel": contrasts(cells, found), "nulls": nulls,
+        "context": args.context, "cells": found, "contrasts": contrasts(cells, found), "nulls": nulls,
         "pool_tokens": dict(zip(DOMAINS, domain_tokens(world.pool).tolist(), strict=True)),
     }  # fmt: skip
     save("language_ratio", result)
-    print("\n".join(lines(cells, result)))
+    show(result)
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the tables of docs/mubench.md and draw its picture."""
+    print("\n".join(lines(result)))
+    draw(result, PICTURE)
 
 
 def options() -> argparse.ArgumentParser:
@@ -124,9 +145,11 @@ def options() -> argparse.ArgumentParser:
     made.add_argument("--seeds", type=int, default=3)
     made.add_argument("--ratios", default=RATIOS, help="English shares of the text in one language")
     made.add_argument("--shares", default=SHARES, help="shares of parallel text")
+    made.add_argument("--apart", action="store_true", help="also the parallel text with its languages apart")
     made.add_argument("--group", type=int, default=8, help="models trained together")
     made.add_argument("--workers", type=int, default=2)
     made.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    made.add_argument("--show", action="store_true", help="print and draw the stored result, train nothing")
     made.add_argument("--folder", type=Path, default=Path("runs/language_ratio"))
     return made
 
@@ -263,39 +286,20 @@ def chosen(world: World, name: str) -> dict[str, float]:
 
 
 def contrasts(cells: Sequence[Cell], found: dict[str, dict[str, list[Any]]]) -> dict[str, Any]:
-    """Return, per cell with parallel text, its measures minus those of the cell without, seed by seed."""
-    out: dict[str, Any] = {}
-    for cell in cells:
-        plain = found.get(Cell(english=cell.english, parallel=0.0).name)
-        if cell.parallel and plain:
-            out[cell.name] = {
-                name: pair_interval(values, plain[name])
-                for name, values in found[cell.name].items()
-                if None not in values and name in plain and None not in plain[name]
-            }
-    return out
+    """Return contrast -> cell -> measure -> difference over seeds; the cell `all` is the mean over the cells.
 
-
-def lines(cells: Sequence[Cell], result: dict[str, Any]) -> list[str]:
-    """Return the tables of docs/mubench.md."""
-    measures = ("bpb_english", "bpb_second", "bpb_flores-english", "bpb_flores-second", "acc_english",
-                "acc_second", "mlc", "mlc_right", "mlc_wrong", "kappa")  # fmt: skip
-    rows = []
-    for cell in cells:
-        values = result["cells"][cell.name]
-        means = [np.mean([v for v in values.get(m, []) if v is not None] or [np.nan]) for m in measures]
-        rows.append([f"{cell.english:.0%}", f"{cell.parallel:.0%}", *(number(m, ".3f") for m in means)])
-    for name, null in result["nulls"].items():
-        rows.append([name, "", *(number(null.get(m), ".3f") for m in measures)])
-    changed = [
-        [f"{cell.english:.0%}", f"{cell.parallel:.0%}",
-         *(difference(result["parallel"][cell.name].get(m), "+.3f") for m in measures)]
-        for cell in cells if cell.name in result["parallel"]
-    ]  # fmt: skip
-    return [
-        *table(["English", "parallel", *measures], rows), "", "with parallel text minus without:", "",
-        *table(["English", "parallel", *measures], changed),
-    ]  # fmt: skip
+    parallel: with parallel text minus without. apart: the same text, each language in its own documents,
+    minus without. pairing: the first minus the second, so what pairs of lines add to the text that they are.
+    """
+    sides: dict[str, list[tuple[Cell, Cell]]] = {"parallel": [], "apart": [], "pairing": []}
+    for cell in (c for c in cells if c.parallel):
+        sides["apart" if cell.apart else "parallel"].append((cell, replace(cell, parallel=0.0, apart=False)))
+        if not cell.apart:
+            sides["pairing"].append((cell, replace(cell, apart=True)))
+    return {
+        name: contrast([(one.name, other.name) for one, other in pairs], found)
+        for name, pairs in sides.items() if pairs and pairs[0][1].name in found
+    }  # fmt: skip
 
 
 def floats(text: str) -> list[float]:

@@ -13,13 +13,14 @@ from quadmix.io.rows import read_records
 from quadmix.rng import keyed_uniform
 from quadmix.types import Ints
 
-DOMAINS = ("english", "second", "parallel")
+DOMAINS = ("english", "second", "parallel", "apart")
 HELD_OUT, OPTIONS = 0.05, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Material:
-    """training: domain -> texts. heldout: language -> texts. sentences: (English, second) of FLORES."""
+    """training: domain -> texts; those of `apart` are those of `parallel`, one language in each.
+    heldout: language -> texts. sentences: (English, second) of FLORES."""
 
     training: dict[str, list[str]]
     heldout: dict[str, list[str]]
@@ -36,13 +37,17 @@ def read_material(data: Path, language: str) -> Material:
     web = {r["id"]: r["text"] for r in read_records(str(data / "corpus" / "web.jsonl.zst"))}
     english = cut_to(web, sum(len(t.encode()) for t in second.values()))
     split = {"english": halves(english), "second": halves(second)}
-    parallel = [
-        text
+    both = [
+        lines
         for name in ("ntrex_docs", "tico19_docs")
-        for text in interleaved(read_records(str(many / f"{name}.jsonl.zst")), language)
+        for lines in paired_lines(read_records(str(many / f"{name}.jsonl.zst")), language)
     ]
     return Material(
-        training={**{name: rest for name, (_, rest) in split.items()}, "parallel": parallel},
+        training={
+            **{name: rest for name, (_, rest) in split.items()},
+            "parallel": [interleaved(lines) for lines in both],
+            "apart": ["\n".join(own) for lines in both for own in zip(*lines, strict=True)],
+        },
         heldout={name: held for name, (held, _) in split.items()},
         sentences=aligned(read_records(str(many / "sib200.jsonl.zst")), language),
     )
@@ -68,24 +73,29 @@ def halves(texts: dict[str, str]) -> tuple[list[str], list[str]]:
     return [text for text, out in rows if out], [text for text, out in rows if not out]
 
 
-def interleaved(rows: Sequence[dict[str, Any]], language: str) -> list[str]:
-    """Return one text per document that both languages have: its lines, one of each by turns.
+def paired_lines(rows: Sequence[dict[str, Any]], language: str) -> list[list[tuple[str, str]]]:
+    """Return the lines of each document that both languages have, in pairs.
 
-    Which language comes first alternates by a hash. A document whose lines do not pair is left out.
+    Which language comes first in all pairs of a document alternates by a hash. A document whose lines do not
+    pair is left out.
     """
     by: dict[str, dict[str, str]] = {}
     for row in rows:
         by.setdefault(row["parallel_id"], {})[row["iso3"]] = row["text"]
     both = {i: (v["eng"], v[language]) for i, v in by.items() if {"eng", language} <= v.keys()}
-    out: list[str] = []
+    out: list[list[tuple[str, str]]] = []
     for first, (english, second) in zip(
         keyed_uniform(0, list(both), "first") < 0.5, both.values(), strict=True
     ):
         a, b = english.split("\n"), second.split("\n")
         if len(a) == len(b):
-            pairs = zip(a, b, strict=True) if first else zip(b, a, strict=True)
-            out.append("\n".join(f"{one}\n{other}" for one, other in pairs))
+            out.append(list(zip(a, b, strict=True) if first else zip(b, a, strict=True)))
     return out
+
+
+def interleaved(lines: Sequence[tuple[str, str]]) -> str:
+    """Return one text: a line of each language by turns."""
+    return "\n".join(f"{one}\n{other}" for one, other in lines)
 
 
 def aligned(rows: Sequence[dict[str, Any]], language: str) -> list[tuple[str, str]]:

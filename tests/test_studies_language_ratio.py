@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "studies"))
 
 import common  # noqa: E402
+import language_pages as pages  # noqa: E402
 import language_ratio as study  # noqa: E402
 import language_texts as texts  # noqa: E402
 
@@ -63,7 +64,7 @@ def words(data: Path, folder: Path) -> list[str]:
     return [
         "--data", str(data), "--folder", str(folder), "--size", "tiny", "--tokens", "4096", "--context", "32",
         "--vocab", "300", "--seeds", "2", "--ratios", "1,0.5", "--shares", "0,0.1", "--workers", "1",
-        "--device", "cpu",
+        "--device", "cpu", "--apart",
     ]  # fmt: skip
 
 
@@ -75,6 +76,12 @@ def test_parallel_text_pairs_lines_and_leaves_out_what_does_not_pair(data: Path)
         scripts = [line.isascii() for line in lines]
         assert len(lines) in (8, 10)
         assert scripts == [scripts[0], not scripts[0]] * (len(lines) // 2)
+    apart = material.training["apart"]
+    assert {line for text in apart for line in text.split("\n")} == {
+        line for text in material.training["parallel"] for line in text.split("\n")
+    }
+    assert len(apart) == 44
+    assert all(len({line.isascii() for line in text.split("\n")}) == 1 for text in apart)
     sizes = [
         sum(len(t.encode()) for t in (*material.training[n], *material.heldout[n])) for n in texts.DOMAINS[:2]
     ]
@@ -104,17 +111,36 @@ def test_consistency_is_split_into_right_and_wrong() -> None:
     assert found["kappa"] == pytest.approx((0.5 - 0.375) / (1 - 0.375))
 
 
+def test_differences_are_of_the_same_seed_and_skip_models_that_failed() -> None:
+    cells = {
+        "a": {"m": [1.0, 2.0, 4.0]}, "b": {"m": [3.0, None, 5.0]}, "none": {"m": [0.0, 1.0, 1.0]},
+    }  # fmt: skip
+    found = pages.contrast([("a", "none"), ("b", "none")], cells)
+    assert found["a"]["m"]["pairs"] == 3
+    assert found["a"]["m"]["difference"] == pytest.approx(5 / 3)
+    assert found["b"]["m"]["difference"] == pytest.approx(3.5)
+    # means over cells: seed 0 (1 + 3)/2, seed 2 (3 + 4)/2; half width t(.975, 1) |3.5 - 2|/2
+    assert found["all"]["m"]["difference"] == pytest.approx(2.75)
+    assert found["all"]["m"]["high"] - 2.75 == pytest.approx(12.7062 * 0.75, rel=1e-4)
+
+
 def test_the_study_runs_goes_on_and_draws_what_its_cells_say(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(sys, "argv", ["studies/language_ratio.py"])
+    monkeypatch.setattr(study, "PICTURE", tmp_path / "page.svg")
     study.main(words(data, tmp_path / "runs"))
     said = capsys.readouterr()
-    assert said.err.count(": done") == 8
+    assert said.err.count(": done") == 12
     found = read_json(tmp_path / "results" / "language_ratio.json")
-    assert set(found["cells"]) == {"100-000", "100-100", "050-000", "050-100"}
-    assert set(found["parallel"]) == {"100-100", "050-100"}
+    assert set(found["cells"]) == {
+        "100-000", "100-100", "100-100a", "050-000", "050-100", "050-100a",
+    }  # fmt: skip
+    assert {name: set(rows) for name, rows in found["contrasts"].items()} == {
+        "parallel": {"100-100", "050-100", "all"}, "apart": {"100-100a", "050-100a", "all"},
+        "pairing": {"100-100", "050-100", "all"},
+    }  # fmt: skip
     cell = found["cells"]["050-100"]
     assert len(cell["mlc"]) == 2
     for k in range(2):
@@ -124,12 +150,20 @@ def test_the_study_runs_goes_on_and_draws_what_its_cells_say(
     assert min(found["cells"]["100-000"]["bpb_second"]) > max(found["cells"]["050-000"]["bpb_second"])
     home = tmp_path / "runs" / "zho-tiny-32-300"
     world = study.make_world(study.options().parse_args(words(data, tmp_path / "runs")))
-    for name, shares in (("050-100", (0.45, 0.45, 0.1)), ("100-000", (1.0, 0.0, 0.0))):
+    for name, shares in (
+        ("050-100", (0.45, 0.45, 0.1, 0)),
+        ("050-100a", (0.45, 0.45, 0, 0.1)),
+        ("100-000", (1, 0, 0, 0)),
+    ):
         trial = read_json(home / "trials" / f"{name}-1.json")
         assert trial["shares"] == pytest.approx(shares, abs=0.04)
         assert trial["selected_tokens"] == pytest.approx(4096, rel=0.1)
     assert world.pool.manifest.source == read_json(home / "pool" / "manifest.json")["source"]
     before = {p.name: p.stat().st_mtime_ns for p in (home / "trials").glob("*.json")}
+    (tmp_path / "page.svg").unlink()
+    study.main([*words(data, tmp_path / "runs"), "--show"])
+    assert capsys.readouterr().out in said.out
+    assert b"languages apart" in (tmp_path / "page.svg").read_bytes()
     study.main(words(data, tmp_path / "runs"))
     assert {p.name: p.stat().st_mtime_ns for p in (home / "trials").glob("*.json")} == before
     assert read_json(tmp_path / "results" / "language_ratio.json")["cells"] == found["cells"]

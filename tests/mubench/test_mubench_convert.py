@@ -52,6 +52,12 @@ def test_labels_that_occur_become_the_options(tmp_path: Path) -> None:
     assert [i.label for i in task.items["et"]] == [1, 2, 0, 1]
 
 
+def test_numbered_classes_are_themselves_not_places_in_their_order(tmp_path: Path) -> None:
+    content = [row | {"topic": n} for n, row in enumerate(rows(("et",), 12))]
+    items = convert_file(written(tmp_path, content), "classes", TOPICS).task.items["et"]
+    assert {i.id: i.choices[i.label] for i in items} == {f"test-{n}": str(n) for n in range(12)}
+
+
 @pytest.mark.parametrize(("gold", "label"), [(1, 1), ("B", 1), ("et0b", 1), (" A ", 0)])
 def test_a_label_is_an_index_a_letter_or_the_text(tmp_path: Path, gold: object, label: int) -> None:
     content = rows(("et",), 1)

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mubench_files import row, rows, write_rows, write_task
 
 from quadmix.errors import InputError, StoreError
 from quadmix.evaluate.mubench.languages import LANGUAGES, RESOURCES, separator
-from quadmix.evaluate.mubench.load import load, load_task
+from quadmix.evaluate.mubench.load import load, load_task, subset
+from quadmix.evaluate.mubench.nulls import predictions
 from quadmix.evaluate.mubench.prepare import fetch, prepare
 from quadmix.evaluate.mubench.sources import SOURCES, chosen_tasks, named, task_files
 from quadmix.evaluate.mubench.splits import SHARES, parts_of
@@ -87,13 +89,54 @@ def test_equal_options_replaced_letters_and_white_space_are_counted(tmp_path: Pa
     own[0]["choices"], own[0]["label"] = ["Ja", "ja ", "nee"], 1  # the right one is there twice
     own[1]["choices"], own[1]["label"] = ["nee", "NEE", "ja"], 2
     own[2]["prompt"] = "caf\ufffd?"
+    own[3]["prompt"] = "a\u0000b?"
+    own[4]["choices"][2] = "größer “é".encode().decode("cp1252")
     en = rows(5)
     for n in range(2):
         en[n]["label"] = own[n]["label"]
     write_task(tmp_path, {"en": en, "nl": own})
     fact = next(f for f in load(tmp_path, "arc_easy", "lighteval").facts if f.language == "nl")
-    assert (fact.rows, fact.duplicated, fact.tied, fact.replaced, fact.trimmed) == (5, 2, 1, 1, 1)
+    assert (fact.rows, fact.duplicated, fact.tied, fact.replaced, fact.trimmed) == (5, 2, 1, 2, 1)
+    assert fact.recoded == 1
+    assert fact.ids == {"duplicated": ("q0", "q1"), "replaced": ("q2", "q3"), "recoded": ("q4",)}
     assert load_task(tmp_path, "arc_easy", "lighteval").items["nl"][0].choices == ("Ja", "ja", "nee")
+
+
+def test_options_of_letters_are_those_in_the_prompt(tmp_path: Path) -> None:
+    own = [
+        row(f"q{n}", 1, "AB", f"Q?\nA: {a}\nB: {b}\nAnswer:") for n, (a, b) in enumerate(["xy", "zz", "uu"])
+    ]
+    own = [r | {"prompt": r["prompt"].removesuffix(f" {r['_id']}")} for r in own]
+    own[2]["prompt"] = "Q?\nA: u\nC: u\nAnswer:"
+    write_task(tmp_path, {"de": own}, mode="local_template")
+    loaded = load(tmp_path, "arc_easy", "local_template")
+    (fact,) = loaded.facts
+    assert (fact.duplicated, fact.tied, fact.unparsed) == (1, 1, 1)
+    assert fact.ids == {"duplicated": ("q1",), "unparsed": ("q2",)}
+    task = subset(loaded.task, [0, 1])
+    found = predictions(task, "acc", {"de": np.array([0, 0], dtype=np.int16)})
+    assert found.chosen["de"].tolist() == [0, 1]  # A and B of q1 cannot be told apart: A counts as right
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["größer als “é”", "«CAFÉ»", "ESPAÑA, Ñandú", "ÄÖÜ", "水の力", "Привет, мир", "50 °C ± 3", "\u00a0é"],
+)
+def test_proper_text_does_not_count_as_decoded_twice(tmp_path: Path, text: str) -> None:
+    own = rows(2)
+    own[0]["prompt"] = text
+    write_task(tmp_path, {"de": own})
+    (fact,) = load(tmp_path, "arc_easy", "lighteval").facts
+    assert (fact.recoded, fact.replaced, fact.ids) == (0, 0, {})
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\u200e \u200f", "\u00a0", "\ufeff"])
+def test_a_choice_of_which_nothing_is_seen_is_empty(tmp_path: Path, text: str) -> None:
+    own = rows(2)
+    own[1]["choices"][0] = text
+    write_task(tmp_path, {"de": own})
+    with pytest.raises(InputError, match=r"row 2 \(id 'q1'\): choice 0 is .* expected a text"):
+        load_task(tmp_path, "arc_easy", "lighteval")
 
 
 def test_a_language_without_files_and_an_unknown_mode_are_refused(tmp_path: Path) -> None:
@@ -239,6 +282,28 @@ def test_prepare_writes_counts_and_the_split_and_names_what_it_refused(tmp_path:
     assert {r["id"]: r["part"] for r in table} == dict(zip(FORTY, parts_of("arc_easy", FORTY), strict=True))
     assert sum(task.parts.values()) == 40
     assert read_json(out / "prepared.json")["tasks"][0]["parts"] == task.parts
+
+
+def test_prepare_names_languages_that_other_tasks_or_modes_have(tmp_path: Path) -> None:
+    write_task(tmp_path, {"en": rows(5), "de": rows(5)})
+    write_task(tmp_path, {"nl": rows(5)}, mode="en_template")
+    write_task(tmp_path, {"en": rows(5), "de": rows(5), "fr": rows(5)}, task="MMLUDataset")
+    assert {t.task: t.lacking for t in prepare(tmp_path, tmp_path).tasks} == {
+        "arc_easy": ("fr", "nl"), "mmlu": ("nl",),
+    }  # fmt: skip
+    named = prepare(tmp_path, tmp_path, languages=["en", "de"])
+    assert {t.lacking for t in named.tasks} == {()}
+
+
+def test_prepare_keeps_the_split_of_tasks_that_it_was_not_asked_for(tmp_path: Path) -> None:
+    for task in ("ARCEasyDataset", "MMLUDataset"):
+        write_task(tmp_path, {"en": rows(5), "de": rows(5)}, task=task)
+    for task in ("arc_easy", "mmlu", "arc_easy"):
+        prepare(tmp_path, tmp_path, tasks=[task])
+    found = read_table(tmp_path / "splits.parquet").to_pylist()
+    assert sorted((r["task"], r["id"]) for r in found) == [
+        (task, f"q{n}") for task in ("arc_easy", "mmlu") for n in range(5)
+    ]
 
 
 def test_prepare_refuses_modes_of_other_questions(tmp_path: Path) -> None:

@@ -1,62 +1,25 @@
-"""The whole report: nulls beside every number, ties, parts, means, code-switched items, page and commands."""
+"""The whole report: nulls beside every number, ties, parts, means, code-switched items, and its page."""
 
 import csv
-import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from typer.testing import CliRunner
+from mubench_files import aligned, answered
 
-from quadmix.cli.main import app
-from quadmix.errors import InputError, QuadmixError
+from quadmix.errors import InputError
 from quadmix.evaluate.mubench.items import AlignedTask, Item, Predictions
-from quadmix.evaluate.mubench.load import load_task
 from quadmix.evaluate.mubench.measure import Sampling
 from quadmix.evaluate.mubench.mix import mix_task
 from quadmix.evaluate.mubench.nulls import predictions
 from quadmix.evaluate.mubench.report import consistency_report
 from quadmix.evaluate.mubench.splits import parts_of
-from quadmix.evaluate.mubench.standin import write_standin
-from quadmix.evaluate.mubench.tables import write_predictions
 from quadmix.report.consistency import write_consistency
 from quadmix.types.consistency import ConsistencyReport
 
 FEW = Sampling(draws=200)
 SAMPLES = Path(__file__).parent / "samples"
-
-
-def aligned(task: str, languages: str = "en de zh", count: int = 60, options: int = 4) -> AlignedTask:
-    """Options whose lengths order them alike in every language, with the right one at a place of its own."""
-    rng = np.random.default_rng(len(task))
-    lengths = [rng.permutation(options) + 1 for _ in range(count)]
-    labels = rng.integers(options, size=count).tolist()
-    items = {
-        language: tuple(
-            Item(
-                id=f"{n:03}",
-                prompt="?",
-                choices=tuple(language[0] * 2 * k + str(k) for k in own),
-                label=label,
-            )
-            for n, (own, label) in enumerate(zip(lengths, labels, strict=True))
-        )
-        for language in languages.split()
-    }
-    return AlignedTask(task=task, mode="lighteval", ids=tuple(f"{n:03}" for n in range(count)), items=items)
-
-
-def answered(task: AlignedTask, knows: float, seed: int = 0, name: str = "acc") -> Predictions:
-    """A model that is right on a share of the items, in every language, and guesses otherwise."""
-    rng = np.random.default_rng(seed)
-    known = rng.random(len(task.ids)) < knows
-    chosen: dict[str, NDArray[np.int16]] = {}
-    for language, items in task.items.items():
-        guess = rng.integers([len(i.choices) for i in items])
-        chosen[language] = np.where(known, [i.label for i in items], guess).astype(np.int16)
-    return predictions(task, name, chosen)
 
 
 def reported(*tasks: AlignedTask, knows: float = 0.5, **options: object) -> ConsistencyReport:
@@ -185,6 +148,42 @@ def test_means_count_the_nli_family_once_and_never_pool_items() -> None:
     assert reported(tasks[0], tasks[1]).means == ()  # one family alone has no mean
 
 
+def test_means_of_tasks_with_one_estimator_each_are_over_all_of_them() -> None:
+    tasks = [aligned(name) for name in ("snli", "mmlu")]
+    found = [answered(t, 0.5, name=name) for t, name in zip(tasks, ("acc_cal", "acc"), strict=True)]
+    items = {(t.task, t.mode): t for t in tasks}
+    report = consistency_report(found, items, sampling=FEW)
+    assert [(m.name, m.estimator) for m in report.means] == [
+        ("understanding", "acc_cal"), ("knowledge", "acc"), ("tasks", "each task's"),
+        ("abilities", "each task's"),
+    ]  # fmt: skip
+    mean = sum(t.sets[0].mlc.value for t in report.tasks) / 2
+    assert report.means[2].mlc.value == pytest.approx(mean)
+    both = consistency_report([*found, answered(tasks[0], 0.5)], items, sampling=FEW)
+    assert {m.estimator for m in both.means} == {"acc"}  # a task with two: a mean per estimator
+
+
+def test_tasks_in_different_languages_are_noted_beside_their_means() -> None:
+    report = reported(aligned("snli"), aligned("mmlu", languages="en de"))
+    assert (
+        "lighteval: tasks are in different languages, so means over them mix sets: mmlu lacks zh"
+        in report.notes
+    )
+    assert not any("different" in note for note in reported(aligned("snli"), aligned("mmlu")).notes)
+
+
+def test_intervals_of_shares_stay_between_0_and_1() -> None:
+    task = aligned("mmlu", count=8)
+    chosen = {
+        language: np.array([(i.label + (n > 0)) % 4 for n, i in enumerate(items)], dtype=np.int16)
+        for language, items in task.items.items()
+    }
+    found = consistency_report([predictions(task, "acc", chosen)], {("mmlu", task.mode): task}, sampling=FEW)
+    for own in (found.tasks[0].sets[0].both_right, *(r.accuracy for r in found.tasks[0].by_language)):
+        assert own.value == 1 / 8
+        assert own.low == 0
+
+
 def test_code_switched_items_are_compared_with_the_same_items_in_the_base_language() -> None:
     task = aligned("bmlama", count=50)
     mixed = mix_task(task, most=2).task
@@ -251,104 +250,3 @@ def test_names_of_the_users_cannot_become_markup(tmp_path: Path) -> None:
     text = write_consistency(report, tmp_path / "page.html")[0].read_text(encoding="utf-8")
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert" in text
-
-
-# --------------------------------------------------------------------------- commands
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("toy") / "toy"
-    write_standin(folder, items=12)
-    return folder
-
-
-def run(*words: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["mubench", *map(str, words)])
-    if isinstance(result.exception, QuadmixError):
-        return result.exception.exit_code, str(result.exception)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.output
-
-
-def test_prepare_counts_mixes_and_leaves_gpqa_out(toy: Path, tmp_path: Path) -> None:
-    code, text = run("prepare", toy, "--out", tmp_path, "--mix", 2)
-    assert code == 0
-    assert "arc_easy (lighteval): 12 items x 4 languages (qaa qab qac qad), aligned; target" in text
-    assert "not here, of the release: af ar az" in text
-    assert "4 files of mixed items" in text
-    assert "gpqa: left out, its authors ask not to publish it in clear text; name it with --task" in text
-    assert load_task(tmp_path, "arc_easy", "mix_lighteval_2").mode == "mix_lighteval_2"
-    code, text = run("prepare", toy, "--out", tmp_path, "--task", "gpqa", "--json")
-    found = json.loads(text)
-    assert (found["tasks"][0]["task"], list(found["restricted"])) == ("gpqa", ["gpqa"])
-
-
-def test_prepare_exits_with_1_and_names_what_is_wrong(toy: Path, tmp_path: Path) -> None:
-    file = toy / "SNLIDataset" / "lighteval_qab_test.jsonl"
-    whole = file.read_bytes()
-    file.write_bytes(b"\n".join(whole.splitlines()[:-1]) + b"\n")
-    try:
-        code, text = run("prepare", toy, "--out", tmp_path, "--task", "snli", "--task", "arc_easy")
-    finally:
-        file.write_bytes(whole)
-    assert code == 1
-    assert re.search(
-        r"refused: snli \(lighteval\): .*lighteval_qab_test\.jsonl: its 11 ids are not the 12", text
-    )
-    assert "arc_easy (lighteval): 12 items" in text
-
-
-def test_prepare_makes_the_standin_and_takes_a_file(tmp_path: Path) -> None:
-    code, text = run("prepare", "--standin", tmp_path / "toy", "--items", 3, "--task", "snli")
-    assert (code, text.splitlines()[0]) == (0, f"{tmp_path / 'toy'}: 460 files")
-    rows = [
-        {"item": n, "lang": language, "q": f"{language}{n}", "c": ["a", "b"], "gold": n % 2}
-        for language in ("et", "it") for n in range(5)
-    ]  # fmt: skip
-    file = tmp_path / "set.jsonl"
-    file.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    words = ["--from-file", file, "--id-column", "item", "--language-column", "lang", "--prompt", "{q}?",
-             "--choices-column", "c", "--label-column", "gold"]  # fmt: skip
-    code, text = run("prepare", *words, "--task", "mine", "--out", tmp_path / "own")
-    assert code == 0
-    assert "5 questions in 2 languages" in text
-    assert "mine (lighteval): 5 items x 2 languages (et it), aligned" in text
-    assert run("prepare", *words)[0] == 2
-    assert run("prepare")[0] == 2
-    assert run("prepare", tmp_path, "--standin", tmp_path / "x")[0] == 2
-    assert run("prepare", "hf://datasets/aialt/MuBench", "--offline", "--out", tmp_path)[0] == 1
-    assert run("prepare", "hf://datasets/aialt/MuBench")[0] == 2
-
-
-def test_mlc_reads_samples_prints_nulls_and_writes_the_page(tmp_path: Path) -> None:
-    code, text = run("mlc", SAMPLES, "--out", tmp_path / "page.html", "--draws", 100, "--anchor", "qaa")
-    assert code == 0
-    header = next(line for line in text.splitlines() if line.strip().startswith("languages"))
-    assert re.search(r"MLC +shortest +longest +unconditional +over best null +MLC\+", header)
-    assert "arc_easy (lighteval, acc): 12 items, 4 languages" in text
-    assert "MLC alone does not" in text
-    assert (tmp_path / "page.html").is_file()
-    assert (tmp_path / "page.csv").is_file()
-
-
-def test_mlc_of_predictions_takes_texts_from_the_data(toy: Path, tmp_path: Path) -> None:
-    task = load_task(toy, "arc_easy", "lighteval")
-    write_predictions(tmp_path / "p.parquet", [answered(task, 0.5)])
-    code, text = run("mlc", tmp_path / "p.parquet", "--draws", 100)
-    assert code == 1
-    assert "give the items with --data FOLDER" in text
-    code, text = run(
-        "mlc", tmp_path / "p.parquet", "--data", toy, "--draws", 100, "--json", "--group", "latin=qaa,qab"
-    )
-    found = json.loads(text)
-    assert code == 0
-    (own,) = found["tasks"]
-    assert [s["name"] for s in own["sets"]] == ["all", "latin"]
-    assert set(own["sets"][0]["nulls"]) == {"shortest", "longest"}
-    assert np.array(own["pairs"]["mlc"]).shape == (4, 4)
-
-
-@pytest.mark.parametrize(
-    "words", [["--group", "a"], ["--group", "all=qaa,qab"], ["--group", "a=qaa"], ["--part", "test"]]
-)
-def test_mlc_refuses_groups_and_parts_that_are_none(words: list[str]) -> None:
-    assert run("mlc", SAMPLES, *words)[0] == 2

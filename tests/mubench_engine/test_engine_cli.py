@@ -56,6 +56,9 @@ def test_tasks_names_its_groups(world: Path) -> None:
     assert "4 tasks of 48 items" in said.stdout
     assert "  mubench_small  (4)" in said.stdout
     assert (world / "tasks" / "_mubench_small.yaml").is_file()
+    assert "passed on" not in said.stdout
+    said = call("tasks", world / "data", "--out", world / "tasks", "--task", "gpqa", "--split", "test")
+    assert "gpqa: its rows may not be passed on freely: its authors ask not" in said.stdout
 
 
 def test_targets_takes_weights_and_native_text(world: Path) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quadmix.cli.mubench_evaluate import evaluate, targets, tasks
+from quadmix.cli.mubench_evaluate import Languages, Tasks, evaluate, names, targets, tasks
 from quadmix.cli.output import AsJson, print_result
 from quadmix.errors import RecipeError
 
@@ -19,12 +19,6 @@ app = typer.Typer(
         "model over languages, with what predictors that know nothing reach beside it."
     ),
 )
-Tasks = Annotated[
-    list[str] | None, typer.Option("--task", help="as arc_easy; may repeat; left out: all but gpqa")
-]
-Languages = Annotated[
-    list[str] | None, typer.Option("--language", help="as de; may repeat; left out: all that are there")
-]
 
 
 @app.command()
@@ -46,7 +40,7 @@ def prepare(
     language: Languages = None,
     mode: Annotated[
         list[str] | None,
-        typer.Option("--mode", help="lighteval, local_template, en_template, mix_2, ...; may repeat"),
+        typer.Option("--mode", help="lighteval, local_template, en_template, mix_2, ...; several by commas"),
     ] = None,
     mix: Annotated[
         int | None, typer.Option("--mix", min=1, help="write mixed items: at most this many other languages")
@@ -99,13 +93,16 @@ def prepare(
                 id=id_column, language=language_column, prompt=prompt, label=label_column,
                 choices=choices_column, distractors=distractors,
             )  # fmt: skip
-            lines += _convert(from_file, columns, (task, out), languages=language, common=common, seed=seed)
+            lines += _convert(
+                from_file, columns, (names(task), out), languages=names(language) or None, common=common,
+                seed=seed,
+            )  # fmt: skip
         home = str(folder or standin or out)
         if out is None and "://" in home:
             raise RecipeError(f"{home} is an address; expected --out FOLDER to put the files there")
         found = prepare_folder(
-            home, out or home, tasks=task or (), modes=mode or ("lighteval",), languages=language, mix=mix,
-            seed=seed,
+            home, out or home, tasks=names(task), modes=names(mode) or ("lighteval",),
+            languages=names(language) or None, mix=mix, seed=seed,
         )  # fmt: skip
     print_result(to_json(found), [*lines, *prepared_lines(found)], json_)
     if found.problems:
@@ -115,7 +112,7 @@ def prepare(
 def _convert(
     path: str,
     columns: "Columns",
-    into: tuple[list[str] | None, Path | None],
+    into: tuple[list[str], Path | None],
     *,
     languages: list[str] | None,
     common: bool,
@@ -124,7 +121,7 @@ def _convert(
     from quadmix.evaluate.mubench.convert import convert_file, write_task
 
     tasks, out = into
-    if out is None or tasks is None or len(tasks) != 1:
+    if out is None or len(tasks) != 1:
         raise RecipeError("--from-file needs --out FOLDER and one --task NAME for the new task")
     made = convert_file(path, tasks[0], columns, languages=languages, common=common, seed=seed)
     files = write_task(out, made.task)
@@ -153,6 +150,10 @@ def mlc(
     part: Annotated[
         str | None, typer.Option(help="target, select or report: that part of the split alone")
     ] = None,
+    estimator: Annotated[
+        list[str] | None,
+        typer.Option("--estimator", help="as acc_bytes, or all; left out: the one that stands for a task"),
+    ] = None,
     draws: Annotated[int, typer.Option(min=100, help="resamples of the items for intervals")] = 1000,
     seed: Annotated[int, typer.Option(help="of the resamples")] = 0,
     out: Annotated[
@@ -175,7 +176,7 @@ def mlc(
     if part is not None and part not in SHARES:
         raise RecipeError(f"--part {part}: expected one of {', '.join(SHARES)}")
     groups = _groups(group) if group else None
-    found = gather(predictions, data=data, tasks=task or ())
+    found = gather(predictions, data=data, tasks=names(task), estimators=names(estimator))
     report = consistency_report(
         found.predictions, found.items, anchor=anchor, groups=groups, part=part or "",
         sampling=Sampling(draws=draws, seed=seed),

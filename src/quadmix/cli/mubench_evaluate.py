@@ -72,9 +72,9 @@ def evaluate(
 
     check_mode(mode)
     with network(offline=offline), steps_watched() as tell:
-        tasks, off = chosen_tasks(data, _names(task))
+        work, off = chosen_tasks(data, names(task))
         wanted = Wanted(
-            tasks=tuple(tasks), mode=mode, languages=tuple(_names(language)), split=split, limit=limit,
+            tasks=tuple(work), mode=mode, languages=tuple(names(language)), split=split, limit=limit,
             unconditional=unconditional,
         )  # fmt: skip
         loaded = load_causal(model, device=device, precision=precision, context=context)
@@ -99,21 +99,23 @@ def tasks(
     lm_eval --model hf --model_args pretrained=MODEL --include_path OUT --tasks mubench_small --log_samples
     --output_path RESULTS
     """
+    from quadmix.cli.mubench_text import restricted_lines
     from quadmix.codec import to_json
     from quadmix.evaluate.mubench.engine import Wanted, wanted_task
     from quadmix.evaluate.mubench.harness_tasks import write_harness_tasks
-    from quadmix.evaluate.mubench.sources import check_mode, chosen_tasks
+    from quadmix.evaluate.mubench.sources import check_mode, chosen_tasks, restricted
     from quadmix.io.door import network
 
     check_mode(mode)
     with network(offline=offline):
-        names, off = chosen_tasks(data, _names(task))
+        work, off = chosen_tasks(data, names(task))
         wanted = Wanted(
-            tasks=tuple(names), mode=mode, languages=tuple(_names(language)), split=split, limit=limit
+            tasks=tuple(work), mode=mode, languages=tuple(names(language)), split=split, limit=limit
         )
-        written = write_harness_tasks([wanted_task(data, name, wanted) for name in names], out)
+        written = write_harness_tasks([wanted_task(data, name, wanted) for name in work], out)
     lines = [f"{len(written.tasks)} tasks of {sum(t.items for t in written.tasks):,} items in {out}; groups:"]
     lines += [f"  {name}  ({len(members)})" for name, members in written.groups.items()]
+    lines += restricted_lines(restricted(work))
     lines += [f"{name}: left out; name it with --task" for name in off]
     print_result(to_json(written), lines, json_)
 
@@ -139,16 +141,17 @@ def targets(
 
     OUT/targets.yaml is the piece of recipe that names them.
     """
+    from quadmix.cli.mubench_text import restricted_lines
     from quadmix.codec import to_json
-    from quadmix.evaluate.mubench.sources import chosen_tasks
+    from quadmix.evaluate.mubench.sources import chosen_tasks, restricted
     from quadmix.evaluate.mubench.target_files import write_targets
     from quadmix.io.door import network
 
     weights = {code: _number(value) for code, value in _pairs(weight, "--weight").items()}
     with network(offline=offline):
-        names, off = chosen_tasks(data, _names(task))
+        work, off = chosen_tasks(data, names(task))
         found = write_targets(
-            data, out, tasks=names, languages=_names(language), rows=rows, weights=weights,
+            data, out, tasks=work, languages=names(language), rows=rows, weights=weights,
             native=_native(native), texts=texts,
         )  # fmt: skip
     lines = [
@@ -157,11 +160,12 @@ def targets(
         for t in found.targets
     ]
     lines += [f"{code}: {count:,} texts to hold the pool against" for code, count in found.texts.items()]
+    lines += restricted_lines(restricted(work))
     lines += [f"{name}: left out; name it with --task" for name in off]
     print_result(to_json(found), [*lines, f"piece of recipe: {found.fragment}"], json_)
 
 
-def _names(given: Sequence[str] | None) -> list[str]:
+def names(given: Sequence[str] | None) -> list[str]:
     """Return the names of options that may repeat and hold several with commas between."""
     return list(dict.fromkeys(name.strip() for one in given or () for name in one.split(",") if name.strip()))
 

@@ -1,7 +1,8 @@
 """What `quadmix mubench` prints: what a folder holds, and consistency tables with the nulls beside them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from quadmix.evaluate.mubench.languages import LANGUAGES
 from quadmix.evaluate.mubench.prepare import Prepared, PreparedTask
 from quadmix.types.consistency import Bounds, ConsistencyReport, LanguageConsistency, SetConsistency
 
@@ -11,13 +12,16 @@ _SHOWN_LANGUAGES = 12
 def prepared_lines(found: Prepared) -> list[str]:
     """Return what was read, counted, split, left out and refused."""
     lines = [line for task in found.tasks for line in _task_lines(task)]
-    lines += [
-        f"{task}: its rows may not be passed on freely: {why}" for task, why in found.restricted.items()
-    ]
+    lines += restricted_lines(found.restricted)
     lines += [
         f"{task}: left out, {why}; name it with --task to read it" for task, why in found.left_out.items()
     ]
     return [*lines, *(f"refused: {problem}" for problem in found.problems)]
+
+
+def restricted_lines(found: Mapping[str, str]) -> list[str]:
+    """Return a line per task whose rows may not be passed on freely. found: task -> why."""
+    return [f"{task}: its rows may not be passed on freely: {why}" for task, why in found.items()]
 
 
 def _task_lines(task: PreparedTask) -> list[str]:
@@ -27,23 +31,37 @@ def _task_lines(task: PreparedTask) -> list[str]:
         f"{task.task} ({task.mode}): {task.items:,} items x {len(languages)} languages "
         f"({_some(languages)}), aligned; {parts}"
     ]
-    if task.missing:
+    if task.missing and any(code in LANGUAGES for code in languages):  # toy languages lack all of them
         lines.append(f"  not here, of the release: {_some(task.missing)}")
+    if task.lacking:
+        lines.append(f"  not here, but in other tasks or modes: {_some(task.lacking)}")
     if task.converted:
         lines.append(f"  made from local_template, for want of lighteval: {_some(task.converted)}")
     for fact in task.facts:
-        odd = {
-            f"items with equal options, the right one among them in {fact.tied}": fact.duplicated,
-            "items with U+FFFD": fact.replaced,
-            "items trimmed of white space": fact.trimmed,
-        }
-        if said := [f"{count} {what}" for what, count in odd.items() if count]:
+        odd = [
+            (
+                "duplicated",
+                fact.duplicated,
+                f"items with equal options, the right one in {fact.tied} of them",
+            ),
+            ("unparsed", fact.unparsed, "items whose letters stand for nothing in the prompt"),
+            ("replaced", fact.replaced, "items with U+FFFD or control characters"),
+            ("recoded", fact.recoded, "items with UTF-8 read as Latin-1"),
+            ("trimmed", fact.trimmed, "items trimmed of white space"),
+        ]
+        said = [f"{n} {what}{_named(fact.ids.get(name, ()), n)}" for name, n, what in odd if n]
+        if said:
             lines.append(f"  {fact.language}: {'; '.join(said)}")
     if task.mixed:
         lines.append(f"  {task.mixed} files of mixed items; {task.unmixed} items in them are in one language")
     if task.strays:
         lines.append(f"  not of the layout, ignored: {_some(task.strays)}")
     return lines
+
+
+def _named(ids: Sequence[str], count: int) -> str:
+    rest = count - len(ids)
+    return f" ({', '.join(ids)}{f' and {rest} more' if rest else ''})" if ids else ""
 
 
 def consistency_lines(report: ConsistencyReport) -> list[str]:

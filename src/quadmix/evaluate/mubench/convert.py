@@ -7,7 +7,7 @@ occur (classification), or answers to other questions, drawn alike in every lang
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, cast
@@ -147,7 +147,12 @@ def _items(
             for language, own in rows.items()
         }
     if columns.distractors is None:
-        labels = sorted({str(row.label) for own in rows.values() for row in own.values()})
+        # as texts, so that a numbered class is itself and never a place in their order
+        rows = {
+            language: {i: replace(row, label=str(row.label).strip()) for i, row in own.items()}
+            for language, own in rows.items()
+        }
+        labels = sorted({row.label for own in rows.values() for row in own.values()})
         if not 2 <= len(labels) <= _MOST_LABELS:
             raise InputError(
                 f"{path}: column {columns.label!r} has {len(labels)} different labels, expected 2 to "

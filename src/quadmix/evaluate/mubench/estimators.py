@@ -9,7 +9,7 @@ items a little. acc_mutual_info: against the option without the prompt, log p(c 
 unconditional: the option that is likeliest without the prompt: what a model chooses that reads no question.
 
 Which of them is a task's headline follows a study of about 100 models of about 1B parameters
-(docs/mubench_engine.md): the one whose accuracy stood farthest above its null. Where none did, acc.
+(docs/mubench.md): the one whose accuracy stood farthest above its null. Where none did, acc.
 """
 
 from collections.abc import Mapping

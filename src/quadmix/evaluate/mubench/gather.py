@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quadmix.errors import InputError
+from quadmix.evaluate.mubench.estimators import HEADLINES
 from quadmix.evaluate.mubench.items import AlignedTask, Predictions
 from quadmix.evaluate.mubench.load import load_task
+from quadmix.evaluate.mubench.nulls import NULLS
 from quadmix.evaluate.mubench.samples import read_samples
 from quadmix.evaluate.mubench.tables import COLUMNS, Answers, join_answers, read_predictions
 from quadmix.io.atomic import table_columns
@@ -25,17 +27,23 @@ class Gathered:
 
 
 def gather(
-    paths: Sequence[str | Path], *, data: str | Path | None = None, tasks: Sequence[str] = ()
+    paths: Sequence[str | Path],
+    *,
+    data: str | Path | None = None,
+    tasks: Sequence[str] = (),
+    estimators: Sequence[str] = (),
 ) -> Gathered:
     """Read predictions; languages of one task may stand in several files.
 
     data: folder of the items, for predictions in Parquet (samples have theirs inside). tasks: those to keep;
-    none keeps all. Raises InputError where nothing is found, a language is there twice, or files do not fit.
+    none keeps all. estimators: those to keep beside the nulls; none keeps the one that stands for a task
+    (`HEADLINES`), `acc` where that was not predicted; "all" keeps all. Raises InputError where nothing is
+    found, a language is there twice, or files do not fit.
     """
     tables, samples = _files(paths)
     logged = read_samples(samples)
     found = [*(p for path in tables for p in read_predictions(path)), *logged.predictions]
-    merged = _merged([p for p in found if not tasks or p.task in tasks])
+    merged = _kept(_merged([p for p in found if not tasks or p.task in tasks]), estimators)
     if not merged:
         named = f" of {', '.join(tasks)}" if tasks else ""
         raise InputError(
@@ -80,6 +88,26 @@ def _merged(found: Sequence[Predictions]) -> list[Predictions]:
                 )
             languages[language] = Answers(ids=one.ids, chosen=chosen, labels=one.labels, options=one.options)
     return [join_answers("predictions", key, languages) for key, languages in groups.items()]
+
+
+def _kept(found: list[Predictions], estimators: Sequence[str]) -> list[Predictions]:
+    """Return the nulls and the predictions by the estimators asked for, in the order they came in."""
+    if "all" in estimators:
+        return found
+    there: dict[tuple[str, str], list[str]] = {}
+    for one in found:
+        if one.estimator not in NULLS:
+            there.setdefault((one.task, one.mode), []).append(one.estimator)
+    if lacking := sorted(set(estimators) - {name for names in there.values() for name in names}):
+        known = sorted({name for names in there.values() for name in names})
+        raise InputError(f"no predictions by estimator {lacking[0]!r}; there are {', '.join(known)}")
+    wanted = {key: estimators or _standing(key[0], names) for key, names in there.items()}
+    return [p for p in found if p.estimator in NULLS or p.estimator in wanted[p.task, p.mode]]
+
+
+def _standing(task: str, names: Sequence[str]) -> Sequence[str]:
+    """Return the estimator that stands for the task; all names where neither it nor acc is there."""
+    return next(([name] for name in (HEADLINES.get(task, "acc"), "acc") if name in names), names)
 
 
 def _needed(found: Sequence[Predictions]) -> dict[tuple[str, str], list[str]]:

@@ -21,10 +21,12 @@ _NAMED = 3  # ids or languages spelt out in a message
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Loaded:
-    """An aligned task, what its files hold (all rows, before a split), and names outside the layout."""
+    """An aligned task, what its files hold (all rows, before a split), the languages of its files in any
+    mode, and names outside the layout."""
 
     task: AlignedTask
     facts: tuple[LanguageFacts, ...]
+    spoken: frozenset[str]
     strays: tuple[str, ...]
 
 
@@ -64,7 +66,8 @@ def load(
         aligned = part_of_task(aligned, split)
     converted = tuple(f.language for f in facts if f.converted)
     done = AlignedTask(task=task, mode=mode, ids=aligned.ids, items=aligned.items, converted=converted)
-    return Loaded(task=done, facts=tuple(facts), strays=files.strays)
+    spoken = frozenset(language for _, language, _ in files.paths)
+    return Loaded(task=done, facts=tuple(facts), spoken=spoken, strays=files.strays)
 
 
 def align(

@@ -41,12 +41,13 @@ class Resampled:
     """Rows of values per item, resampled together; a statistic is a row or a sum of rows with signs."""
 
     def __init__(self, rows: Mapping[str, Floats], name: str, sampling: Sampling) -> None:
-        """rows: name -> (I,) values. name: of the task, so that all its measures see the same resamples."""
+        """rows: name -> (I,) shares from 0 to 1; resamples, which `item_sums` stretches, stay in that range.
+        name: of the task, so that all its measures see the same resamples."""
         table = np.stack(list(rows.values()))
         sums = item_sums(
             table, np.ones(table.shape[1]), seed=sampling.seed, names=["mubench", name], draws=sampling.draws
         )
-        self._columns = dict(zip(rows, sums.ratios.T, strict=True))
+        self._columns = dict(zip(rows, np.clip(sums.ratios.T, 0, 1), strict=True))
         self._confidence = sampling.confidence
 
     def draws(self, name: str, minus: str | None = None) -> Floats:

@@ -119,4 +119,5 @@ def entropy(chosen: NDArray[np.int16]) -> float:
 def _same(item: Item, choice: int) -> bool:
     if choice < 0 or choice == item.label:
         return False
-    return plain(item.choices[choice]) == plain(item.choices[item.label])
+    texts = option_texts(item)  # of letters: what they stand for
+    return plain(texts[choice]) == plain(texts[item.label])

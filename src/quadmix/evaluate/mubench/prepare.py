@@ -1,11 +1,11 @@
 """A folder of aligned tasks -> what is in it, its split into parts, and on request mixed items.
 
-Writes into `out`: splits.parquet (task, id, part), prepared.json (counts), and the files of the mixes. Of an
-address the files that are needed are copied there first.
+Writes into `out`: splits.parquet (task, id, part; rows of other tasks stay), prepared.json (counts of the
+call), and the files of the mixes. Of an address the files that are needed are copied there first.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,9 @@ from quadmix.evaluate.mubench.languages import LANGUAGES
 from quadmix.evaluate.mubench.load import Loaded, load
 from quadmix.evaluate.mubench.mix import mix_task, write_mix
 from quadmix.evaluate.mubench.read import LanguageFacts
-from quadmix.evaluate.mubench.sources import SOURCES, chosen_tasks, task_files
+from quadmix.evaluate.mubench.sources import SOURCES, chosen_tasks, restricted, task_files
 from quadmix.evaluate.mubench.splits import SHARES, parts_of
-from quadmix.io.atomic import write_bytes, write_json, write_table
+from quadmix.io.atomic import read_table, write_bytes, write_json, write_table
 from quadmix.io.store import read_bytes
 from quadmix.urls import is_remote
 
@@ -28,7 +28,8 @@ SPLITS, COUNTS = "splits.parquet", "prepared.json"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedTask:
     """One task in one mode. parts: name -> items. missing: languages of the release that are not there; none
-    for a task of the user's own. mixed: files of mixed items. unmixed: items in them in one language."""
+    for a task of the user's own. lacking: languages that it has in another mode, or another task of the call
+    has. mixed: files of mixed items. unmixed: items in them in one language."""
 
     task: str
     mode: str
@@ -38,6 +39,7 @@ class PreparedTask:
     converted: tuple[str, ...]
     parts: dict[str, int]
     strays: tuple[str, ...]
+    lacking: tuple[str, ...] = ()
     mixed: int = 0
     unmixed: int = 0
 
@@ -79,6 +81,7 @@ def prepare(
     done: list[PreparedTask] = []
     problems: list[str] = []
     splits: dict[str, Loaded] = {}
+    spoken: set[str] = set()
     for task in work:
         for mode in modes:
             try:
@@ -89,15 +92,18 @@ def prepare(
                 problems.append(f"{task} ({mode}): {error}")
                 continue
             splits.setdefault(task, loaded)
+            spoken |= loaded.spoken if languages is None else set(languages)
     found = Prepared(
         folder=home,
-        tasks=tuple(done),
+        tasks=tuple(
+            replace(one, lacking=tuple(sorted(spoken - {f.language for f in one.facts}))) for one in done
+        ),
         problems=tuple(problems),
         left_out={task: SOURCES[task].restricted for task in off},
-        restricted={t: SOURCES[t].restricted for t in splits if t in SOURCES and SOURCES[t].restricted},
+        restricted=restricted(list(splits)),
     )
     if splits:
-        write_table(Path(out) / SPLITS, _split_table(splits))
+        write_table(Path(out) / SPLITS, _split_table(splits, Path(out) / SPLITS))
         write_json(Path(out) / COUNTS, found)
     return found
 
@@ -160,12 +166,18 @@ def _check_ids(before: Loaded | None, now: Loaded) -> None:
         )
 
 
-def _split_table(splits: dict[str, Loaded]) -> pa.Table:
+def _split_table(splits: dict[str, Loaded], before: Path) -> pa.Table:
+    """Return the parts of these tasks, and of those that only `before` has."""
     ids = {task: loaded.task.ids for task, loaded in splits.items()}
-    return pa.table(
+    made = pa.table(
         {
             "task": pa.array([task for task, own in ids.items() for _ in own], pa.string()),
             "id": pa.array([i for own in ids.values() for i in own], pa.string()),
             "part": pa.array(np.concatenate([parts_of(task, own) for task, own in ids.items()]), pa.string()),
         }
     )
+    if not before.is_file():
+        return made
+    other = read_table(before)
+    keep = [name not in ids for name in other["task"].to_pylist()]
+    return pa.concat_tables([other.filter(pa.array(keep, pa.bool_())), made])

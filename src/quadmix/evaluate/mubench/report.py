@@ -17,6 +17,8 @@ from quadmix.types.arrays import Floats
 from quadmix.types.consistency import ConsistencyReport, MeanConsistency, MixedAnswers
 
 ENGLISH = "en"
+EACH = "each task's"
+"""Estimator of a mean over tasks that have different ones."""
 _PLAIN_OF = {"mix_lighteval": "lighteval", "mix": "local_template"}
 Key = tuple[str, str]
 """(task, mode)"""
@@ -147,10 +149,13 @@ def _measured(
 
 # --------------------------------------------------------------------------- means over tasks
 def _means(measured: Sequence[Measured], confidence: float) -> list[MeanConsistency]:
-    """Return the means per mode and estimator: of each ability, of the tasks, of the abilities."""
+    """Return the means of each ability, of the tasks, of the abilities: per mode where each task has one
+    estimator, else per mode and estimator."""
     found: list[MeanConsistency] = []
-    for mode, estimator in dict.fromkeys((m.result.mode, m.result.estimator) for m in measured):
-        own = [m for m in measured if (m.result.mode, m.result.estimator) == (mode, estimator)]
+    single = len({(m.result.task, m.result.mode) for m in measured}) == len(measured)
+    keys = [(m.result.mode, "" if single else m.result.estimator) for m in measured]
+    for key in dict.fromkeys(keys):
+        own = [m for m, its in zip(measured, keys, strict=True) if its == key]
         if len({source_of(m.result.task).family for m in own}) < 2:
             continue
         by_ability = {
@@ -188,7 +193,7 @@ def _mean(
     return MeanConsistency(
         name=name,
         mode=first.mode,
-        estimator=first.estimator,
+        estimator=first.estimator if len({m.result.estimator for m in tasks}) == 1 else EACH,
         tasks=tuple(m.result.task for m in tasks),
         mlc=bounds(mean([m.mlc for m in tasks]), confidence),
         both_right=bounds(mean([m.both_right for m in tasks]), confidence),
@@ -257,6 +262,12 @@ def _answers(source: Predictions, of: Predictions, language: str) -> Chosen:
 def _notes(models: Sequence[Model]) -> list[str]:
     """Return what was left out or counted, in words."""
     notes: list[str] = []
+    for mode in dict.fromkeys(m.found.mode for m in models):
+        own = {m.found.task: frozenset(m.found.chosen) for m in models if m.found.mode == mode}
+        every = frozenset[str]().union(*own.values())
+        if lacking := {task: every - spoken for task, spoken in own.items() if spoken != every}:
+            said = "; ".join(f"{task} lacks {_some(sorted(codes))}" for task, codes in lacking.items())
+            notes.append(f"{mode}: tasks are in different languages, so means over them mix sets: {said}")
     for m in models:
         name = f"{m.found.task} ({m.found.mode}, {m.found.estimator})"
         if not _comparable(m):
@@ -272,3 +283,8 @@ def _notes(models: Sequence[Model]) -> list[str]:
                 f"{name}: {unanswered} items without an answer; they are wrong and agree with nothing"
             )
     return notes
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

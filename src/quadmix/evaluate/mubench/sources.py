@@ -171,6 +171,11 @@ def tasks_in(folder: str) -> tuple[list[str], list[str]]:
     return [t for t in (*known, *own) if t not in OFF], [t for t in known if t in OFF]
 
 
+def restricted(tasks: Sequence[str]) -> dict[str, str]:
+    """Return those of the tasks whose rows may not be passed on freely, with the reason."""
+    return {task: SOURCES[task].restricted for task in tasks if task in SOURCES and SOURCES[task].restricted}
+
+
 def chosen_tasks(folder: str, tasks: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return (the tasks to work on: `tasks`, or all in a folder; those left out that must be named)."""
     if tasks:

@@ -95,7 +95,7 @@ def write_targets(
             lines.append(line)
     counts = {language: _write_texts(home, folder, tasks, language) for language in spoken} if texts else {}
     fragment = home / FRAGMENT
-    write_text(fragment, _fragment(lines, list(counts)))
+    write_text(fragment, _fragment(home, lines, list(counts)))
     return TargetFiles(targets=tuple(made), fragment=str(fragment), texts=counts)
 
 
@@ -138,7 +138,10 @@ def _write_target(
     ]
     file = f"{name}.jsonl"
     write_bytes(home / file, b"".join(orjson.dumps(row) + b"\n" for row in rows))
-    entry = {"name": name, "path": file, "prompt": "prompt", "answer": "answer", "weight": round(weight, 6)}
+    entry = {
+        "name": name, "path": str((home / file).absolute()), "prompt": "prompt", "answer": "answer",
+        "weight": round(weight, 6),
+    }  # fmt: skip
     found = TargetFile(
         name=name, language=language, weight=weight, rows=len(rows), unfit=len(asked) - len(rows)
     )
@@ -179,17 +182,20 @@ def _all_texts(folder: str | Path, task: str, language: str) -> Iterator[str]:
             yield q.contexts[q.label] + q.continuations[q.label]
 
 
-def _fragment(targets: Sequence[str], languages: Sequence[str]) -> str:
+def _fragment(home: Path, targets: Sequence[str], languages: Sequence[str]) -> str:
     """Return the piece of recipe; JSON objects are YAML too."""
     lines = [
-        "# Written by `quadmix mubench targets`: put it into the recipe, with paths relative to the recipe.",
+        "# Written by `quadmix mubench targets`: put both keys into a recipe. Paths are absolute:",
+        "# write this again where the folder moves.",
         "# Only the part `target` of the items steers; report results on the part `report`.",
         "targets:",
         *(f"  - {line}" for line in targets),
     ]
     if languages:
         sets = [
-            orjson.dumps({"name": f"mubench-{code}", "path": f"texts-{code}.jsonl"}).decode()
+            orjson.dumps(
+                {"name": f"mubench-{code}", "path": str((home / f"texts-{code}.jsonl").absolute())}
+            ).decode()
             for code in languages
         ]
         lines += [
