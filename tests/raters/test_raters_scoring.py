@@ -23,7 +23,9 @@ def test_a_fine_tuned_rater_names_the_languages_that_its_card_lacks(
     rows = [{"id": str(i), "text": "some words", "lang": code} for i, code in enumerate(codes)]
     documents = tmp_path / "documents.jsonl"
     documents.write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
-    card = SimpleNamespace(name="tuned", family="frozen-head", languages=said, reads_language=False)
+    card = SimpleNamespace(
+        name="tuned", family="frozen-head", languages=said, reads_language=False, reads_domains=()
+    )
     rater: Any = SimpleNamespace(
         asked=SimpleNamespace(placed=SimpleNamespace(card=card)), card=SimpleNamespace(digest="none"),
         score=lambda texts, rows: Outputs(values=np.zeros(len(texts), np.float32), missing={}),

@@ -18,9 +18,9 @@ from typer.testing import CliRunner, Result
 from quadmix.cli.main import app
 from quadmix.errors import InputError, RecipeError
 from quadmix.raters import choosing, tiers
-from quadmix.raters.comparing import compare_heads
 from quadmix.raters.coverage import encoder_reader
 from quadmix.raters.finetune_batches import FineTuning, batch_order
+from quadmix.raters.headruns import compare_heads
 from quadmix.raters.making import make_pairs, rater_folder
 from quadmix.raters.scored import load_rater_model, score_texts
 from quadmix.raters.table import (
@@ -406,9 +406,9 @@ def test_heads_are_chosen_without_the_documents_that_the_report_is_made_of(
     own = ["encoder.kind=frozen", f"encoder.model={card}", f"folder={tmp_path}", "pairs.count=150"]
     given: list[Pairs] = []
 
-    def listened(vectors, texts, pairs, training, **more):
-        given.append(pairs)
-        return compare_heads(vectors, texts, pairs, training, arms=("plain",), **more)
+    def listened(data, training, **more):
+        given.append(data.pairs)
+        return compare_heads(data, training, arms=("plain",), **more)
 
     monkeypatch.setattr(choosing, "compare_heads", listened)
     choosing.choose_head(load_rater(str(world / "rater.yaml"), own), seeds=1, tail=["en", "xa", "xb"])

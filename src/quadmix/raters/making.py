@@ -29,6 +29,7 @@ from quadmix.raters.compose import Composition, compose_pairs
 from quadmix.raters.decontaminate import Benchmark
 from quadmix.raters.diagnostics import RaterDiagnostics, diagnose_raters
 from quadmix.raters.documents import Documents, read_texts_section
+from quadmix.raters.domains import DOMAINS
 from quadmix.raters.fidelity import Route
 from quadmix.raters.pairs import check_split
 from quadmix.raters.related import Related
@@ -55,7 +56,7 @@ from quadmix.raters.votes import JudgeVotes, Votes, label_pairs
 from quadmix.recipe import AnnotateSection, RaterRecipe, dump_recipe
 from quadmix.types import Floats
 
-FACTS, DOMAINS, RESOLVED = "pairs.json", "domains.json", "recipe.resolved.yaml"
+FACTS, RESOLVED = "pairs.json", "recipe.resolved.yaml"
 VERSION = 2
 # settings that change what a call costs or how long it takes, not what comes out
 _MONEY: dict[str, Any] = {
@@ -230,7 +231,9 @@ def _request(recipe: RaterRecipe) -> str:
             "files": [file_info(path).digest for path in (*expand(texts.paths), *sets)],
             "benchmarks": [file_info(path).digest for path in expand(texts.decontaminate)],
             "models": {name: record.digest for name, record in models.items()},
-            "stage1": recipe.encoder.model_dump(mode="json", exclude={"max_unknown"}) if stage1 else None,
+            "stage1": recipe.encoder.model_dump(mode="json", exclude={"max_unknown", "code"})
+            if stage1
+            else None,
         }
     )
 
