@@ -33,7 +33,7 @@ from quadmix.recipe import AnnotateSection, load_card, load_rater
 from quadmix.recipe.rating import TextsSection
 
 CODED: list[HeadKind] = ["concat", "poso", "poso-znorm"]
-TRAINING = DenseTraining(head="poso", hidden=32, batch=128, epochs=12, lr=3e-3, patience=None)
+TRAINING = DenseTraining(head="poso", hidden=32, batch=256, epochs=10, lr=2e-2, patience=None)
 
 
 @pytest.fixture

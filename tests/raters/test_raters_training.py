@@ -379,12 +379,21 @@ def test_a_head_on_a_frozen_encoder_is_trained_saved_and_compared(world: Path, t
         "--tail=en",
         "--tail=xa",
         "--tail=xb",
+        "--curve=4,8",
         "--json",
     )
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
+    assert [p["size"] for p in found["curve"]["points"]] == [4, 8]
+    assert {c["arm"] for c in found["calibration"]} == {arm["arm"] for arm in found["arms"]}
+    assert set(found["calibration"][0]["languages"]) == {"en", "xa", "xb"}
+    assert {g["language"] for g in found["gates"]} == {"en", "xa", "xb"}
+    assert (tmp_path / "small/heads_curve.svg").read_bytes().startswith(b"<?xml")
     assert found["chosen"] == "plain"
     assert "asks for 5" in found["why"]
+    wrong = cli("compare-heads", str(world / "rater.yaml"), "--curve", "30,x")
+    assert wrong.exit_code == 2
+    assert "'x': expected numbers of training pairs" in wrong.output
     wrong = cli("compare-heads", str(world / "rater.yaml"))
     assert isinstance(wrong.exception, RecipeError)
     wrong = cli("train", str(world / "rater.yaml"), "--set", "name=x", "--set", "head=poso")
