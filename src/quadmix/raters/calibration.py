@@ -91,7 +91,7 @@ def calibration_lines(found: Sequence[Calibration]) -> list[str]:
     lines = [
         "calibration: how much surer than the votes (predicted - observed vote of the preferred side) / ECE; "
         "chance: mean ECE of a calibrated head on as many pairs",
-        f"{'':<10}{'pairs':>8}{'chance':>8}  " + "".join(f"{c.arm:<14}" for c in found),
+        f"{'':<10}{'pairs':>8}{'chance':>8}  " + "".join(f"{c.arm:<14}" for c in found).rstrip(),
     ]
     for name, first in groups[0].items():
         cells = "".join(f"{_signed(g[name].gap)} /{_plain(g[name].error):<6} " for g in groups)
