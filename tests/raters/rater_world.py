@@ -68,3 +68,34 @@ def shifted_vectors(quality: np.ndarray, languages: int, seed: int) -> np.ndarra
         size=(documents, languages, 8)
     )
     return np.concatenate([content, told], axis=2).reshape(documents * languages, 20).astype(np.float32)
+
+
+def direction_world(
+    *, seed: int, texts: int = 600, pairs: int = 1000
+) -> tuple[np.ndarray, Texts, Pairs, list[str]]:
+    """Return vectors (D, 8), texts of two languages, monolingual pairs inside a domain, domains (D,).
+
+    A text is better the larger the sum of its first four numbers is in d0 and d2, the smaller in d1 and d3;
+    vectors are drawn alike in all four, so that nothing but the code says which. A third of the texts is
+    held.
+    """
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(texts, 8)).astype(np.float32)
+    domain, language = rng.integers(4, size=texts), rng.integers(2, size=texts)
+    quality = np.where(domain % 2 == 0, 1.0, -1.0) * vectors[:, :4].sum(axis=1)
+    held, found = np.arange(texts) % 3 == 0, list[tuple[int, int]]()
+    while len(found) < pairs:
+        one, two = rng.integers(texts, size=2).tolist()
+        group = (domain[one], language[one], held[one]) == (domain[two], language[two], held[two])
+        if one != two and group:
+            found.append((one, two))
+    a, b = np.array(found, np.int32).T
+    ids = tuple(f"t{i}" for i in range(texts))
+    made = Texts(
+        ids=ids, source=ids, origin=("",) * texts, language=tuple(f"l{i}" for i in language), text=ids
+    )
+    labelled = Pairs(
+        a=a, b=b, p=(quality[a] > quality[b]).astype(float), weight=np.ones(pairs),
+        kind=np.full(pairs, MONO, np.int8), held=held[a],
+    )  # fmt: skip
+    return vectors, made, labelled, [f"d{i}" for i in domain]

@@ -13,7 +13,7 @@ from rater_world import turned
 from sklearn.feature_extraction.text import CountVectorizer
 
 from quadmix.annotate.models import rater as rater_module
-from quadmix.annotate.models.base import Placed, Settings, Windows, split_language, with_language
+from quadmix.annotate.models.base import Placed, Settings, Windows, split_code, with_code
 from quadmix.annotate.models.char_ngrams import ngram_counts, ngram_matrix
 from quadmix.annotate.models.fetch import place
 from quadmix.annotate.models.rated import VectorModel, language_rows, read_rater, windows
@@ -284,10 +284,12 @@ def test_card_that_reads_the_language_asks_for_the_column(tmp_path) -> None:
         ModelCard(**{**a_card().model_dump(), "family": "sequence"})
 
 
-def test_language_in_front_of_a_text_comes_off_again() -> None:
+def test_code_in_front_of_a_text_comes_off_again() -> None:
     for code, text in (("en", "plain"), ("", ""), ("zh", "a\x1eb"), ("a\x1eb", "x")):
-        assert split_language(with_language(code, text)) == (code.replace("\x1e", ""), text)
-    assert split_language("no language") == ("", "no language")
+        assert split_code(with_code(text, code), 1) == ((code.replace("\x1e", ""),), text)
+        assert split_code(with_code(text, code, "news"), 2) == ((code.replace("\x1e", ""), "news"), text)
+    assert split_code("no language", 1) == (("",), "no language")
+    assert split_code("no language", 2) == (("", ""), "no language")
 
 
 def test_codes_are_found_as_written_or_as_the_language_that_they_mean() -> None:

@@ -1,6 +1,7 @@
 """What heads know of the language, against formulas written out; the comparison of heads and its rule."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,15 +11,16 @@ from scipy.stats import norm
 from scipy.stats import t as stats_t
 
 from quadmix.errors import InputError
-from quadmix.raters import comparing
+from quadmix.raters import arms as arms_module
+from quadmix.raters.arms import HeadData, separate_languages
 from quadmix.raters.choosing import tail_languages
 from quadmix.raters.comparing import (
     ARMS,
     HeldOut,
-    compare_heads,
     decide,
 )
 from quadmix.raters.dense import DenseTraining
+from quadmix.raters.headruns import compare_heads
 from quadmix.raters.heads import Head, HeadKind, moments
 
 KINDS: list[HeadKind] = ["plain", "concat", "znorm", "poso", "poso-znorm"]
@@ -238,15 +240,15 @@ def test_runner_trains_every_arm_with_every_seed_and_decides() -> None:
     pairs, texts = world_pairs(ratings, 3, (300, 100, 50), 2), vector_texts(100, 3)
     training, seen = DenseTraining(hidden=8, batch=128, epochs=1), list[tuple[int, int]]()
     found = compare_heads(
-        shifted_vectors(quality, 3, 3), texts, pairs, training, seeds=2, tail=("l1",),
-        progress=lambda done, whole: seen.append((done, whole)),
+        HeadData(vectors=shifted_vectors(quality, 3, 3), texts=texts, pairs=pairs), training, seeds=2,
+        tail=("l1",), progress=lambda done, whole: seen.append((done, whole)),
     )  # fmt: skip
     assert [arm.arm for arm in found.arms] == [
         arm for arm in ARMS if arm != "separate"
     ]  # under 500 pairs each
     assert seen == [(i, 18) for i in range(19)]
-    assert set(found.sensitivity) == {"l0", "l1", "l2"}
-    assert all(value > 0 for value in found.sensitivity.values())
+    assert {gate.language for gate in found.gates} == {"l0", "l1", "l2"}
+    assert all(gate.sensitivity > 0 for gate in found.gates)
     assert found.seeds == 2
     assert found.chosen == "plain"
     judged = pairs.held & (pairs.kind == 0) & (pairs.p != 0.5)
@@ -254,24 +256,26 @@ def test_runner_trains_every_arm_with_every_seed_and_decides() -> None:
 
 
 def test_large_languages_have_heads_of_their_own_which_see_their_pairs_alone(monkeypatch) -> None:
-    """With a threshold that l0 alone reaches, other pairs may change and l0's accuracy does not."""
+    """With a threshold that l0 alone reaches, the labels of other pairs may turn and l0's accuracy does
+    not change."""
     quality = np.random.default_rng(0).normal(size=100)
     ratings = quality[:, None] + np.random.default_rng(1).normal(scale=0.5, size=(100, 3))
     pairs, texts = world_pairs(ratings, 3, (300, 100, 50), 2), vector_texts(100, 3)
     language = np.array([texts.language[i] for i in pairs.a])
     few = (language == "l0") | pairs.held | (np.arange(len(pairs)) % 2 == 0) | (pairs.kind != 0)
-    monkeypatch.setattr(comparing, "LEAST_SEPARATE", 70)
-    assert list(comparing.separate_languages(pairs.take(few), texts)) == ["l0"]
-    training = DenseTraining(hidden=8, batch=128, epochs=1)
+    monkeypatch.setattr(arms_module, "LEAST_SEPARATE", 70)
+    pairs, language = pairs.take(few), language[few]
+    assert list(separate_languages(pairs, texts, least=70)) == ["l0"]
+    training = DenseTraining(hidden=8, batch=128, epochs=6, lr=1e-2)
     vectors, arms = shifted_vectors(quality, 3, 3), ("plain", "separate")
+    other = ~pairs.held & ((language != "l0") | (pairs.kind != 0))
     right = []
-    for kept in (
-        few,
-        few & ((language == "l0") | pairs.held | (pairs.kind != 0) | (np.arange(len(pairs)) % 4 == 0)),
-    ):
-        found = compare_heads(vectors, texts, pairs.take(kept), training, seeds=1, arms=arms, tail=("l0",))
+    for p in (pairs.p, np.where(other, 1.0 - pairs.p, pairs.p)):
+        data = HeadData(vectors=vectors, texts=texts, pairs=replace(pairs, p=p))
+        found = compare_heads(data, training, seeds=1, arms=arms, tail=("l0",))
         right.append({arm.arm: arm.languages for arm in found.arms})
     assert right[0]["separate"]["l0"] == right[1]["separate"]["l0"]
+    assert right[0]["plain"]["l0"] != right[1]["plain"]["l0"]
     assert right[0]["separate"]["l1"] == right[0]["plain"]["l1"]
 
 
@@ -304,8 +308,8 @@ def test_languages_that_were_never_trained_on_are_told_apart_and_decide_nothing(
     language = np.array([texts.language[i] for i in pairs.a])
     pairs = pairs.take(pairs.held | (language != "l2"))
     training = DenseTraining(hidden=8, batch=128, epochs=1)
-    vectors = shifted_vectors(quality, 3, 3)
-    found = compare_heads(vectors, texts, pairs, training, seeds=1, arms=("plain",), tail=("l1",))
+    data = HeadData(vectors=shifted_vectors(quality, 3, 3), texts=texts, pairs=pairs)
+    found = compare_heads(data, training, seeds=1, arms=("plain",), tail=("l1",))
     (plain,) = found.arms
     assert set(plain.languages) == {"l0", "l1"}
     assert set(plain.unseen) == {"l2"}
@@ -313,4 +317,4 @@ def test_languages_that_were_never_trained_on_are_told_apart_and_decide_nothing(
     language = np.array([texts.language[i] for i in pairs.a])
     assert found.pairs == (pairs.held & (pairs.p != 0.5) & (language != "l2")).sum()
     with pytest.raises(InputError, match="no held pair is in a tail language"):
-        compare_heads(vectors, texts, pairs, training, seeds=1, arms=("plain",), tail=("l2",))
+        compare_heads(data, training, seeds=1, arms=("plain",), tail=("l2",))

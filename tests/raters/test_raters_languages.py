@@ -2,7 +2,7 @@
 
 import pytest
 
-from quadmix.annotate.models.rater import language_code
+from quadmix.annotate.models.languages import language_code
 from quadmix.raters.languages import _BY_CODE, language_name
 
 

@@ -33,6 +33,7 @@ def test_a_fine_tuned_rater_names_the_languages_that_its_card_lacks(
         family="frozen-head",
         languages=said,
         reads_language=False,
+        reads_domains=(),
         input=CardInput(),
         trained_languages=(),
     )

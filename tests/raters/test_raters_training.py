@@ -18,9 +18,9 @@ from typer.testing import CliRunner, Result
 from quadmix.cli.main import app
 from quadmix.errors import InputError, RecipeError
 from quadmix.raters import choosing, tiers
-from quadmix.raters.comparing import compare_heads
 from quadmix.raters.coverage import encoder_reader
 from quadmix.raters.finetune_batches import FineTuning, batch_order
+from quadmix.raters.headruns import compare_heads
 from quadmix.raters.making import make_pairs, rater_folder
 from quadmix.raters.scored import load_rater_model, score_texts
 from quadmix.raters.table import (
@@ -379,12 +379,21 @@ def test_a_head_on_a_frozen_encoder_is_trained_saved_and_compared(world: Path, t
         "--tail=en",
         "--tail=xa",
         "--tail=xb",
+        "--curve=4,8",
         "--json",
     )
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
+    assert [p["size"] for p in found["curve"]["points"]] == [4, 8]
+    assert {c["arm"] for c in found["calibration"]} == {arm["arm"] for arm in found["arms"]}
+    assert set(found["calibration"][0]["languages"]) == {"en", "xa", "xb"}
+    assert {g["language"] for g in found["gates"]} == {"en", "xa", "xb"}
+    assert (tmp_path / "small/heads_curve.svg").read_bytes().startswith(b"<?xml")
     assert found["chosen"] == "plain"
     assert "asks for 5" in found["why"]
+    wrong = cli("compare-heads", str(world / "rater.yaml"), "--curve", "30,x")
+    assert wrong.exit_code == 2
+    assert "'x': expected numbers of training pairs" in wrong.output
     wrong = cli("compare-heads", str(world / "rater.yaml"))
     assert isinstance(wrong.exception, RecipeError)
     wrong = cli("train", str(world / "rater.yaml"), "--set", "name=x", "--set", "head=poso")
@@ -406,9 +415,9 @@ def test_heads_are_chosen_without_the_documents_that_the_report_is_made_of(
     own = ["encoder.kind=frozen", f"encoder.model={card}", f"folder={tmp_path}", "pairs.count=150"]
     given: list[Pairs] = []
 
-    def listened(vectors, texts, pairs, training, **more):
-        given.append(pairs)
-        return compare_heads(vectors, texts, pairs, training, arms=("plain",), **more)
+    def listened(data, training, **more):
+        given.append(data.pairs)
+        return compare_heads(data, training, arms=("plain",), **more)
 
     monkeypatch.setattr(choosing, "compare_heads", listened)
     choosing.choose_head(load_rater(str(world / "rater.yaml"), own), seeds=1, tail=["en", "xa", "xb"])

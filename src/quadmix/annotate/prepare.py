@@ -175,7 +175,7 @@ def _differences(ours: AnnotateSection, theirs: AnnotateSection) -> list[str]:
 def _meaning(section: AnnotateSection) -> dict[str, Any]:
     out: dict[str, Any] = {"criteria": [c.name for c in section.criteria]}
     for criterion in section.criteria:
-        keys = ("kind", "column", "direction", "output")
+        keys = ("kind", "column", "direction", "output", "domain")
         out |= {f"criteria.{criterion.name}.{key}": getattr(criterion, key) for key in keys}
     domain = section.domain
     out |= {f"domain.{key}": getattr(domain, key) for key in ("kind", "column", "confidence", "clusters")}

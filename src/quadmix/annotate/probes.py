@@ -15,7 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from quadmix.annotate.annotator import Annotator
-from quadmix.annotate.models.rater import ANY, ModelAnnotator
+from quadmix.annotate.models.languages import ANY
+from quadmix.annotate.models.rater import ModelAnnotator
 from quadmix.annotate.probe_texts import PAIRS
 
 Z = 1.959964  # 95 %

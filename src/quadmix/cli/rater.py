@@ -11,6 +11,7 @@ from quadmix.cli.output import AsJson, print_result, steps_watched
 from quadmix.recipe import RaterRecipe
 
 if TYPE_CHECKING:
+    from quadmix.raters.comparing import HeadCurve
     from quadmix.raters.selecting import ByCell
 
 app = typer.Typer(
@@ -98,6 +99,9 @@ def score(
     in_language: Annotated[
         str | None, typer.Option("--in-language", help="language of all documents")
     ] = None,
+    domain: Annotated[
+        str | None, typer.Option("--domain", help="column with the domain, for a rater that reads it")
+    ] = None,
     carry: Annotated[
         list[str] | None,
         typer.Option(metavar="COLUMN", help="bring a column along, such as a topic; may be repeated"),
@@ -115,7 +119,10 @@ def score(
     from quadmix.raters.scoring import Columns, score_files
     from quadmix.raters.telling import scoring_lines
 
-    columns = Columns(text=text, id=id_, language=language, in_language=in_language, carry=tuple(carry or ()))
+    columns = Columns(
+        text=text, id=id_, language=language, in_language=in_language, domain=domain,
+        carry=tuple(carry or ()),
+    )  # fmt: skip
     rater = load_rater_model(card)
     with steps_watched() as tell:
         found = score_files(
@@ -234,6 +241,14 @@ def compare_heads(
         list[str] | None,
         typer.Option(help="languages that matter; left out, trained ones with few pairs"),
     ] = None,
+    curve: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="also the curve over labels: tail languages limited to so many training pairs each, such as "
+            "30,100,300,1000",
+        ),
+    ] = None,
     json_: AsJson = False,
 ) -> None:
     """Train every head (plain, concat, znorm, poso, a placebo) on one frozen encoder, and say which to take.
@@ -241,17 +256,47 @@ def compare_heads(
     POSO is taken only if the tail gains at least 0.5 points beyond its interval, the other languages lose no
     more than 0.2, and codes dealt out at random gain nothing. Beside them: concat as wide as POSO, balanced
     languages, a head for each large language, a gate that reads the text. S: how far POSO uses the language.
+
+    Accuracy and calibration (how far the probabilities are from the votes) are told by language, for the tail
+    and for the others. With `encoder.code: [language, domain]` the code has the domain, too, and pairs of one
+    domain alone decide. `--curve` says from how many pairs on a language is better off with a head of its
+    own. A killed call goes on where it was.
     """
     from quadmix.codec import to_json
     from quadmix.raters.choosing import choose_head
+    from quadmix.raters.making import rater_folder
     from quadmix.raters.telling import heads_lines
     from quadmix.recipe import load_rater
 
     recipe = load_rater(settings, overrides or ())
     with _network(recipe), steps_watched() as tell:
-        found = choose_head(recipe, seeds=seeds, tail=tail, tell=tell)
-    used = ", ".join(f"{code} {value:.2f}" for code, value in found.sensitivity.items())
-    print_result(to_json(found), [*heads_lines(found), f"S of the language in POSO: {used}"], json_)
+        found = choose_head(recipe, seeds=seeds, tail=tail, curve=_sizes(curve), tell=tell)
+    lines = heads_lines(found)
+    if found.curve is not None:
+        lines.append(_drawn(found.curve, rater_folder(recipe) / "heads_curve.svg"))
+    print_result(to_json(found), lines, json_)
+
+
+def _sizes(curve: str | None) -> list[int]:
+    parts = [part.strip() for part in curve.split(",")] if curve is not None else []
+    if bad := [part for part in parts if not part.isdecimal() or int(part) < 1]:
+        raise typer.BadParameter(
+            f"{bad[0]!r}: expected numbers of training pairs, such as 30,100,300,1000", param_hint="--curve"
+        )
+    return [int(part) for part in parts]
+
+
+def _drawn(curve: "HeadCurve", path: Path) -> str:
+    """Draw the curve and say where; without matplotlib say that there is none, its numbers are kept."""
+    from quadmix.errors import MissingExtraError
+    from quadmix.io.atomic import write_bytes
+    from quadmix.report.heads import curve_picture
+
+    try:
+        write_bytes(path, curve_picture(curve).svg)
+    except MissingExtraError as error:
+        return f"no picture of the curve: {error}"
+    return f"the curve: {path}"
 
 
 def _network(recipe: RaterRecipe) -> AbstractContextManager[None]:

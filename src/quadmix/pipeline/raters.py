@@ -68,8 +68,10 @@ def ask(model: str, path: str | None, settings: Settings, *, accept_remote_code:
         offline=is_offline(),
         beside=card_folder(model),
     )
-    language = "language" if card.reads_language else None
-    return Asked(placed=placed, settings=settings, language=language, pinned=is_pinned(card))
+    return Asked(
+        placed=placed, settings=settings, language="language" if card.reads_language else None,
+        domain="domain" if card.reads_domains else None, pinned=is_pinned(card),
+    )  # fmt: skip
 
 
 def is_local(model: str, path: str | None) -> bool:

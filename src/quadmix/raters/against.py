@@ -16,6 +16,7 @@ from quadmix.annotate.models.rater import ModelAnnotator
 from quadmix.errors import InputError
 from quadmix.raters.audit import bias_audit, describe
 from quadmix.raters.compared import Tell
+from quadmix.raters.domains import text_domains
 from quadmix.raters.measures import Measured, mean_difference, pair_accuracy, spearman
 from quadmix.raters.offsets import align
 from quadmix.raters.scored import score_texts
@@ -81,7 +82,8 @@ def compare_raters(
     inner = Pairs(
         a=place[held.a], b=place[held.b], p=held.p, weight=held.weight, kind=held.kind, held=held.held
     )
-    scores = [score_texts(rater, part, tell) for rater in raters]
+    domains = text_domains(folders[0], part)
+    scores = [score_texts(rater, part, tell, domains) for rater in raters]
     for folder, values in zip(folders, scores, strict=True):
         if not np.isfinite(values).all():
             raise InputError(

@@ -2,7 +2,9 @@
 
 In: which held pairs each head got right, for several seeds. Out: accuracies with paired intervals, the chosen
 head and why. A head is chosen for languages with few pairs, the tail, against which the others are the head
-languages; accuracy is within a language, and its mean over languages gives each the same weight.
+languages; accuracy is within a language, and its mean over languages gives each the same weight. Where the
+code has the domain, pairs of one domain alone count: between domains a head is right by their base rates,
+too, which a rank inside the domain never uses.
 
 Rule: POSO is chosen only if the tail gains at least 0.5 points with an interval above 0 against the best of
 plain, concat and znorm, the head languages lose at most 0.2 points, and the placebo, POSO with the codes
@@ -22,18 +24,14 @@ Intervals are paired, of the differences pair by pair. Two variances add up: tha
 normal's quantile) and the seeds (variance of the S differences over S, by Student's with S - 1 degrees).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.errors import InputError
-from quadmix.raters.dense import DenseTraining, TrainedHead, train_head
-from quadmix.raters.learning import canonical, trained_languages
-from quadmix.raters.table import MONO, Pairs, Texts
-from quadmix.rng import keyed_uniform
+from quadmix.raters.calibration import Calibration
 from quadmix.types import Floats, Ints
 
 SIMPLE = ("plain", "concat", "znorm")  # simplest first
@@ -42,10 +40,7 @@ WIDE, BALANCED, SEPARATE, GATE_ALL, PLACEBO = "concat-wide", "balanced", "separa
 ARMS = (*SIMPLE, *GATED, WIDE, BALANCED, SEPARATE, GATE_ALL, PLACEBO)
 LEAST_SEEDS = 5
 _CONTROLS = (BALANCED, SEPARATE, GATE_ALL)
-LEAST_SEPARATE = 500  # monolingual training pairs of a language that has a head of its own
 GAIN, LOSS, NOTHING = 0.005, 0.002, 0.003
-Progress = Callable[[int, int], None]
-Numbers = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -86,10 +81,58 @@ class ArmResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageGate:
+    """A language in a POSO head. texts: that it was trained on, whose bucket is its tier. sensitivity: S, how
+    far masking the language moves what the last layer reads, on the texts of the held pairs (POSO, Fig. 1b).
+    gate, spread: mean and standard deviation of the factors over the hidden units, 1 = neutral. distance:
+    mean |factor - that of the language with most texts| over its mean factor (Fig. 4: small groups use other
+    units); factors are those of an unknown domain where the code has domains."""
+
+    language: str
+    texts: int
+    sensitivity: float
+    gate: float
+    spread: float
+    distance: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveArm:
+    """tail: accuracy, the mean over the tail's languages and the seeds. gain: to plain, 0 for itself."""
+
+    arm: str
+    tail: float
+    gain: Difference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurvePoint:
+    """size: training pairs that a tail language may have. least, most: that one of them had, over seeds."""
+
+    size: int
+    least: int
+    most: int
+    arms: tuple[CurveArm, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadCurve:
+    """Where sharing, gating and heads of their own cross (over training pairs of the tail's languages).
+    left_out: sizes at which no language would have had more pairs than at the size before."""
+
+    tail: tuple[str, ...]
+    seeds: int
+    pairs: int
+    points: tuple[CurvePoint, ...]
+    left_out: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HeadComparison:
     """chosen: plain, concat, znorm, poso or poso-znorm. why: one sentence with the numbers that decided.
-    sensitivity: language -> S of the first POSO head, how far masking the language moves what its last layer
-    reads, on the texts of the held pairs (POSO, Fig. 1b); {} without such a head."""
+    across: held pairs of two domains, or of unknown ones, that decide nothing since the code has the domain.
+    calibration: of every arm. gates: what the first POSO head does with the code, () without such a head.
+    curve: None where none was asked for."""
 
     chosen: str
     why: str
@@ -97,7 +140,11 @@ class HeadComparison:
     pairs: int
     tail: tuple[str, ...]
     arms: tuple[ArmResult, ...]
-    sensitivity: dict[str, float] = field(default_factory=dict[str, float])
+    across: int = 0
+    calibration: tuple[Calibration, ...] = ()
+    gates: tuple["LanguageGate", ...] = ()
+    domain_sensitivity: dict[str, float] = field(default_factory=dict[str, float])
+    curve: "HeadCurve | None" = None
 
 
 def decide(held: HeldOut, tail: Sequence[str]) -> HeadComparison:
@@ -116,6 +163,14 @@ def decide(held: HeldOut, tail: Sequence[str]) -> HeadComparison:
     )
 
 
+def tail_gains(held: HeldOut, tail: Sequence[str]) -> tuple[CurveArm, ...]:
+    """Return the tail accuracy of every arm and its gain over plain. Raises InputError as `decide`."""
+    _check(held, tail)
+    judge = _Judge.make(held, tail)
+    found = (judge.result(arm) for arm in held.right)
+    return tuple(CurveArm(arm=a.arm, tail=a.tail, gain=a.tail_gain) for a in found)
+
+
 def _check(held: HeldOut, tail: Sequence[str]) -> None:
     if "plain" not in held.right:
         raise InputError(f"there are results of {', '.join(held.right) or 'no head'}, expected plain, too")
@@ -126,10 +181,11 @@ def _check(held: HeldOut, tail: Sequence[str]) -> None:
                 f"results of head {arm!r} have shape {right.shape}, expected {wanted} (seeds, pairs): train "
                 "every head with the same seeds and judge it on the same pairs"
             )
-    _check_tail(held.language, tail)
+    check_tail(held.language, tail)
 
 
-def _check_tail(languages: Sequence[str], tail: Sequence[str]) -> None:
+def check_tail(languages: Sequence[str], tail: Sequence[str]) -> None:
+    """Raise InputError where none of the judged pairs, by their languages, is in the tail."""
     if not set(tail) & set(languages):
         raise InputError(
             f"no held pair is in a tail language ({', '.join(tail) or 'none named'}); name languages of the "
@@ -262,125 +318,3 @@ def _objections(gain: Difference, loss: float, placebo: ArmResult | None) -> lis
 
 def _points(gain: Difference) -> str:
     return f"{100 * gain.value:+.2f} points ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
-
-
-def compare_heads(
-    vectors: Numbers,
-    texts: Texts,
-    pairs: Pairs,
-    training: DenseTraining | None = None,
-    *,
-    seeds: int = LEAST_SEEDS,
-    arms: Sequence[str] = ARMS,
-    tail: Sequence[str],
-    progress: Progress | None = None,
-) -> HeadComparison:
-    """Train every head with seeds 0, 1, ... and decide on the held monolingual pairs that prefer a side.
-
-    Every head is trained for all epochs and its last is judged: to stop early on the pairs that decide would
-    flatter all of them. progress: (heads trained, heads). Raises InputError as `train_dense` and `decide`.
-    """
-    training = replace(training or DenseTraining(), patience=None)
-    if unknown := sorted(set(arms) - set(ARMS)):
-        raise InputError(f"head {unknown[0]!r} is not one of {', '.join(ARMS)}")
-    world = _World(vectors=vectors, texts=texts, pairs=pairs, own=separate_languages(pairs, texts))
-    arms = [arm for arm in arms if arm != SEPARATE or world.own]
-    judged = canonical(pairs, texts)
-    judged = judged.take(judged.held & (judged.kind == MONO) & (judged.p != 0.5))
-    language = np.array([texts.language[i] for i in judged.a.tolist()])
-    trained = np.isin(language, trained_languages(pairs, texts))
-    _check_tail(language[trained].tolist(), tail)
-    right: dict[str, list[Floats]] = {arm: [] for arm in arms}
-    sensitivity: dict[str, float] = {}
-    for number in range(seeds):
-        for place, arm in enumerate(arms):
-            if progress:
-                progress(number * len(arms) + place, seeds * len(arms))
-            head, scores = world.scored(arm, training, number)
-            sides = np.sign(scores[judged.a] - scores[judged.b]) * np.sign(judged.p - 0.5)
-            right[arm].append((1.0 + sides.astype(np.float64)) / 2.0)
-            if arm == GATED[0] and number == 0:
-                rows = np.unique(np.concatenate([judged.a, judged.b])).astype(np.int64)
-                sensitivity = _sensitivity(head, world, rows)
-    if progress:
-        progress(seeds * len(arms), seeds * len(arms))
-    number_of = {source: i for i, source in enumerate(sorted(set(texts.source)))}
-    source = np.array([number_of[s] for s in texts.source], np.int64)
-    held = HeldOut(
-        language=tuple(language[trained].tolist()), a=source[judged.a[trained]], b=source[judged.b[trained]],
-        right={arm: np.stack(rows)[:, trained] for arm, rows in right.items()},
-    )  # fmt: skip
-    found = decide(held, tail)
-    unseen = sorted(set(language[~trained].tolist()))
-    told = tuple(
-        replace(arm, unseen={c: float(np.stack(right[arm.arm])[:, language == c].mean()) for c in unseen})
-        for arm in found.arms
-    )
-    return replace(found, arms=told, sensitivity=sensitivity)
-
-
-def separate_languages(pairs: Pairs, texts: Texts) -> dict[str, Pairs]:
-    """Return the monolingual pairs of each language with enough of them that train and prefer a side, and
-    with some that are held."""
-    language = np.array(texts.language, dtype=object).astype(str)
-    mono = (pairs.kind == MONO) & (pairs.p != 0.5)
-    found: dict[str, Pairs] = {}
-    for code in sorted(set(texts.language)):
-        own = pairs.take(mono & (language[pairs.a] == code))
-        if (~own.held).sum() >= LEAST_SEPARATE and own.held.any():
-            found[code] = own
-    return found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _World:
-    """own: language -> the pairs of a head of its own."""
-
-    vectors: Numbers
-    texts: Texts
-    pairs: Pairs
-    own: dict[str, Pairs]
-
-    def scored(self, arm: str, training: DenseTraining, number: int) -> tuple[TrainedHead, Numbers]:
-        """Return an arm's head of one seed, and its scores of all texts."""
-        settings, told = _arm(arm, training, number, self.texts, self.vectors.shape[1])
-        head = train_head(self.vectors, told, self.pairs, settings)
-        scores = head.scores(self.vectors, told.language)
-        for code, pairs in self.own.items() if arm == SEPARATE else ():
-            rows = np.array([c == code for c in told.language])
-            alone = train_head(self.vectors, told, pairs, settings)
-            scores[rows] = alone.scores(self.vectors[rows], [code] * int(rows.sum()))
-        return head, scores
-
-
-def _sensitivity(head: TrainedHead, world: _World, rows: Ints) -> dict[str, float]:
-    import torch
-
-    language = np.array(world.texts.language, dtype=object).astype(str)[rows]
-    found: dict[str, float] = {}
-    for code in sorted(set(language.tolist())):
-        own = rows[language == code]
-        vectors = torch.from_numpy(world.vectors[own])
-        found[code] = head.head.sensitivity(vectors, torch.from_numpy(head.rows([code] * len(own))))
-    return found
-
-
-def _arm(
-    arm: str, training: DenseTraining, number: int, texts: Texts, width: int
-) -> tuple[DenseTraining, Texts]:
-    """Return how an arm is trained, and the texts with the languages that it is told."""
-    settings: Any = replace(training, seed=training.seed + number)
-    if arm == WIDE:  # as many parameters as POSO has: gate 16 -> 16 -> h, beside 16 more inputs
-        own, gate = width + 2, 16 * 16 + 16 + 17 * training.hidden
-        hidden = round((own * training.hidden + gate) / (own + 16))
-        return replace(settings, head="concat", hidden=hidden), texts
-    if arm in (BALANCED, SEPARATE):
-        return replace(settings, head="plain", balanced=arm == BALANCED), texts
-    if arm != PLACEBO:
-        return replace(settings, head=arm), texts
-    order = np.argsort(keyed_uniform(settings.seed, texts.ids, "placebo"), kind="stable")
-    dealt = [""] * len(texts)
-    by_id = np.argsort(np.array(texts.ids), kind="stable")
-    for to, of in zip(order.tolist(), by_id.tolist(), strict=True):
-        dealt[to] = texts.language[of]
-    return replace(settings, head="poso"), replace(texts, language=tuple(dealt))

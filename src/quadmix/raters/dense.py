@@ -5,10 +5,11 @@ In: vectors of the texts, pairs. Out: a `HeadWeights` and, in a folder, a card t
     L = sum_i w_i BCE(sigmoid(s(a_i) - s(b_i)), p_i) / (batch * mean of w)       AdamW, all in float32
 
 What epoch e does is a function of (vectors, pairs, settings, seed, e): the order of pairs from their texts'
-ids, dropout and unknown languages from a seed per step. So the order of rows, the side called a, and a kill
-with a resume from the last epoch's checkpoint change nothing, to the last bit. torch may add in another order
-with another number of threads or on another processor; training therefore uses one thread unless `threads`
-says otherwise, and then last bits, and with them the epoch that is best, may differ from those of one thread.
+ids, dropout and unknown languages and domains from a seed per step. So the order of rows, the side called a,
+and a kill with a resume from the last epoch's checkpoint change nothing, to the last bit. torch may add in
+another order with another number of threads or on another processor; training therefore uses one thread
+unless `threads` says otherwise, and then last bits, and with them the epoch that is best, may differ from
+those of one thread.
 
 Training stops when the mean over languages of the accuracy on held pairs has not grown for `patience` epochs;
 the best epoch's weights are kept.
@@ -46,8 +47,8 @@ _LAYOUT = 2  # of a head's tensors: a checkpoint of another one is not read
 class DenseTraining:
     """head: a kind of `heads.py`. hidden: 0 is a linear head. batch: pairs. patience: epochs without a better
     held-out accuracy before training stops; None: never, and the last epoch is kept, whatever the held pairs
-    say. unknown: share of texts whose language is withheld. balanced: languages are drawn in proportion to
-    the root of their number of pairs."""
+    say. unknown: share of texts whose language is withheld, and, independently, whose domain is. balanced:
+    languages are drawn in proportion to the root of their number of pairs."""
 
     head: "HeadKind" = "plain"
     hidden: int = 1024
@@ -84,30 +85,41 @@ class DenseRater:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Data:
-    """vectors: (U, d) float32 of the texts that occur in pairs. pairs: canonical, rows of vectors. rows: (U,)
-    int64 rows of the language tables. languages: (U,) codes. known: codes of the tables' rows 1, 2, ..."""
+    """vectors: (U, d) float32 of the texts that occur in pairs. pairs: canonical, rows of vectors. rows,
+    domain_rows: (U,) int64 rows of the tables of languages and of domains, 0 = unknown. languages: (U,)
+    codes. known, domains: names of the tables' rows 1, 2, ...; domains: [] where the code has none."""
 
     vectors: Numbers
     pairs: Pairs
     rows: Ints
+    domain_rows: Ints
     languages: list[str]
     known: list[str]
+    domains: list[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainedHead:
-    """known: codes of the rows 1, 2, ... of the head's tables."""
+    """known, domains: names of the rows 1, 2, ... of the head's tables."""
 
     head: "Head"
     known: list[str]
+    domains: list[str]
 
     def rows(self, languages: Sequence[str]) -> Ints:
         """Return (D,) rows of the tables; a language that the head does not know is row 0."""
         return _rows(languages, self.known)
 
-    def scores(self, vectors: Numbers, languages: Sequence[str]) -> Numbers:
+    def domain_rows(self, domains: Sequence[str] | None, count: int) -> Ints:
+        """Return (D,) rows of the tables, all 0 without domains; count: D."""
+        return _domain_rows(domains, self.domains, count)
+
+    def scores(
+        self, vectors: Numbers, languages: Sequence[str], domains: Sequence[str] | None = None
+    ) -> Numbers:
         """Return (D,) float32 scores of vectors (D, d)."""
-        return score_rows(self.head, vectors, self.rows(languages))
+        rows = self.rows(languages), self.domain_rows(domains, len(vectors))
+        return score_rows(self.head, vectors, *rows)
 
 
 def train_dense(
@@ -116,26 +128,36 @@ def train_dense(
     pairs: Pairs,
     training: DenseTraining | None = None,
     *,
+    domains: Sequence[str] | None = None,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> DenseRater:
     """Train a head on the pairs that are not held.
 
-    vectors: (D, d) float32, row by row those of `texts`. checkpoint: a file that is written after every epoch
-    and, where it is of this very training, gone on from. progress: (epochs done, epochs). Raises InputError
-    if a text of a pair has no vector, or no pair of either part prefers a side; ScoreError if the loss is no
-    number; MissingExtraError without torch.
+    vectors: (D, d) float32, row by row those of `texts`. domains: (D,) of the texts, "" = unknown, a feature
+    of the code beside the language; None: the code has no domain. checkpoint: a file that is written after
+    every epoch and, where it is of this very training, gone on from. progress: (epochs done, epochs). Raises
+    InputError if a text of a pair has no vector, no pair of either part prefers a side, or no text that is
+    trained on has a domain; ScoreError if the loss is no number; MissingExtraError without torch.
     """
     training = training or DenseTraining()
-    data = gathered(vectors, texts, pairs)
+    data = gathered(vectors, texts, pairs, domains)
     head, epochs = _trained(data, training, checkpoint, progress)
-    return DenseRater(weights=head.weights(data.known), best=_best(epochs, training), epochs=tuple(epochs))
+    weights = head.weights(data.known, data.domains)
+    return DenseRater(weights=weights, best=_best(epochs, training), epochs=tuple(epochs))
 
 
-def train_head(vectors: Numbers, texts: Texts, pairs: Pairs, training: DenseTraining) -> TrainedHead:
+def train_head(
+    vectors: Numbers,
+    texts: Texts,
+    pairs: Pairs,
+    training: DenseTraining,
+    domains: Sequence[str] | None = None,
+) -> TrainedHead:
     """Return the head itself, also of kinds that are no `HeadWeights`; as `train_dense` else."""
-    data = gathered(vectors, texts, pairs)
-    return TrainedHead(head=_trained(data, training, None, None)[0], known=data.known)
+    data = gathered(vectors, texts, pairs, domains)
+    head = _trained(data, training, None, None)[0]
+    return TrainedHead(head=head, known=data.known, domains=data.domains)
 
 
 def _trained(
@@ -150,7 +172,7 @@ def _trained(
             if progress:
                 progress(len(state.epochs), training.epochs)
             loss = _train_epoch(state.head, state.optimizer, data, training, len(state.epochs))
-            scores = score_rows(state.head, data.vectors, data.rows)
+            scores = score_rows(state.head, data.vectors, data.rows, data.domain_rows)
             held = data.pairs.take(data.pairs.held)
             done = Epoch(
                 epoch=len(state.epochs) + 1, loss=loss, accuracy=mean_accuracy(scores, held, data.languages)
@@ -161,7 +183,7 @@ def _trained(
         return state.best_head(), state.epochs
 
 
-def gathered(vectors: Numbers, texts: Texts, pairs: Pairs) -> Data:
+def gathered(vectors: Numbers, texts: Texts, pairs: Pairs, domains: Sequence[str] | None = None) -> Data:
     """Return what is trained on; InputError as `train_dense`."""
     if vectors.ndim != 2 or len(vectors) != len(texts):
         raise InputError(
@@ -182,7 +204,30 @@ def gathered(vectors: Numbers, texts: Texts, pairs: Pairs) -> Data:
             "the pairs of texts that the encoder could not read"
         )
     known, languages = trained_languages(pairs, texts), [texts.language[i] for i in used.tolist()]
-    return Data(vectors=chosen, pairs=inner, rows=_rows(languages, known), languages=languages, known=known)
+    own = None if domains is None else [domains[int(i)] for i in used]
+    trained = _trained_domains(pairs, domains)
+    return Data(
+        vectors=chosen, pairs=inner, rows=_rows(languages, known), languages=languages, known=known,
+        domain_rows=_domain_rows(own, trained, len(used)), domains=trained,
+    )  # fmt: skip
+
+
+def _trained_domains(pairs: Pairs, domains: Sequence[str] | None) -> list[str]:
+    """Return the domains of the pairs that are not held, sorted; InputError where there is none."""
+    if domains is None:
+        return []
+    rows = np.unique(np.concatenate([pairs.a, pairs.b])[np.tile(~pairs.held, 2)])
+    found = sorted({domains[int(i)] for i in rows} - {""})
+    if not found:
+        raise InputError(
+            f"the code is to have the domain, but none of {len(rows):,} training texts has one; name the "
+            "column that holds it in texts.domain, or take the domain out of encoder.code"
+        )
+    return found
+
+
+def _domain_rows(domains: Sequence[str] | None, known: Sequence[str], count: int) -> Ints:
+    return np.zeros(count, np.int64) if domains is None else _rows(domains, known)
 
 
 def _rows(languages: Sequence[str], known: Sequence[str]) -> Ints:
@@ -203,7 +248,10 @@ def new_head(data: Data, training: DenseTraining) -> "Head":
     counts = np.bincount(data.rows[seen], minlength=1 + len(data.known))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(training.seed, "head"))
-        return Head(training.head, found, counts, hidden=training.hidden, dropout=training.dropout)
+        return Head(
+            training.head, found, counts, hidden=training.hidden, dropout=training.dropout,
+            domains=len(data.domains),
+        )  # fmt: skip
 
 
 def _train_epoch(head: Any, optimizer: Any, data: Data, training: DenseTraining, epoch: int) -> float:
@@ -215,6 +263,7 @@ def _train_epoch(head: Any, optimizer: Any, data: Data, training: DenseTraining,
     train = data.pairs.take(~data.pairs.held)
     order = _order(data, train, training, epoch)
     vectors, rows = torch.from_numpy(data.vectors), torch.from_numpy(data.rows)
+    domains = torch.from_numpy(data.domain_rows)
     whole, mean_weight = 0.0, float(train.weight.mean())
     for step, start in enumerate(range(0, len(train), training.batch)):
         batch = train.take(order[start : start + training.batch])
@@ -223,7 +272,8 @@ def _train_epoch(head: Any, optimizer: Any, data: Data, training: DenseTraining,
         draw.manual_seed(derived_seed(training.seed, "step", epoch, step))
         told = rows[own] * (torch.rand(len(own), generator=draw) >= training.unknown)
         kept = torch.rand(len(own), training.hidden, generator=draw) >= training.dropout
-        scores = head(vectors[own], told, kept if training.hidden else None)
+        placed = domains[own] * (torch.rand(len(own), generator=draw) >= training.unknown)
+        scores = head(vectors[own], told, placed, kept if training.hidden else None)
         a, b = torch.from_numpy(inner.reshape(2, -1))
         weight = torch.from_numpy(batch.weight.astype(np.float32))
         p = torch.from_numpy(batch.p.astype(np.float32))
@@ -253,15 +303,16 @@ def _order(data: Data, train: Pairs, training: DenseTraining, epoch: int) -> Int
     return draws.choice(len(train), len(train), p=chance / chance.sum())
 
 
-def score_rows(head: Any, vectors: Numbers, rows: Ints) -> Numbers:
-    """Return (D,) float32 scores of vectors (D, d); rows: (D,) of the head's tables."""
+def score_rows(head: Any, vectors: Numbers, rows: Ints, domains: Ints) -> Numbers:
+    """Return (D,) float32 scores of vectors (D, d); rows, domains: (D,) of the head's tables."""
     import torch
 
     parts: list[Numbers] = []
     with torch.inference_mode():
         for start in range(0, len(vectors), 8192):
             part = slice(start, start + 8192)
-            scores = head(torch.from_numpy(vectors[part]), torch.from_numpy(rows[part]))
+            own = (torch.from_numpy(values[part]) for values in (vectors, rows, domains))
+            scores = head(*own)
             parts.append(scores.numpy())
     return np.concatenate(parts)
 
@@ -289,10 +340,11 @@ def _key(data: Data, training: DenseTraining) -> str:
 
     pairs = data.pairs
     arrays = (
-        data.vectors, data.rows, pairs.a, pairs.b, pairs.p, pairs.weight, pairs.kind, pairs.held,
+        data.vectors, data.rows, data.domain_rows, pairs.a, pairs.b, pairs.p, pairs.weight, pairs.kind,
+        pairs.held,
     )  # fmt: skip
     digests = [xxhash.xxh3_128_hexdigest(np.ascontiguousarray(array).tobytes()) for array in arrays]
-    return value_digest([_LAYOUT, training, data.known, *digests])
+    return value_digest([_LAYOUT, training, data.known, data.domains, *digests])
 
 
 def save_dense(
@@ -311,21 +363,26 @@ def save_dense(
     to the folder. Its input is the rater's, so that texts are read as they were embedded.
     """
     head = rater.weights
-    write_rater(folder, RaterFacts(kind="vectors", languages=list(head.languages)), head)
+    facts = RaterFacts(kind="vectors", languages=list(head.languages), domains=list(head.domains))
+    write_rater(folder, facts, head)
+    domains = f"; reads the domain: {', '.join(head.domains)}" if head.domains else ""
     card = ModelCard(
         name=name, family="rater", role="quality", model=".", base=base_name,
         files={file: sha256_file(folder / file) for file in (FACTS, WEIGHTS)},
         licence=f"{licence}, and that of {base.name} ({base.licence})",
         source="trained with quadmix from votes on pairs of texts (MuRating, arXiv 2507.01785)",
         description=f"preference of raters, a head on vectors of {base.name}; trained in "
-        f"{', '.join(head.languages)}",
+        f"{', '.join(head.languages)}{domains}",
         input=base.input, output=CardOutput(kind="number"), reads_language=head.reads_language,
-        trained_on=tuple(trained_on),
+        reads_domains=head.domains, trained_on=tuple(trained_on),
     )  # fmt: skip
     save_card(folder / "card.yaml", card)
     return card
 
 
-def rater_scores(head: HeadWeights, vectors: Numbers, languages: Sequence[str]) -> Numbers:
-    """Return (D,) float32 scores of vectors; a language that the head does not know is row 0."""
-    return head.scores(vectors, _rows(languages, head.languages))
+def rater_scores(
+    head: HeadWeights, vectors: Numbers, languages: Sequence[str], domains: Sequence[str] | None = None
+) -> Numbers:
+    """Return (D,) float32 scores of vectors; a language or domain that the head does not know is row 0."""
+    rows = _domain_rows(domains, head.domains, len(vectors))
+    return head.scores(vectors, _rows(languages, head.languages), rows)

@@ -82,12 +82,19 @@ def read_texts_section(section: TextsSection, source: str, wanted: Sequence[str]
             f"texts.domain: the rows have no column {section.domain!r}, only {', '.join(known)}; name one"
         )
     groups, related = related_sources(texts)
-    domains = {s: str(row.get(section.domain)) for s, row in records.items()} if section.domain else {}
+    domains = _domains(records, section.domain) if section.domain else {}
     return Documents(
         texts=texts, records=records if roots else {}, domains=domains, columns=known, files=files,
         rows=corpus.rows, dropped=dropped, benchmarks=benchmarks, steps=corpus.steps,
         groups=groups, related=related,
     )  # fmt: skip
+
+
+def _domains(records: dict[str, dict[str, Any]], column: str) -> dict[str, str]:
+    """Return source -> domain, without the documents whose column is empty."""
+    values = {source: row.get(column) for source, row in records.items()}
+    named = {s: str(v).strip() for s, v in values.items() if v is not None and v == v}
+    return {source: name for source, name in named.items() if name}
 
 
 def _drawn(texts: Texts, limit: int, seed: int) -> list[int]:

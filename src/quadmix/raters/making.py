@@ -29,6 +29,7 @@ from quadmix.raters.compose import Composition, compose_pairs
 from quadmix.raters.decontaminate import Benchmark
 from quadmix.raters.diagnostics import RaterDiagnostics, diagnose_raters
 from quadmix.raters.documents import Documents, read_texts_section
+from quadmix.raters.domains import DOMAINS
 from quadmix.raters.fidelity import Route
 from quadmix.raters.pairs import check_split
 from quadmix.raters.related import Related
@@ -56,7 +57,7 @@ from quadmix.raters.votes import JudgeVotes, Votes, label_pairs
 from quadmix.recipe import AnnotateSection, RaterRecipe, dump_recipe
 from quadmix.types import Floats
 
-FACTS, DOMAINS, RESOLVED = "pairs.json", "domains.json", "recipe.resolved.yaml"
+FACTS, RESOLVED = "pairs.json", "recipe.resolved.yaml"
 VERSION = 3
 _MADE = (TEXTS, RATINGS, PAIRS, DOMAINS)
 # settings that change what a call costs or how long it takes, not what comes out
@@ -233,7 +234,9 @@ def pairs_request(recipe: RaterRecipe) -> str:
             "benchmarks": [file_info(path).digest for path in expand(texts.decontaminate)],
             "models": {name: record.digest for name, record in models.items()},
             "translator": translator_digest(recipe),
-            "stage1": recipe.encoder.model_dump(mode="json", exclude={"max_unknown"}) if stage1 else None,
+            "stage1": recipe.encoder.model_dump(mode="json", exclude={"max_unknown", "code"})
+            if stage1
+            else None,
             "encoder": encoder_digest(recipe) if stage1 else None,
         }
     )

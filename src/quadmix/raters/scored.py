@@ -68,25 +68,38 @@ class WindowScores:
 
 def load_rater_model(path: str | Path, device: Device = "auto") -> ModelAnnotator:
     """Return the rater of a card.yaml, as a criterion of kind model would be; columns of language are called
-    `language`."""
+    `language`, of domains `domain`."""
     card = load_card(str(path))
     placed = place(card, path=None, offline=is_offline(), beside=card_folder(str(path)))
     forget_models()
     settings = Settings(device=device)
-    asked = Asked(placed=placed, settings=settings, language="language", pinned=is_pinned(card))
+    asked = Asked(
+        placed=placed, settings=settings, language="language",
+        domain="domain" if card.reads_domains else None, pinned=is_pinned(card),
+    )  # fmt: skip
     return ModelAnnotator.make(card.name, asked)
 
 
-def score_texts(rater: ModelAnnotator, texts: Texts, tell: Tell | None = None) -> Floats:
-    """Return (D,) float64 scores, NaN where a text has none."""
+def code_rows(languages: Sequence[str | None], domains: Sequence[str | None]) -> pa.RecordBatch:
+    """Return the columns that `load_rater_model` reads: (D,) `language` and `domain`."""
+    columns = {"language": languages, "domain": domains}
+    return pa.RecordBatch.from_arrays(
+        [pa.array(list(values), pa.string()) for values in columns.values()], names=list(columns)
+    )
+
+
+def score_texts(
+    rater: ModelAnnotator, texts: Texts, tell: Tell | None = None, domains: Sequence[str] | None = None
+) -> Floats:
+    """Return (D,) float64 scores, NaN where a text has none. domains: (D,), None = all unknown, read by a
+    rater that reads them."""
     values = np.full(len(texts), np.nan)
     order = sorted(range(len(texts)), key=lambda i: (len(texts.text[i]), texts.ids[i]))
     progress = telling(tell, "score texts")
     for start in range(0, len(order), _BATCH):
         rows = order[start : start + _BATCH]
-        table = pa.RecordBatch.from_arrays(
-            [pa.array([texts.language[i] for i in rows], pa.string())], names=["language"]
-        )
+        told = [domains[i] if domains else "" for i in rows]
+        table = code_rows([texts.language[i] for i in rows], told)
         values[rows] = rater.score([texts.text[i] for i in rows], table).values
         if progress is not None:
             progress(start + len(rows), len(order))

@@ -28,7 +28,7 @@ from quadmix.raters.compared import Tell, telling
 from quadmix.raters.coverage import Coverage, Known, Reader, encoder_reader
 from quadmix.raters.excerpts import unit_spans
 from quadmix.raters.offsets import Offsets
-from quadmix.raters.scored import Reference, WindowRule, score_windows, window_rule
+from quadmix.raters.scored import Reference, WindowRule, code_rows, score_windows, window_rule
 from quadmix.types import Floats
 
 _BATCH = 2_048  # documents per row group
@@ -43,12 +43,14 @@ _SCHEMA = pa.schema(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
     """Names of the user's columns. language: None where `in_language` holds for all, or nobody knows it.
+    domain: read by raters whose card names domains.
     carry: columns that stand in the table too, as text."""
 
     text: str = "text"
     id: str = "id"
     language: str | None = None
     in_language: str | None = None
+    domain: str | None = None
     carry: tuple[str, ...] = ()
 
 
@@ -58,7 +60,9 @@ class Scoring:
     languages: language -> documents; unseen: those that the rater was not trained on. carried: column ->
     documents without a value in it. reference: is there a reference for z? digest: of the model with its
     settings. windows: that a document is read in. scripts: what the encoder's tokenizer does not know of each
-    language, over the first 64 documents of it in each 2,048; None for a rater without one."""
+    language, over the first 64 documents of it in each 2,048; None for a rater without one. domains: domain
+    -> documents, "" where the column is empty, of a rater that reads them; unseen_domains: those that count
+    as unknown."""
 
     card: str
     digest: str
@@ -73,6 +77,8 @@ class Scoring:
     windows: WindowRule
     quadmix: str
     scripts: Known | None = None
+    domains: dict[str, int] = field(default_factory=dict[str, int])
+    unseen_domains: dict[str, int] = field(default_factory=dict[str, int])
 
 
 def score_files(
@@ -90,9 +96,10 @@ def score_files(
     offsets: taken off a language's scores in column `calibrated`, empty for languages without one.
 
     Raises InputError for a file without the columns, a row without a text or an id, a carried column whose
-    name the table has or whose values are no text, and where the rater reads the language and no column says
-    it.
+    name the table has or whose values are no text, and where the rater reads the language or the domain and
+    no column says it.
     """
+    _check_domain(rater, columns)
     if rater.asked.placed.card.reads_language and not (columns.language or columns.in_language):
         raise InputError(
             f"rater {rater.card.name!r} reads the language of a text; name its column with --language, or "
@@ -100,8 +107,9 @@ def score_files(
         )
     _check_names(columns.carry)
     files = expand(paths)
-    missing, languages, seen = Counter[str](), Counter[str](), [0, 0]
+    missing, languages, domains, seen = Counter[str](), Counter[str](), Counter[str](), [0, 0]
     carried = dict.fromkeys(columns.carry, 0)
+    known_domains = rater.asked.placed.card.reads_domains
     progress, scale = telling(tell, "score"), _Scale(reference=reference, offsets=offsets)
     scripts = _Scripts(reader=encoder_reader(rater.asked.placed))
 
@@ -112,7 +120,9 @@ def score_files(
             for start in range(0, len(rows), _BATCH):
                 batch = rows[start : start + _BATCH]
                 ids, texts, codes = _read(path, batch, start, columns)
-                made = _scored(rater, ids, texts, codes, scale, missing)
+                placed = _domains(path, batch, start, columns)
+                domains.update(name or "" for name in placed if columns.domain)
+                made = _scored(rater, ids, texts, code_rows(codes, placed), scale, missing)
                 for name in carried:
                     values = _texts_of(path, batch, start, name)
                     carried[name] += values.null_count
@@ -131,8 +141,10 @@ def score_files(
         card=rater.asked.placed.card.name, digest=rater.card.digest,
         files={path: file_info(path).digest for path in files}, documents=seen[0], scored=seen[1],
         missing=dict(sorted(missing.items())), languages=dict(sorted(languages.items())),
-        unseen=_unseen(rater, languages), carried=carried, reference=reference is not None,
-        windows=window_rule(rater.asked.placed), quadmix=__version__, scripts=scripts.known(),
+        unseen=_unseen(rater, languages), domains=dict(sorted(domains.items())),
+        unseen_domains={d: n for d, n in sorted(domains.items()) if d not in known_domains}, carried=carried,
+        reference=reference is not None, windows=window_rule(rater.asked.placed), quadmix=__version__,
+        scripts=scripts.known(),
     )  # fmt: skip
     write_json(out.with_name(f"{out.name}.json"), scoring)
     return scoring
@@ -194,6 +206,27 @@ def _read(
     return ids, texts, codes
 
 
+def _check_domain(rater: ModelAnnotator, columns: Columns) -> None:
+    known = rater.asked.placed.card.reads_domains
+    if known and not columns.domain:
+        raise InputError(
+            f"rater {rater.card.name!r} reads the domain of a text ({', '.join(known)}); name its column "
+            "with --domain; where it is empty, or says another one, the domain counts as unknown"
+        )
+    if columns.domain and not known:
+        raise InputError(f"rater {rater.card.name!r} reads no domain; leave --domain out")
+
+
+def _domains(path: str, rows: Sequence[dict[str, Any]], start: int, columns: Columns) -> list[str | None]:
+    """Return the domain of each row, None where it has none; InputError for a file without the column."""
+    if columns.domain is None:
+        return [None] * len(rows)
+    if rows and not any(columns.domain in row for row in rows):
+        raise InputError(f"{path} has no column {columns.domain!r} (--domain); found {', '.join(rows[0])}")
+    values = _texts_of(path, rows, start, columns.domain, "--domain").to_pylist()
+    return [value.strip() or None if value else None for value in values]
+
+
 def _check_names(carry: Sequence[str]) -> None:
     if taken := sorted(set(carry) & set(_SCHEMA.names)):
         raise InputError(
@@ -210,7 +243,9 @@ def _check_carried(path: str, rows: Sequence[dict[str, Any]], names: Sequence[st
             )
 
 
-def _texts_of(path: str, rows: Sequence[dict[str, Any]], start: int, name: str) -> pa.Array:
+def _texts_of(
+    path: str, rows: Sequence[dict[str, Any]], start: int, name: str, option: str = "--carry"
+) -> pa.Array:
     """Return a column as text, null where a row has no value."""
     out: list[str | None] = []
     for number, row in enumerate(rows, start):
@@ -218,7 +253,7 @@ def _texts_of(path: str, rows: Sequence[dict[str, Any]], start: int, name: str) 
         if not isinstance(value, str | int | float | None):
             raise InputError(
                 f"{path}, row {number}: column {name!r} holds {type(value).__name__}, expected text or a "
-                "number; --carry takes nothing nested"
+                f"number; {option} takes nothing nested"
             )
         out.append(None if value is None or value != value else str(value))
     return pa.array(out, pa.string())
@@ -228,12 +263,12 @@ def _scored(
     rater: ModelAnnotator,
     ids: Sequence[str],
     texts: Sequence[str],
-    codes: Sequence[str | None],
+    told: pa.RecordBatch,
     scale: "_Scale",
     missing: Counter[str],
 ) -> pa.RecordBatch:
-    languages = pa.RecordBatch.from_arrays([pa.array(codes, pa.string())], names=["language"])
-    found = score_windows(rater, texts, languages)
+    codes: list[str | None] = told["language"].to_pylist()
+    found = score_windows(rater, texts, told)
     missing.update(found.missing)
     score, calibrated = found.score, found.score - scale.offset(codes)
     every = (score, scale.z(score), calibrated, found.first, found.least, found.spread)

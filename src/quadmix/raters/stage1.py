@@ -104,8 +104,11 @@ def _scores(
 ) -> tuple[str, Floats]:
     """Return the digest of stage 1 and its scores (D,), NaN where a text cannot be read; trained if it is not
     there yet."""
-    plain = recipe.model_copy(update={"name": f"{recipe.name}-stage1", "head": "plain"})
-    encoder = plain.encoder.model_dump(mode="json", exclude={"max_unknown"})
+    told_nothing = recipe.encoder.model_copy(update={"code": ["language"]})
+    plain = recipe.model_copy(
+        update={"name": f"{recipe.name}-stage1", "head": "plain", "encoder": told_nothing}
+    )
+    encoder = plain.encoder.model_dump(mode="json", exclude={"max_unknown", "code"})
     key = value_digest(["stage1", 2, texts, pairs, encoder, encoder_digest(plain), plain.seed])
     home = folder / FOLDER / key[:16]
     if not (home / MODEL / "card.yaml").is_file():

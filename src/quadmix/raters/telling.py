@@ -5,8 +5,9 @@ from pathlib import Path
 
 from quadmix.raters.against import Against
 from quadmix.raters.audit import audit_lines
+from quadmix.raters.calibration import calibration_lines
 from quadmix.raters.cells import CellChoice
-from quadmix.raters.comparing import HeadComparison
+from quadmix.raters.comparing import Difference, HeadComparison, HeadCurve
 from quadmix.raters.making import DirectionFacts, PairsMade
 from quadmix.raters.measures import Measured
 from quadmix.raters.reportcard import card_lines
@@ -90,13 +91,21 @@ def scoring_lines(found: Scoring, out: Path) -> list[str]:
         for code, n in found.unseen.items()
     ]
     lines += [
+        f"warning: domain {name!r}: {n:,} documents; the rater was never trained on it, it counts as unknown"
+        if name else f"{n:,} documents say no domain; it counts as unknown"
+        for name, n in found.unseen_domains.items()
+    ]  # fmt: skip
+    lines += [
         f"warning: column {name!r} is empty in {n:,} documents" for name, n in found.carried.items() if n
     ]
     if found.scripts is not None:
         lines += found.scripts.lines()
     if not found.reference:
         lines.append("there is no reference.json beside the card, so z is empty")
-    return [*lines, f"languages: {_counted(named)}", f"written to {out}, its origin to {out.name}.json"]
+    lines.append(f"languages: {_counted(named)}")
+    if found.domains:
+        lines.append(f"domains: {_counted({name or 'not said': n for name, n in found.domains.items()})}")
+    return [*lines, f"written to {out}, its origin to {out.name}.json"]
 
 
 def taken_lines(found: Taken) -> list[str]:
@@ -160,10 +169,7 @@ def heads_lines(found: HeadComparison) -> list[str]:
         f"{'head':<14}{'tail':<8}{'others':<8}{'all':<8}{'worst 5':<9}{'tail - plain':<26}others - plain",
     ]
     for a in found.arms:
-        gains = [
-            "–" if a.arm == "plain" else f"{100 * g.value:+.2f} [{100 * g.low:+.2f}, {100 * g.high:+.2f}]"
-            for g in (a.tail_gain, a.head_gain)
-        ]
+        gains = ["–" if a.arm == "plain" else _percentage_points(g) for g in (a.tail_gain, a.head_gain)]
         lines.append(
             f"{a.arm:<14}{a.tail:<8.3f}{a.head:<8.3f}{a.every:<8.3f}{a.worst:<9.3f}{gains[0]:<26}{gains[1]}"
         )
@@ -172,7 +178,54 @@ def heads_lines(found: HeadComparison) -> list[str]:
         for a in found.arms
         if a.unseen
     ]
-    return [*lines, f"take {found.chosen}: {found.why}"]
+    if found.across:
+        lines.append(
+            f"  {found.across:,} held pairs of two domains, or of unknown ones, are not judged: the code has "
+            "the domain, and ranks are taken inside it"
+        )
+    lines += ["", *calibration_lines(found.calibration), *_gate_lines(found)]
+    lines += _curve_lines(found.curve) if found.curve else []
+    return [*lines, "", f"take {found.chosen}: {found.why}"]
+
+
+def _gate_lines(found: HeadComparison) -> list[str]:
+    if not found.gates:
+        return []
+    lines = [
+        "", "the first POSO head. S: how far masking the language moves what its last layer reads; factors "
+        "of the gate, 1 = neutral; distance: to those of the language with most texts",
+        f"{'language':<10}{'texts':>8}{'S':>8}  factors        distance",
+    ]  # fmt: skip
+    lines += [
+        f"{g.language:<10}{g.texts:>8,}{g.sensitivity:>8.2f}  {g.gate:.2f} ± {g.spread:.2f}"
+        f"    {g.distance:.2f}"
+        for g in found.gates
+    ]
+    if found.domain_sensitivity:
+        told = ", ".join(f"{name} {value:.2f}" for name, value in found.domain_sensitivity.items())
+        lines.append(f"S of masking the domain: {told}")
+    return lines
+
+
+def _curve_lines(curve: HeadCurve) -> list[str]:
+    """Return the curve as a table: accuracy of plain, of the others the gain over it, by training pairs."""
+    names = [arm.arm for arm in curve.points[0].arms]
+    lines = [
+        "", f"tail accuracy over training pairs per tail language, {curve.pairs:,} held pairs; others: "
+        "points gained over plain, 95 %",
+        f"{'pairs':<7}{'had':<14}" + "".join(f"{name:<24}" for name in names),
+    ]  # fmt: skip
+    for p in curve.points:
+        cells = [f"{a.tail:.3f}" if a.arm == "plain" else _percentage_points(a.gain) for a in p.arms]
+        had = f"{p.least:,}" if p.least == p.most else f"{p.least:,}-{p.most:,}"
+        lines.append(f"{p.size:<7}{had:<14}" + "".join(f"{cell:<24}" for cell in cells).rstrip())
+    if curve.left_out:
+        lines.append(f"  no language has more pairs at {', '.join(map(str, curve.left_out))}: left out")
+    return lines
+
+
+def _percentage_points(gain: Difference) -> str:
+    return f"{100 * gain.value:+.2f} [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
 
 
 def _measured(m: Measured) -> str:

@@ -23,6 +23,7 @@ from quadmix.io.fs import expand
 from quadmix.raters.compared import Tell, telling
 from quadmix.raters.coverage import Known, check_encoder
 from quadmix.raters.dense import DenseTraining, save_dense, train_dense
+from quadmix.raters.domains import check_code, code_domains
 from quadmix.raters.embeddings import Vectors, embed
 from quadmix.raters.finetune import finetune
 from quadmix.raters.finetune_batches import FineTuning
@@ -152,15 +153,17 @@ def embedded(
 def _frozen(
     recipe: RaterRecipe, folder: Path, texts: Texts, pairs: Pairs, tell: Tell | None, store: Path
 ) -> Trained:
+    check_code(recipe)
     vectors, usable = embedded(recipe, store, texts, pairs, tell)
+    domains = code_domains(recipe, folder, texts)
     training, inner = dense_training(recipe), inner_split(texts, usable, recipe.seed)
     first = train_dense(
-        vectors.values, texts, inner, training, checkpoint=folder / "choose.safetensors",
+        vectors.values, texts, inner, training, domains=domains, checkpoint=folder / "choose.safetensors",
         progress=telling(tell, "choose the epochs"),
     )  # fmt: skip
     last = replace(training, epochs=first.best.epoch, patience=None)
     rater = train_dense(
-        vectors.values, texts, usable, last, checkpoint=folder / "head.safetensors",
+        vectors.values, texts, usable, last, domains=domains, checkpoint=folder / "head.safetensors",
         progress=telling(tell, "train"),
     )  # fmt: skip
     model = str(recipe.encoder.model)
@@ -177,8 +180,9 @@ def _frozen(
         (folder / name).unlink(missing_ok=True)
     chosen = {"epochs": float(first.best.epoch), "validation_accuracy": first.best.accuracy}
     facts, tensors = read_rater(folder / MODEL)
-    saved = head_of(tensors, facts.languages, where=str(folder / MODEL))
-    scores = vectors.scores(saved, language_rows(texts.language, saved.languages))
+    saved = head_of(tensors, facts.languages, facts.domains, where=str(folder / MODEL))
+    rows = language_rows(texts.language, saved.languages), saved.domain_rows(domains or [""] * len(texts))
+    scores = vectors.scores(saved, *rows)
     return Trained(pairs=usable, chosen=chosen, unread=vectors.missing, scores=scores)
 
 

@@ -16,14 +16,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from quadmix.errors import InputError
-from quadmix.io.atomic import read_json, read_value, value_digest, write_json, write_table, write_text
+from quadmix.io.atomic import read_value, value_digest, write_json, write_table, write_text
 from quadmix.io.lease import lease
 from quadmix.raters.audit import BiasAudit, bias_audit, describe
 from quadmix.raters.compared import Tell
 from quadmix.raters.coverage import Known
+from quadmix.raters.domains import text_domains, with_domains
 from quadmix.raters.excerpts import unit_spans
 from quadmix.raters.human import human_labels, with_labels
-from quadmix.raters.making import DOMAINS, RESOLVED
+from quadmix.raters.making import RESOLVED
 from quadmix.raters.offsets import Offsets, align, fit_offsets, unseen_texts
 from quadmix.raters.reportcard import ReportCard, report_card
 from quadmix.raters.scored import OFFSETS, load_rater_model, score_texts, write_reference
@@ -69,14 +70,16 @@ def train_rater(
 
     pairs_digest: of `making.PairsMade`. Raises InputError for pairs or an encoder that cannot be used.
     """
-    pairs_digest = with_labels(pairs_digest, recipe.texts)
+    pairs_digest = with_domains(with_labels(pairs_digest, recipe.texts), recipe, folder)
     request = value_digest(
         {
             "version": VERSION,
             "pairs": pairs_digest,
             "encoder": encoder_digest(recipe),
             "settings": recipe.model_dump(
-                mode="json", include={"name", "seed", "encoder", "head"}, exclude={"encoder": {"max_unknown"}}
+                mode="json",
+                include={"name", "seed", "encoder", "head"},
+                exclude={"encoder": recipe.encoder.without_effect()},
             ),
         }
     )
@@ -130,8 +133,8 @@ def _audit(folder: Path, texts: Texts, scores: Floats, rows: Sequence[int]) -> B
     if len(part) < 100:
         return None
     tokens = np.array([max(len(unit_spans(text)), 1) for text in part.text], np.int64)
-    known: dict[str, str] = read_json(folder / DOMAINS) if (folder / DOMAINS).is_file() else {}
-    domain = [known.get(source, "not said") for source in part.source] if known else None
+    known = text_domains(folder, part)
+    domain = [name or "not said" for name in known] if any(known) else None
     return bias_audit(scores[list(rows)], tokens, part.language, part.ids, describe(part.text), domain=domain)
 
 

@@ -33,7 +33,7 @@ class ModelKeys(Section):
 
 _CRITERION_KEYS = {
     "column": ("column",), "heuristic": (), "linear": ("good", "bad"), "regression": ("labelled",),
-    "model": ("model", "path", "output", "accept_remote_code"),
+    "model": ("model", "path", "output", "domain", "accept_remote_code"),
 }  # fmt: skip
 _DOMAIN_KEYS = {
     "column": ("column",), "single": (), "classifier": ("labelled", "confidence"),
@@ -66,6 +66,11 @@ class CriterionSection(ModelKeys):
     labelled: list[LabelledSet] = Field(default=[], description="kind regression: text with a numeric label")
     output: str | None = Field(
         default=None, description="kind model: which output, where the card has several (QuRater)"
+    )
+    domain: str | None = Field(
+        default=None,
+        description="kind model, a rater that reads domains: the column with them; left out, the column of "
+        "annotate.domain",
     )
 
     @model_validator(mode="after")

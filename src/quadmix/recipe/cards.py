@@ -109,6 +109,11 @@ class ModelCard(Section):
         default=False,
         description="family rater: a score depends on the text's language, so annotate.language is needed",
     )
+    reads_domains: tuple[str, ...] = Field(
+        default=(),
+        description="family rater: a score depends on the text's domain, and these are the ones it was "
+        "trained with; every other one counts as unknown",
+    )
     remote_code: bool = Field(default=False, description="does loading run code from the model's repository?")
     input: CardInput = CardInput()
     output: CardOutput
@@ -149,6 +154,8 @@ class ModelCard(Section):
             raise ValueError("family yes-no needs a prompt with {text} and answers for yes and no")
         if self.reads_language and self.family != "rater":
             raise ValueError("reads_language is for the family rater alone")
+        if self.reads_domains and not self.reads_language:
+            raise ValueError("reads_domains is for raters that read the language, too: set reads_language")
         if "{text}" not in self.input.template:
             raise ValueError("input.template needs {text}")
         return self

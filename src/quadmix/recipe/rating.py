@@ -31,7 +31,9 @@ class TextsSection(Section):
         description="column with the id that translations of one document share (a parallel corpus)",
     )
     domain: str | None = Field(
-        default=None, description="column with the domain of a document, for the bias audit of the report"
+        default=None,
+        description="column with the domain of a document, for the bias audit of the report and, where "
+        "encoder.code names it, for the head",
     )
     human: str | None = Field(
         default=None,
@@ -181,6 +183,11 @@ class EncoderSection(Section):
     epochs: int | None = Field(default=None, gt=0, description="left out: 10 (frozen), 2 (finetune)")
     batch: int | None = Field(default=None, gt=0, description="pairs; left out: 4096 or 256 (finetune)")
     lr: float | None = Field(default=None, gt=0, description="left out: 3e-4 (frozen), 2e-5 (finetune)")
+    code: list[Literal["language", "domain"]] = Field(
+        default=["language"],
+        description="frozen: what the head is told of a text where it is told anything (concat, poso); the "
+        "domain needs texts.domain",
+    )
     max_unknown: Share = Field(
         default=0.3,
         description="frozen, finetune: refuse a training language of whose letters, digits and marks the "
@@ -191,7 +198,19 @@ class EncoderSection(Section):
     def _named(self) -> "EncoderSection":
         if self.kind != "hashed" and self.model is None:
             raise ValueError(f"encoder of kind {self.kind!r} needs the key 'model', the card of an embedder")
+        if "language" not in self.code or len(set(self.code)) < len(self.code):
+            raise ValueError(f"encoder.code is {self.code}, expected [language] or [language, domain]")
+        if "domain" in self.code and self.kind != "frozen":
+            raise ValueError(
+                f"encoder.code names the domain, but an encoder of kind {self.kind!r} has no head that reads "
+                "a code; set encoder.kind: frozen, or take the domain out"
+            )
         return self
+
+    def without_effect(self) -> set[str]:
+        """Return the keys that change no rater: what is refused, and a code as it was before there was a
+        choice."""
+        return {"max_unknown"} | (set() if "domain" in self.code else {"code"})
 
 
 class RaterRecipe(Section):
@@ -220,6 +239,8 @@ class RaterRecipe(Section):
             raise ValueError(
                 f"pairs.tie or pairs.weights names {unknown[0]!r}, no rater; expected {', '.join(names)}"
             )
+        if "domain" in self.encoder.code and self.texts.domain is None:
+            raise ValueError("encoder.code names the domain, but texts.domain names no column that holds it")
         voters = len(names) + (self.judge is not None)
         if voters < self.pairs.least_voters:
             raise ValueError(

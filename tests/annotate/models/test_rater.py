@@ -14,13 +14,13 @@ import torch
 
 from quadmix.annotate.models import load, rater
 from quadmix.annotate.models.base import Outputs, Placed, Settings
+from quadmix.annotate.models.languages import language_code
 from quadmix.annotate.models.rater import (
     Asked,
     ModelAnnotator,
     ModelLabeller,
     asked_digest,
     embedder,
-    language_code,
     prepare_text,
     to_numbers,
 )

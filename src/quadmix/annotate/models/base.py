@@ -103,15 +103,16 @@ class WindowModel(TextModel, Protocol):
     def windows(self, texts: Sequence[str]) -> Iterator[Windows]: ...
 
 
-_AFTER_LANGUAGE = "\x1e"  # the record separator stands between a language and the text
+_AFTER = "\x1e"  # the record separator stands after each part of a code
 
 
-def with_language(language: str, text: str) -> str:
-    """Return what a card with `reads_language` reads: the text, its language in front."""
-    return f"{language.replace(_AFTER_LANGUAGE, '')}{_AFTER_LANGUAGE}{text}"
+def with_code(text: str, *code: str) -> str:
+    """Return what a card with `reads_language` reads: the text, its language and, where the card names
+    domains, its domain in front."""
+    return "".join(f"{part.replace(_AFTER, '')}{_AFTER}" for part in code) + text
 
 
-def split_language(text: str) -> tuple[str, str]:
-    """Undo `with_language`; a text without a language in front has the language ""."""
-    language, mark, rest = text.partition(_AFTER_LANGUAGE)
-    return (language, rest) if mark else ("", text)
+def split_code(text: str, parts: int) -> tuple[tuple[str, ...], str]:
+    """Undo `with_code`; in a text without so many parts in front each of them is ""."""
+    *code, rest = text.split(_AFTER, parts)
+    return (tuple(code), rest) if len(code) == parts else (("",) * parts, text)

@@ -70,19 +70,33 @@ def is_pinned(card: ModelCard) -> bool:
     return bool(card.files) and None not in card.files.values()
 
 
-def asked_of(section: AnnotateSection, record: PlacedRecord) -> Asked:
-    """Return a placed model with the settings of the section."""
+def asked_of(section: AnnotateSection, record: PlacedRecord, domain: str | None = None) -> Asked:
+    """Return a placed model with the settings of the section.
+
+    domain: the column that the criterion names for it; left out, the one of `annotate.domain`, where a column
+    has the domains and the model reads them.
+    """
     settings = Settings(device=section.device, precision=section.precision, batch_tokens=section.batch_tokens)
+    placed = from_record(record)
+    if domain is None and placed.card.reads_domains and section.domain.kind == "column":
+        domain = section.domain.column
     return Asked(
-        placed=from_record(record), settings=settings, language=section.language, pinned=record.pinned
+        placed=placed, settings=settings, language=section.language, domain=domain, pinned=record.pinned
     )
+
+
+def all_asked(section: AnnotateSection, records: Records) -> dict[str, Asked]:
+    """Return every placed model of the section with its settings, by the name of its record."""
+    domains = {criterion.name: criterion.domain for criterion in section.criteria}
+    return {name: asked_of(section, record, domains.get(name)) for name, record in records.items()}
 
 
 def model_annotator(
     criterion: CriterionSection, section: AnnotateSection, records: Records
 ) -> ModelAnnotator:
     """Return the annotator of a criterion of kind model."""
-    return ModelAnnotator.make(criterion.name, asked_of(section, records[criterion.name]), criterion.output)
+    asked = asked_of(section, records[criterion.name], criterion.domain)
+    return ModelAnnotator.make(criterion.name, asked, criterion.output)
 
 
 def model_labeller(section: AnnotateSection, records: Records) -> ModelLabeller:
@@ -99,7 +113,7 @@ def domain_model(section: AnnotateSection, records: Records) -> tuple[Asked | No
 
 def computed_by(section: AnnotateSection, records: Records) -> dict[str, tuple[str, ...]]:
     """Return device and number format in which each neural model runs here."""
-    return {name: computing(asked_of(section, record)) for name, record in records.items()}
+    return {name: computing(asked) for name, asked in all_asked(section, records).items()}
 
 
 def try_models(section: AnnotateSection, records: Records) -> None:
@@ -107,8 +121,7 @@ def try_models(section: AnnotateSection, records: Records) -> None:
 
     A wrong architecture, a missing GPU or other outputs are an InputError before any document is read.
     """
-    for name, record in records.items():
-        asked = asked_of(section, record)
+    for name, asked in all_asked(section, records).items():
         load_model(asked.placed, asked.settings)
         if asked.placed.card.golden is not None:
             checked = check_golden(asked)
@@ -121,8 +134,8 @@ def model_columns(section: AnnotateSection, records: Records) -> list[tuple[str,
     """Return who reads which of the user's columns, as (who, column)."""
     return [
         (f"the model of {name.rstrip(':')!r}", column)
-        for name, record in records.items()
-        for column in asked_of(section, record).columns
+        for name, asked in all_asked(section, records).items()
+        for column in asked.columns
     ]
 
 

@@ -9,12 +9,13 @@ long text is read in windows of equal length, evenly spaced where there are more
 tokens are read, one after the other. The score of a text is the mean of its windows' scores, weighed by their
 characters or tokens (MuRating, section 6).
 
-A head may depend on the language (`card.reads_language`): then every text comes with its language in front,
-see `with_language`; a language that the head was not trained on has tables of its own.
+A head may depend on the language (`card.reads_language`), and on the domain beside it (`card.reads_domains`):
+then every text comes with them in front, see `with_code`; a language or domain that the head was not trained
+on has tables of its own.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,11 +29,11 @@ from quadmix.annotate.models.base import (
     WindowModel,
     Windows,
     mean_of_windows,
-    split_language,
+    split_code,
     whole_texts,
 )
 from quadmix.annotate.models.char_ngrams import FEATURES, LONGEST, VERSION, ngram_counts
-from quadmix.annotate.models.rater import language_code
+from quadmix.annotate.models.languages import language_code
 from quadmix.annotate.models.rater_head import HeadWeights, head_of, head_tensors
 from quadmix.annotate.models.surface import NAMES, surface
 from quadmix.errors import InputError, MissingExtraError
@@ -51,7 +52,8 @@ Numbers = NDArray[np.float32]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RaterFacts:
     """What rater.json says. window (characters), features, longest, surface, ngrams: of kind hashed (ngrams:
-    version of the hashing). languages: what the rater was trained on."""
+    version of the hashing). languages: what the rater was trained on. domains: those of its code, [] where
+    it reads none."""
 
     kind: Literal["hashed", "vectors"]
     languages: list[str]
@@ -62,6 +64,7 @@ class RaterFacts:
     longest: int = LONGEST
     surface: list[str] | None = None
     ngrams: int = VERSION
+    domains: list[str] = field(default_factory=list[str])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -160,16 +163,18 @@ class VectorModel:
 
     def windows(self, texts: Sequence[str]) -> Iterator[Windows]:
         """Yield the windows as the embedder does, a score for each; every window is encoded once."""
-        languages = np.zeros(len(texts), np.int64)
+        languages, domains = np.zeros(len(texts), np.int64), None
         if self.head.reads_language:
-            told = [split_language(text) for text in texts]
-            languages = language_rows([code for code, _ in told], self.head.languages)
+            told = [split_code(text, 2 if self.head.domains else 1) for text in texts]
+            languages = language_rows([code[0] for code, _ in told], self.head.languages)
+            domains = self.head.domain_rows([code[-1] for code, _ in told]) if self.head.domains else None
             texts = [text for _, text in told]
         at = 0
         for vectors in self.embedder.windows(texts):
-            own = languages[at : at + len(vectors.counts)]
-            at += len(own)
-            values = self.head.scores(vectors.values, np.repeat(own, vectors.counts))
+            mine = slice(at, at + len(vectors.counts))
+            at = mine.stop
+            of = None if domains is None else np.repeat(domains[mine], vectors.counts)
+            values = self.head.scores(vectors.values, np.repeat(languages[mine], vectors.counts), of)
             # one window that is no number spoils its text: what the others say would be another text's score
             spoilt = np.where(np.isfinite(values), values, np.inf).astype(np.float64)
             rows = mean_of_windows(spoilt, vectors.weights, vectors.counts)
@@ -205,8 +210,9 @@ def language_rows(codes: Sequence[str], known: Sequence[str]) -> Ints:
 def load_rater(placed: Placed, settings: Settings) -> HashedModel | VectorModel:
     """Return the rater of a placed card.
 
-    Raises InputError for files that are not a rater's, a card that says otherwise than they whether the
-    language is read, or an embedder whose vectors have another width; MissingExtraError without safetensors.
+    Raises InputError for files that are not a rater's, a card that says otherwise than they whether language
+    and domain are read, or an embedder whose vectors have another width; MissingExtraError without
+    safetensors.
     """
     card = placed.card
     facts, tensors = read_rater(placed.folder)
@@ -217,7 +223,7 @@ def load_rater(placed: Placed, settings: Settings) -> HashedModel | VectorModel:
                 "reads no language; take them off the card"
             )
         return HashedModel(card=card, scorer=hashed_scorer(facts, tensors, where=str(placed.folder)))
-    head = head_of(tensors, facts.languages, where=str(placed.folder / WEIGHTS))
+    head = head_of(tensors, facts.languages, facts.domains, where=str(placed.folder / WEIGHTS))
     if placed.base is None or placed.base.card.role != "embedding":
         raise InputError(
             f"card {card.name!r}: {placed.folder / FACTS} is of kind vectors and needs `base`, the card of "
@@ -227,6 +233,11 @@ def load_rater(placed: Placed, settings: Settings) -> HashedModel | VectorModel:
         raise InputError(
             f"card {card.name!r}: reads_language is {card.reads_language}, its head "
             f"{'depends' if head.reads_language else 'does not depend'} on the language; correct the card"
+        )
+    if head.domains != card.reads_domains:
+        raise InputError(
+            f"card {card.name!r}: reads_domains is {list(card.reads_domains)}, its head was trained with the "
+            f"domains {list(head.domains)}; correct the card"
         )
     from quadmix.annotate.models.load import load_model  # it imports this module for its families
 

@@ -10,7 +10,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,15 +18,15 @@ from numpy.typing import NDArray
 
 from quadmix.annotate.annotator import OTHER, UNKNOWN, AnnotatorCard, Labelled, Scored
 from quadmix.annotate.fallback import ask_batch
-from quadmix.annotate.models.base import Outputs, Placed, Settings, with_language
+from quadmix.annotate.models.base import Outputs, Placed, Settings, with_code
 from quadmix.annotate.models.devices import NEURAL, resolved
+from quadmix.annotate.models.languages import ANY, check_languages, language_reason
 from quadmix.annotate.models.load import load_model
 from quadmix.corpus.columns import column_values
-from quadmix.errors import InputError, MissingExtraError
+from quadmix.errors import InputError
 from quadmix.io.atomic import value_digest
 from quadmix.recipe.cards import ModelCard
 
-ANY = "*"
 KEPT = 8  # models whose outputs for the batch at hand are kept
 Numbers = NDArray[np.float32]
 _FIELD = re.compile(r"\{([^{}]+)\}")
@@ -35,12 +34,14 @@ _FIELD = re.compile(r"\{([^{}]+)\}")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Asked:
-    """A model and how its documents are prepared. language: the user's column, None where there is none.
-    pinned: were its files held against digests on its card?"""
+    """A model and how its documents are prepared. language, domain: the user's columns, None where there is
+    none; domain: of a card that names domains alone. pinned: were its files held against digests on its
+    card?"""
 
     placed: Placed
     settings: Settings
     language: str | None = None
+    domain: str | None = None
     pinned: bool = True
 
     @property
@@ -51,6 +52,7 @@ class Asked:
         return (
             *template_columns(card.input.template),
             *([self.language] if self.language and needed else []),
+            *([self.domain] if self.domain else []),
         )
 
 
@@ -78,6 +80,7 @@ class ModelAnnotator:
                 f"criterion {name!r}: card {model.name!r} reads a text's language, but annotate.language is "
                 "not set; set it to the column with the language codes"
             )
+        _check_domain(name, asked)
         several = model.output.kind == "number" and len(model.output.labels) > 1
         if (several and output is None) or (output is not None and output not in model.output.labels):
             raise InputError(
@@ -170,6 +173,22 @@ def _joined_labels(answers: list[Labelled | None], failed: Counter[str]) -> Labe
     return Labelled(labels=[a.labels[0] if a else UNKNOWN for a in answers], missing=_sorted(reasons))
 
 
+def _check_domain(name: str, asked: Asked) -> None:
+    card = asked.placed.card
+    if card.reads_domains and asked.domain is None:
+        raise InputError(
+            f"criterion {name!r}: card {card.name!r} reads the domain of a text "
+            f"({', '.join(card.reads_domains)}), but no column says it: other domains than those of a "
+            "column are found beside the criteria, not before them; set the criterion's key `domain` to the "
+            "column that holds them, or annotate.domain to kind column"
+        )
+    if asked.domain is not None and not card.reads_domains:
+        raise InputError(
+            f"criterion {name!r}: it names the column {asked.domain!r} for the domain, but card "
+            f"{card.name!r} reads no domain; take the key `domain` off"
+        )
+
+
 def to_numbers(card: ModelCard, values: Numbers, output: str | None = None) -> Numbers:
     """Return (D,) the number of each row of outputs (D, K), as the card's `output` says."""
     out = card.output
@@ -224,66 +243,8 @@ def refused(asked: Asked, texts: Sequence[str], rows: pa.RecordBatch) -> list[st
     if ANY in known:  # a code that the model does not know is read as such, none at all is not
         own = ["" if _plain(value).strip() else "language_unknown" for value in languages]
     else:
-        own = [_language_reason(value, _codes(known)) for value in languages]
+        own = [language_reason(value, known) for value in languages]
     return [reason or other for reason, other in zip(reasons, own, strict=True)]
-
-
-def check_languages(card: ModelCard) -> None:
-    """Raise InputError if the card names a language by something that is no code, such as English."""
-    for tag in card.languages:
-        if tag != ANY and not _is_code(tag):
-            raise InputError(
-                f"card {card.name!r}: languages names {tag!r}, expected codes such as en, deu or eng_Latn, "
-                f"or {ANY!r} for any language; correct the card"
-            )
-
-
-def _language_reason(value: object, known: frozenset[str]) -> str:
-    code = language_code(value) if isinstance(value, str) else ""
-    if not code:
-        return "language_unknown"
-    return "" if code in known or _group(code) in known else "language_outside_card"
-
-
-@lru_cache(maxsize=256)
-def _codes(tags: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(language_code(tag) for tag in tags)
-
-
-@lru_cache(maxsize=256)
-def _is_code(tag: str) -> bool:
-    if not language_code(tag):
-        return False
-    from langcodes import Language
-
-    return Language.get(tag.strip()).is_valid()
-
-
-@lru_cache(maxsize=4096)
-def _group(code: str) -> str:
-    """Return the code that stands for a group of languages with this one (no for nb and nn), "" if none does.
-
-    A group's code that is in use for one of its languages alone (zh for Mandarin, ms for Malay) stands for
-    that one: Cantonese is not zh, nor Indonesian ms.
-    """
-    from langcodes.data_dicts import MACROLANGUAGES, NORMALIZED_MACROLANGUAGES
-
-    group = MACROLANGUAGES.get(code, "")
-    return "" if group in NORMALIZED_MACROLANGUAGES.values() else group
-
-
-@lru_cache(maxsize=4096)
-def language_code(tag: str) -> str:
-    """Return the ISO 639-1 (or -3) code of a language tag such as en-US or eng_Latn, "" if it is none."""
-    try:
-        from langcodes import Language
-        from langcodes.tag_parser import LanguageTagError
-    except ImportError as error:
-        raise MissingExtraError("langcodes", "annotate", "annotate.language") from error
-    try:
-        return Language.get(tag.strip()).prefer_macrolanguage().language or ""
-    except LanguageTagError:
-        return ""
 
 
 def _inputs(asked: Asked, texts: Sequence[str], rows: pa.RecordBatch, usable: Sequence[int]) -> list[str]:
@@ -293,8 +254,10 @@ def _inputs(asked: Asked, texts: Sequence[str], rows: pa.RecordBatch, usable: Se
     made = [prepare_text(card, texts[i], {n: _plain(v[i]) for n, v in columns.items()}) for i in usable]
     if not card.reads_language or asked.language is None:
         return made
-    languages = column_values(rows, asked.language)
-    return [with_language(_plain(languages[i]).strip(), text) for i, text in zip(usable, made, strict=True)]
+    names = [asked.language, *([asked.domain] if asked.domain else [])]
+    code = zip(*(column_values(rows, name) for name in names), strict=True)
+    told = [[_plain(value).strip() for value in one] for one in code]
+    return [with_code(text, *told[i]) for i, text in zip(usable, made, strict=True)]
 
 
 def prepare_text(card: ModelCard, text: str, columns: dict[str, str]) -> str:
@@ -369,7 +332,8 @@ def asked_digest(asked: Asked, output: str | None = None) -> str:
     and in float32 are not mixed. Raises InputError if device is cuda and no GPU is here.
     """
     settings: list[Any] = [asked.placed.digest, output, asked.language, *computing(asked)]
-    return value_digest(["model", *settings])
+    domain = [asked.domain] if asked.domain else []
+    return value_digest(["model", *settings, *domain])
 
 
 def computing(asked: Asked) -> tuple[str, ...]:

@@ -1,0 +1,210 @@
+"""Comparisons of heads that go on, are judged inside domains, and the curve over labels of the tail."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rater_world import direction_world, shifted_vectors, vector_texts, world_pairs
+
+from quadmix.errors import InputError
+from quadmix.raters import arms as arms_module
+from quadmix.raters.arms import HeadData, Judged
+from quadmix.raters.dense import DenseTraining
+from quadmix.raters.headcurve import CURVE_ARMS, label_curve, limited, training_pairs
+from quadmix.raters.headruns import compare_heads
+from quadmix.raters.telling import heads_lines
+from quadmix.report.heads import curve_picture
+
+TRAINING = DenseTraining(hidden=16, batch=256, epochs=6, lr=2e-2)
+
+
+@pytest.fixture(scope="module")
+def data() -> HeadData:
+    quality = np.random.default_rng(0).normal(size=100)
+    ratings = quality[:, None] + np.random.default_rng(1).normal(scale=0.5, size=(100, 3))
+    return HeadData(
+        vectors=shifted_vectors(quality, 3, 3), texts=vector_texts(100, 3),
+        pairs=world_pairs(ratings, 3, (600, 200, 100), 2),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def told_domains() -> HeadData:
+    vectors, texts, pairs, domains = direction_world(seed=5)
+    return HeadData(vectors=vectors, texts=texts, pairs=pairs, domains=domains)
+
+
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the heads that are trained from now on, as they come."""
+    seen: list[str] = []
+    inner = arms_module.train_head
+
+    def listened(vectors, texts, pairs, training, domains=None):
+        seen.append(training.head)
+        return inner(vectors, texts, pairs, training, domains)
+
+    monkeypatch.setattr(arms_module, "train_head", listened)
+    return seen
+
+
+def test_domain_in_the_code_wins_for_poso_and_is_lost_without_it(told_domains: HeadData) -> None:
+    """Five seeds of the whole rule: the domain turns the direction of the score and nothing else says so."""
+    training = replace(TRAINING, hidden=32, epochs=8)
+    arms = ("plain", "poso", "placebo")
+    found = compare_heads(told_domains, training, seeds=5, arms=arms, tail=("l1",))
+    by_arm = {arm.arm: arm for arm in found.arms}
+    assert found.chosen == "poso"
+    assert by_arm["poso"].tail > 0.85
+    assert by_arm["poso"].tail_gain.low > 0.2
+    assert abs(by_arm["placebo"].tail - 0.5) < 0.1
+    assert set(found.domain_sensitivity) == {"d0", "d1", "d2", "d3"}
+    assert min(found.domain_sensitivity.values()) > 2 * max(g.sensitivity for g in found.gates)
+    silent = replace(told_domains, domains=None)
+    without = compare_heads(silent, training, seeds=1, arms=("plain", "poso"), tail=("l1",))
+    assert all(abs(arm.tail - 0.5) < 0.1 for arm in without.arms)
+    assert without.domain_sensitivity == {}
+
+
+def test_pairs_of_two_domains_decide_nothing_where_the_code_has_the_domain(told_domains: HeadData) -> None:
+    domains = list(told_domains.domains or ())
+    held = told_domains.pairs.take(told_domains.pairs.held)
+    domains[int(held.a[0])] = "d9"
+    for i in held.b[1:4].tolist():
+        domains[i] = ""
+    moved = replace(told_domains, domains=domains)
+    judged = Judged.of(moved)
+    wanted = [domains[a] == domains[b] != "" for a, b in zip(held.a, held.b, strict=True)]
+    assert len(judged.pairs) == sum(wanted)
+    assert judged.across == len(held) - sum(wanted) > 0
+    assert Judged.of(replace(moved, domains=None)).across == 0
+    alone = [f"d{i}" for i in range(len(domains))]
+    with pytest.raises(InputError, match="held pairs is of two texts of one domain"):
+        compare_heads(replace(told_domains, domains=alone), TRAINING, seeds=1, arms=("plain",), tail=("l1",))
+
+
+def test_a_comparison_that_was_killed_goes_on_and_gives_the_same(
+    data: HeadData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = {"seeds": 2, "arms": ("plain", "poso", "placebo"), "tail": ("l1",)}
+    training = replace(TRAINING, epochs=1)
+    whole = compare_heads(data, training, **how)
+    seen = trainings(monkeypatch)
+
+    def killed(done: int, total: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare_heads(data, training, store=tmp_path, progress=killed, **how)
+    assert seen == ["plain", "poso", "poso", "plain"]
+    again = compare_heads(data, training, store=tmp_path, **how)
+    assert seen[4:] == ["plain", "poso", "poso"], "the seed that was done is read"
+    assert again == whole
+    assert compare_heads(data, training, store=tmp_path, **how) == whole
+    assert len(seen) == 7
+    compare_heads(data, replace(training, lr=1e-3), store=tmp_path, **how)
+    assert len(seen) == 13, "another training reads no file of this one"
+    turned = replace(data, pairs=replace(data.pairs, p=1 - data.pairs.p))
+    compare_heads(turned, training, store=tmp_path, **how)
+    assert len(seen) == 19
+
+
+def test_gates_are_those_of_the_trained_head(data: HeadData, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = []
+    inner = arms_module.train_head
+    monkeypatch.setattr(arms_module, "train_head", lambda *given: heads.append(inner(*given)) or heads[-1])
+    found = compare_heads(data, TRAINING, seeds=1, arms=("plain", "poso"), tail=("l1",))
+    weights = heads[1].head.weights(heads[1].known)
+    texts = heads[1].head.texts.numpy()
+    largest = 1 + int(np.argmax(texts[1:]))
+    assert [g.texts for g in found.gates] == sorted((int(t) for t in texts[1:]), reverse=True)
+    for gate in found.gates:
+        row = weights.gate[1 + weights.languages.index(gate.language)].astype(float)
+        assert gate.gate == pytest.approx(row.mean(), rel=1e-5)
+        assert gate.spread == pytest.approx(row.std(), rel=1e-5)
+        far = np.abs(row - weights.gate[largest]).mean() / weights.gate[largest].mean()
+        assert gate.distance == pytest.approx(far, rel=1e-4)
+    assert found.gates[0].distance == 0 < found.gates[1].distance
+    told = "\n".join(heads_lines(found))
+    assert f"{found.gates[1].language:<10}{found.gates[1].texts:>8,}" in told
+    assert "S: how far masking the language" in told
+    assert "calibration" in told
+
+
+# The curve
+
+
+def test_limited_pairs_leave_others_alone_and_give_no_tail_language_more(data: HeadData) -> None:
+    pairs, texts = data.pairs, data.texts
+    few = limited(pairs, texts, ["l1", "l2"], 20, seed=0)
+    counts = training_pairs(few, texts, ["l0", "l1", "l2"])
+    assert max(counts["l1"], counts["l2"]) == 20
+    assert min(counts["l1"], counts["l2"]) > 15
+    assert few.held.sum() == pairs.held.sum()
+
+    def untouched(p):
+        rows = ~p.held & np.array([texts.language[a] == texts.language[b] == "l0"
+                                   for a, b in zip(p.a, p.b, strict=True)])  # fmt: skip
+        return sorted(zip(p.a[rows].tolist(), p.b[rows].tolist(), strict=True))
+
+    assert untouched(few) == untouched(pairs)
+    assert training_pairs(limited(pairs, texts, ["l1"], 20, seed=0), texts, ["l1"]) == {"l1": 20}
+    other = limited(pairs, texts, ["l1"], 20, seed=1)
+    assert set(other.a.tolist()) != set(limited(pairs, texts, ["l1"], 20, seed=0).a.tolist())
+    assert len(limited(pairs, texts, ["l1"], 10**6, seed=0)) == len(pairs)
+    order = np.random.default_rng(0).permutation(len(pairs))
+    again = limited(pairs.take(order), texts, ["l1"], 20, seed=0)
+    assert set(zip(again.a.tolist(), again.b.tolist(), strict=True)) == set(
+        zip(*(x.tolist() for x in (limited(pairs, texts, ["l1"], 20, seed=0).a,
+                                   limited(pairs, texts, ["l1"], 20, seed=0).b)), strict=True)
+    )  # fmt: skip
+    with pytest.raises(InputError, match="at least 1 training pair"):
+        limited(pairs, texts, ["l1"], 0, seed=0)
+
+
+def opposed() -> HeadData:
+    """l1 prefers what l0 refuses, and nothing but the code says which language a text is in."""
+    vectors, texts, pairs, _ = direction_world(seed=6, texts=800, pairs=1500)
+    sign = np.array([1.0 if code == "l0" else -1.0 for code in texts.language])
+    quality = sign * vectors[:, :4].sum(axis=1)
+    right = (quality[pairs.a] > quality[pairs.b]).astype(float)
+    return HeadData(vectors=vectors, texts=texts, pairs=replace(pairs, p=right))
+
+
+def test_curve_shows_what_a_head_of_its_own_is_worth_with_more_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = opposed()
+    seen = trainings(monkeypatch)
+    told: list[tuple[int, int]] = []
+    training = replace(TRAINING, epochs=8, hidden=32)
+    how = {"sizes": [10**6, 8, 10**7], "tail": ("l1",), "seeds": 2, "store": tmp_path}
+    curve = label_curve(world, training, progress=lambda done, total: told.append((done, total)), **how)
+    assert [p.size for p in curve.points] == [8, 10**6]
+    assert curve.left_out == (10**7,)
+    whole = training_pairs(world.pairs, world.texts, ["l1"])["l1"]
+    assert [(p.least, p.most) for p in curve.points] == [(8, 8), (whole, whole)]
+    assert told[0] == (0, 20)
+    assert told[-1] == (20, 20)
+    assert len(seen) == 2 * 2 * 6, "five shared heads and one of l1's own"
+    arms = [{a.arm: a for a in p.arms} for p in curve.points]
+    assert set(arms[0]) == set(CURVE_ARMS)
+    assert arms[0]["plain"].gain.value == arms[0]["plain"].gain.low == 0
+    assert arms[0]["plain"].tail < 0.4, "the others' direction"
+    assert arms[1]["separate"].tail > 0.75
+    gain = arms[1]["separate"].gain
+    assert gain.value == pytest.approx(arms[1]["separate"].tail - arms[1]["plain"].tail)
+    assert gain.low < gain.value < gain.high
+    assert arms[1]["separate"].tail > arms[0]["separate"].tail
+    again = label_curve(world, training, **how)
+    assert again == curve
+    assert len(seen) == 24, "every point was read"
+    victim = next((tmp_path / "pairs-1000000").glob("*-1.parquet"))
+    victim.unlink()
+    assert label_curve(world, training, **how) == curve
+    assert len(seen) == 30, "the point that is not there is made again, and no other"
+    made = curve_picture(curve)
+    assert made.svg.startswith(b"<?xml")
+    assert b"separate" in made.svg
+    assert (10**6, "separate", arms[1]["separate"].tail) == made.rows[9][:3]
