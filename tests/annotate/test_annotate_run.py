@@ -206,9 +206,9 @@ def test_a_huge_document_of_one_character_does_not_stop_the_run(tmp_path: Path) 
     write_text(tmp_path / "tokenizer.json", train_tokenizer([r["text"] for r in pool_rows(20)], 512))
     corpus = small_corpus(tmp_path, rows, split_bytes=10_000_000)
     overlap = prepare_overlap({"t": [rows[0]["text"]]}, tmp_path)
-    start = time.perf_counter()
+    start = time.process_time()
     *_, manifest = annotate_all(tmp_path, corpus, section_of(RULES), overlap)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     assert manifest.documents == 20
 
 

@@ -194,6 +194,27 @@ def test_wrong_shapes_masks_and_counts_are_named() -> None:
         PosoMultiheadAttention.from_mha(nn.MultiheadAttention(8, 2, add_bias_kv=True), 5)
 
 
+def test_dropout_is_off_where_the_trained_module_is_off() -> None:
+    """A wrapped module that was in evaluation computes as before at once, and so does what it folds to."""
+    plain = nn.MultiheadAttention(8, 2, dropout=0.5, batch_first=True)
+    x, code = torch.randn(4, 6, 8), torch.randn(4, 5)
+    wrapped = PosoMultiheadAttention.from_mha(plain.eval(), 5)
+    torch.testing.assert_close(wrapped(x, x, x, code), plain(x, x, x)[0], atol=1e-6, rtol=1e-5)
+    folded = wrapped.fold(code[0])
+    torch.testing.assert_close(folded(x, x, x)[0], plain(x, x, x)[0], atol=1e-5, rtol=1e-5)
+    assert PosoMultiheadAttention.from_mha(plain.train(), 5).training
+
+
+@pytest.mark.parametrize("shape", [SHORT, LONG])
+def test_padding_may_hold_anything(shape: tuple[int, int]) -> None:
+    module, (query, key, value, code) = made().eval(), inputs(*shape)
+    padding = torch.arange(shape[1]) >= torch.tensor([shape[1], 3, 0, *[1] * (len(key) - 3)])[:, None]
+    wanted = module(query, key, value, code, padding)
+    spoilt = [x.detach().masked_fill(padding[..., None], torch.nan) for x in (key, value)]
+    torch.testing.assert_close(module(query, *spoilt, code, padding), wanted)
+    assert not wanted[2].any()
+
+
 def test_starts_of_the_two_gates() -> None:
     module = PosoMultiheadAttention(256, 16, 5, num_values=8)
     assert module.key_gate.second.weight.std().item() == pytest.approx(0.5, rel=0.05)

@@ -108,6 +108,8 @@ def test_experts_at_identity_are_the_plain_mixture_and_fold_to_one() -> None:
     wrapped = PosoMMoE.from_mmoe(plain, 8)
     torch.testing.assert_close(wrapped(x, code), plain(x), atol=1e-6, rtol=0)
     module = PosoMMoE.from_mmoe(plain, 8, gate=GateConfig())
+    many = PosoMMoE.from_mmoe(MMoE(6, [2], 64, 1), 8, gate=GateConfig())
+    assert many.gate.second.weight.std().item() == pytest.approx(1.5, rel=0.1)  # 2,048 numbers
     folded = module.fold(code[3])
     assert type(folded) is MMoE
     torch.testing.assert_close(folded(x), module(x, code[3].expand(7, 8)))

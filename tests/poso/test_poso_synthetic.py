@@ -43,12 +43,15 @@ def test_gate_recovers_a_minority_of_four_percent_as_the_code_beside_the_feature
 
 
 def test_masking_the_code_moves_the_minority(found) -> None:
-    assert mean(found, "POSO", "S") >= 0.1
+    """More than the code of groups at random does: a gate that has just begun has an S of its own."""
+    placebo = measured("POSO, shuffled code", 0)
+    assert min(seed["S"] for seed in found["POSO"]) > 2 * placebo["S"] > 0
 
 
 def test_gate_that_is_told_groups_at_random_recovers_nothing(found) -> None:
+    """A group has 4,000 rows to test on, so an AUC without any knowledge is known to about a point."""
     placebo = measured("POSO, shuffled code", 0)
-    assert placebo["minority"] == pytest.approx(found["plain"][0]["minority"], abs=4)
+    assert placebo["minority"] == pytest.approx(found["plain"][0]["minority"], abs=2)
     assert placebo["majority"] == pytest.approx(found["plain"][0]["majority"], abs=0.5)
 
 

@@ -195,9 +195,15 @@ def _stop_at(share: float):
     return tell
 
 
-def test_models_of_the_comparison_have_no_gates() -> None:
+def test_models_of_confirmation_and_comparison_have_no_gates() -> None:
     recipe = preset_recipe("laptop").model_dump(mode="json", exclude_none=True)
     recipe["proxy"]["model"]["gates"] = "domain"
+    with pytest.raises(RecipeError, match="models of the confirmation would have gates"):
+        check_recipe(recipe)
+    recipe["confirm"]["model"] = {"size": "0.3M", "gates": "domain"}
+    with pytest.raises(RecipeError, match="models of the confirmation would have gates"):
+        check_recipe(recipe)
+    recipe["confirm"]["model"] = {"size": "0.3M"}
     assert check_recipe(recipe).proxy.model.gates == "domain"
     recipe["evaluate"]["model"]["gates"] = "domain"
     with pytest.raises(RecipeError, match=r"only proxies may have gates"):

@@ -243,6 +243,7 @@ def by_length() -> Any:
     card = SimpleNamespace(
         reads_language=False,
         name="length",
+        reads_domains=(),
         family="test",
         input=CardInput(),
         languages=("*",),

@@ -94,7 +94,7 @@ class PosoMultiheadAttention(nn.Module):
         )
         with torch.no_grad():
             made._take(mha)
-        return made
+        return made.train(mha.training)  # dropout is as the trained module has it now
 
     def _take(self, mha: nn.MultiheadAttention) -> None:
         for own, trained in zip(
@@ -134,6 +134,8 @@ class PosoMultiheadAttention(nn.Module):
         shares = self.value_gate(pc).unflatten(-1, (heads, -1))  # (B, H, N)
         any_seen = None if seen is None else seen.any(dim=-1, keepdim=True)  # (B or 1, 1, Lq or 1, 1)
         if seen is not None and any_seen is not None:
+            if key_padding_mask is not None:  # padding may hold anything, and 0 * NaN is NaN
+                key, value = (x.masked_fill(key_padding_mask[..., None], 0.0) for x in (key, value))
             seen = seen | ~any_seen  # a softmax over nothing is NaN, and so is its gradient
         mix = self._short if self._is_short(query.shape[1], key.shape[1]) else self._long
         y = self.out_proj(mix(q, key, value, shares, seen).transpose(1, 2).flatten(2))
@@ -231,7 +233,7 @@ class PosoMultiheadAttention(nn.Module):
             key_bias = self.k_proj.bias * keys.to(weight.dtype)
             made.in_proj_bias.copy_(torch.cat([self.q_proj.bias, key_bias, value_bias]))
         made.out_proj.load_state_dict(self.out_proj.state_dict())
-        return made
+        return made.train(self.training)
 
 
 def _by_head(x: Tensor, weight: Tensor) -> Tensor:

@@ -71,7 +71,9 @@ class PosoMMoE(nn.Module):
         """Wrap a trained module, which is shared; by default the result is as before."""
         made = PosoMMoE(1, [1], 1, 1, 1)
         made.mmoe = mmoe
-        made.gate = identity_gate(pc_dim, len(mmoe.experts), gate, like=mmoe.task_gates.weight)
+        made.gate = identity_gate(
+            pc_dim, len(mmoe.experts), gate, like=mmoe.task_gates.weight, init_std=SCALAR_STD
+        )  # fmt: skip
         return made
 
     def forward(self, x: Tensor, pc: Tensor) -> Tensor:

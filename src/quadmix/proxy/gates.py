@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from quadmix.recipe import ModelSection
 
 CODE, HIDDEN = 16, 32
-_STD = 0.5  # of W2: smaller ones leave the code unused
+_STD = 0.5  # of W2, as in quadmix.poso
 
 
 def gate_parameters(model: ModelSection, domains: int) -> int:

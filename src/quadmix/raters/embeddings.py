@@ -55,12 +55,12 @@ class Vectors:
     encoded: int
     distinct: int
 
-    def scores(self, head: HeadWeights, languages: Ints, domains: Ints) -> Floats:
+    def scores(self, head: HeadWeights, languages: Ints, domains: Ints | None = None) -> Floats:
         """Return (D,) float64 the scores that a card of this head gives, NaN where there is no vector: of a
         text of several windows the mean of theirs. languages, domains: (D,) as in `HeadWeights.scores`."""
         scores = head.scores(self.values, languages, domains).astype(np.float64)
-        codes = (np.repeat(rows, self.counts) for rows in (languages, domains))
-        each = head.scores(self.windows, *codes).astype(np.float64)
+        repeated = None if domains is None else np.repeat(domains, self.counts)
+        each = head.scores(self.windows, np.repeat(languages, self.counts), repeated).astype(np.float64)
         means = mean_of_windows(each, self.weights, self.counts)
         return np.where(self.counts > 0, means, scores).astype(np.float32).astype(np.float64)
 

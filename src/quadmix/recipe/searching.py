@@ -65,7 +65,8 @@ class ConfirmSection(Section):
         description="what is tried beside the prior mean (the control); single: the best criterion alone",
     )
     model: ModelSection | None = Field(
-        default=None, description="such as {size: 1M}; left out, the proxies'. Its context is always theirs"
+        default=None,
+        description="such as {size: 1M}, without gates; left out, the proxies'. Its context is always theirs",
     )
     training: TrainingSection | None = Field(default=None, description="left out, the proxies'")
 

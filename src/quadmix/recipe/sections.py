@@ -267,6 +267,14 @@ class Recipe(Section):
                 "a target may be no worse than the control (at_most: control), but proxy.repeats is 0; set "
                 "it to 3 or more, or give the loss as a number"
             )
+        judge = self.confirm.model
+        if self.proxy.model.gates != "none" and (judge is None or judge.gates != "none"):
+            raise ValueError(
+                "proxy.model.gates is set, and the models of the confirmation would have gates, too; they "
+                "decide which mixture is written, so name a plain one, as confirm.model: {size: 0.3M}"
+            )
+        if judge is not None and judge.gates != "none":
+            raise ValueError("confirm.model has gates; only proxies may have gates (proxy.model.gates)")
         names = [t.name for t in self.targets]
         if average := set(names) & {"macro", "micro"}:
             raise ValueError(f"target name {average.pop()!r} is kept for averages; choose another one")
