@@ -116,9 +116,21 @@ def judged(
             for name, codes in groups.items()
         },
         "accuracy": accuracy,
+        "one_cut": one_cut(part, scores),
         "danish": spearman(score_texts(rater, danish), labels),
         "danish_length": spearman(np.array([len(t) for t in danish.text], float), labels),
         "danish_documents": len(human),
+    }
+
+
+def one_cut(texts: Texts, scores: Floats) -> dict[str, dict[str, float]]:
+    """Return language -> what one cut over all of them keeps of it, mean and sd of its scores; the texts
+    are the same in every language."""
+    language, cut = np.array(texts.language), np.quantile(scores, 1 - TOP)
+    own = {code: scores[language == code] for code in sorted(set(texts.language))}
+    return {
+        code: {"kept": float((s > cut).mean()), "mean": float(s.mean()), "sd": float(s.std())}
+        for code, s in own.items()
     }
 
 
@@ -204,6 +216,11 @@ def lines(found: dict[str, list[dict[str, Any]]]) -> list[str]:
             for new in (False, True)
         ]
         out.append(f"| {arm} | {' | '.join(parts)} | {mean([r['danish'] for r in runs])} |")
+    out += ["", "| one cut over all languages, λ 1 | kept | sd of the scores |", "|---|---|---|"]
+    last = [*found.values()][-1]
+    for code in sorted(last[0]["one_cut"], key=lambda c: np.mean([r["one_cut"][c]["kept"] for r in last])):
+        cells = [mean([r["one_cut"][code][key] for r in last]) for key in ("kept", "sd")]
+        out.append(f"| {code} | {' | '.join(cells)} |")
     for kind in ("domain", "narrative"):
         groups = sorted({g for runs in found.values() for r in runs for g in r["kept"][kind]})
         out += ["", f"| pairs | {' | '.join(groups)} |", "|---" * (len(groups) + 1) + "|"]
