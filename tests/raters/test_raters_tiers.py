@@ -1,6 +1,7 @@
 """What the tiers have in common: cards that say what was learnt from, encoders that are looked at, texts
 that cannot be read."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -156,3 +157,47 @@ def test_a_text_that_cannot_be_read_has_no_part_in_report_and_offsets(tmp_path: 
     assert found.card.warnings[0].startswith(
         "4 of 96 texts have no score; left out are 4 that would be judged"
     )
+
+
+def numbers(model: Path) -> bytes:
+    """All weights of a rater, whatever order its file has them in."""
+    found = {name: value for path in model.rglob("*.safetensors") for name, value in load_file(path).items()}
+    return b"".join(found[name].tobytes() for name in sorted(found))
+
+
+@pytest.mark.parametrize("kind", ["frozen", "finetune"])
+def test_a_call_killed_before_its_report_leaves_none_of_other_settings(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A is trained, B stops between its rater and its report: A is trained again, to the same numbers."""
+    recipe = settings(tmp_path, kind)
+    folder = prepared(tmp_path / "out", *world())
+    first = train_rater(recipe, folder, "pairs")
+    before = numbers(folder / "model")
+
+    def killed(*_: object) -> None:
+        raise OSError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("quadmix.raters.training._report", killed)
+        with pytest.raises(OSError, match="killed"):
+            train_rater(recipe.model_copy(update={"seed": 1}), folder, "pairs")
+    assert numbers(folder / "model") != before, "the rater of B"
+    again = train_rater(recipe, folder, "pairs")
+    assert numbers(folder / "model") == before
+    assert again.request == first.request
+
+
+def test_a_report_beside_another_rater_is_not_returned(tmp_path: Path) -> None:
+    recipe = settings(tmp_path, "frozen")
+    texts, pairs = world()
+    for name, seed in (("one", 0), ("two", 1)):
+        folder = prepared(tmp_path / name, texts, pairs)
+        train_rater(recipe.model_copy(update={"seed": seed}), folder, "pairs")
+    own, other = (tmp_path / name / "model" for name in ("one", "two"))
+    before = numbers(own)
+    assert numbers(other) != before
+    shutil.rmtree(own)
+    shutil.copytree(other, own)
+    train_rater(recipe, tmp_path / "one", "pairs")
+    assert numbers(own) == before
