@@ -53,9 +53,8 @@ from quadmix.raters.table import (
 from quadmix.raters.tiers import encoder_digest
 from quadmix.raters.translate import Count, join_texts
 from quadmix.raters.validation import held_pairs
-from quadmix.raters.votes import JudgeVotes, Votes, label_pairs
+from quadmix.raters.votes import JudgeVotes, Votes, label_pairs, voting_settings
 from quadmix.recipe import AnnotateSection, RaterRecipe, dump_recipe
-from quadmix.types import Floats
 
 FACTS, RESOLVED = "pairs.json", "recipe.resolved.yaml"
 VERSION = 3
@@ -308,9 +307,9 @@ def _votes(
     b: Rows,
     tell: Tell | None,
 ) -> tuple[Votes, JudgeFacts | None]:
-    pairs, ties = recipe.pairs, ties_of(recipe, ratings)
-    weights = np.array([pairs.weights.get(name, 1.0) for name in ratings.names])
+    pairs = recipe.pairs
     sides = ratings.values[a], ratings.values[b]
+    weights, ties = voting_settings(recipe, ratings.names)
 
     def label(answers: JudgeVotes | None) -> Votes:
         return label_pairs(
@@ -323,11 +322,6 @@ def _votes(
     cheap = label_pairs(*sides, weights=weights, tie_eps=ties, least=1)
     answers, facts = judge_votes(recipe, folder, texts, cheap.p, (a, b), telling(tell, "judge"))
     return label(answers), facts
-
-
-def ties_of(recipe: RaterRecipe, ratings: Ratings) -> Floats:
-    """Return (R,) how far apart two ratings of each rater may be and still tie."""
-    return np.array([recipe.pairs.tie.get(name, 0.0) for name in ratings.names])
 
 
 def _composition(recipe: RaterRecipe) -> Composition:
