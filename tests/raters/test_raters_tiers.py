@@ -10,6 +10,9 @@ from safetensors.numpy import load_file, save_file
 from tiny_encoders import save_encoder, some_texts
 
 from quadmix.annotate.circularity import circularity
+from quadmix.errors import InputError
+from quadmix.io.atomic import read_json, write_json
+from quadmix.raters.scored import load_rater_model, score_texts
 from quadmix.raters.table import (
     CROSS,
     MONO,
@@ -23,7 +26,7 @@ from quadmix.raters.table import (
 from quadmix.raters.tiers import inner_split, train_tier
 from quadmix.raters.training import train_rater
 from quadmix.recipe import RaterRecipe, load_rater
-from quadmix.recipe.cards import load_card
+from quadmix.recipe.cards import load_card, save_card
 
 SOURCES, HELD = 48, 16
 
@@ -201,3 +204,25 @@ def test_a_report_beside_another_rater_is_not_returned(tmp_path: Path) -> None:
     shutil.copytree(other, own)
     train_rater(recipe, tmp_path / "one", "pairs")
     assert numbers(own) == before
+
+
+def test_a_head_is_refused_over_another_encoder_of_the_same_width(tmp_path: Path) -> None:
+    texts, pairs = world()
+    train_tier(
+        settings(tmp_path, "frozen"), tmp_path / "out", texts, pairs, None, vectors=tmp_path / "vectors"
+    )
+    card = tmp_path / "out/model/card.yaml"
+    some = texts.take(range(4))
+    assert np.isfinite(score_texts(load_rater_model(card, "cpu"), some)).all()
+    weights = tmp_path / "encoder/model.safetensors"
+    save_file({name: -value for name, value in load_file(weights).items()}, weights, {"format": "pt"})
+    other = load_rater_model(card, "cpu")
+    with pytest.raises(InputError, match=r"encoder lies 'tiny' with .*or train the rater again"):
+        score_texts(other, some)
+    facts = card.parent / "rater.json"
+    kept = read_json(facts)
+    del kept["embedder"]
+    write_json(facts, kept)
+    unpinned = load_card(str(card)).model_copy(update={"files": {}})
+    save_card(card, unpinned)
+    assert np.isfinite(score_texts(load_rater_model(card, "cpu"), some)).all(), "written without the digest"

@@ -167,15 +167,16 @@ def _frozen(
         progress=telling(tell, "train"),
     )  # fmt: skip
     model = str(recipe.encoder.model)
-    base = load_card(model)
+    base, placed = load_card(model), embedder(recipe)
     shutil.rmtree(folder / MODEL, ignore_errors=True)
     with new_folder(folder / MODEL) as target:
         named = model if recipe.encoder.path is None and card_folder(model) is None else "base.yaml"
         if named == "base.yaml":
-            _save_base(target / named, base, embedder(recipe).folder)
+            _save_base(target / named, base, placed.folder)
         save_dense(
-            target, rater, name=recipe.name, base=base, base_name=named, trained_on=_trained_on(recipe)
-        )
+            target, rater, name=recipe.name, base=base, base_name=named, base_digest=placed.digest,
+            trained_on=_trained_on(recipe),
+        )  # fmt: skip
     for name in ("choose.safetensors", "head.safetensors"):
         (folder / name).unlink(missing_ok=True)
     chosen = {"epochs": float(first.best.epoch), "validation_accuracy": first.best.accuracy}
