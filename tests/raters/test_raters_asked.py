@@ -66,6 +66,15 @@ def test_spending_is_planned_without_asking(tmp_path: Path, corpus: Path, server
     assert server.count("second") == 0
 
 
+def test_the_plan_weighs_the_raters_as_the_pairs_do(tmp_path: Path, corpus: Path, server: Server):
+    """After the judge has answered all it is asked about, the plan for the same settings asks nothing."""
+    words = [*judge(server, "first-weighed"), "pairs.weights={edu: 3}", "run.allow_http=private"]
+    made = invoke(tmp_path, corpus, *words)
+    assert made.exit_code == 0, made.output
+    found = json.loads(invoke(tmp_path, corpus, *words, plan=True).stdout)["judge"]
+    assert (found["pairs"], found["estimate"]["pairs"]) == (10, 0)
+
+
 def test_a_translator_that_refuses_the_key_ends_at_once_and_the_budget_outlives_the_call(
     tmp_path: Path, corpus: Path, server: Server
 ):

@@ -121,6 +121,40 @@ def test_the_same_settings_load_what_is_there_and_others_make_it_anew(tmp_path: 
     assert other.digest != first.digest
 
 
+def test_a_call_killed_among_its_tables_leaves_no_facts_of_other_settings(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A is made, B stops before its last table: A is made again, to the same digest."""
+    first = make(tmp_path, corpus)[0]
+    folder = tmp_path / "raters/small"
+
+    def killed(*_: object) -> None:
+        raise OSError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(making, "write_pairs", killed)
+        with pytest.raises(OSError, match="killed"):
+            make(tmp_path, corpus, "seed=3")
+    assert not (folder / "pairs.json").exists()
+    again, _, pairs, _ = make(tmp_path, corpus)
+    assert again.digest == first.digest
+    assert int((~pairs.held).sum()) == sum(first.made["train"].values())
+
+
+def test_tables_that_are_not_those_of_the_facts_are_made_anew(tmp_path: Path, corpus: Path):
+    first = make(tmp_path, corpus)[0]
+    table = tmp_path / "raters/small/pairs.parquet"
+    before = table.read_bytes()
+    make(tmp_path, corpus, "seed=3", "name=other")
+    table.write_bytes((tmp_path / "raters/other/pairs.parquet").read_bytes())
+    assert table.read_bytes() != before
+    assert make(tmp_path, corpus)[0].digest == first.digest
+    assert table.read_bytes() == before
+    table.unlink()
+    make(tmp_path, corpus)
+    assert table.read_bytes() == before
+
+
 def test_another_translation_model_on_disk_makes_the_pairs_anew(tmp_path: Path, corpus: Path):
     """The digest of what was made changes with the files of a local model, and without it with nothing."""
     (tmp_path / "mt").mkdir()

@@ -1,6 +1,7 @@
 """What the tiers have in common: cards that say what was learnt from, encoders that are looked at, texts
 that cannot be read."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ from safetensors.numpy import load_file, save_file
 from tiny_encoders import save_encoder, some_texts
 
 from quadmix.annotate.circularity import circularity
+from quadmix.errors import InputError
+from quadmix.io.atomic import read_json, write_json
+from quadmix.raters.scored import load_rater_model, score_texts
 from quadmix.raters.table import (
     CROSS,
     MONO,
@@ -22,7 +26,7 @@ from quadmix.raters.table import (
 from quadmix.raters.tiers import inner_split, train_tier
 from quadmix.raters.training import train_rater
 from quadmix.recipe import RaterRecipe, load_rater
-from quadmix.recipe.cards import load_card
+from quadmix.recipe.cards import load_card, save_card
 
 SOURCES, HELD = 48, 16
 
@@ -156,3 +160,69 @@ def test_a_text_that_cannot_be_read_has_no_part_in_report_and_offsets(tmp_path: 
     assert found.card.warnings[0].startswith(
         "4 of 96 texts have no score; left out are 4 that would be judged"
     )
+
+
+def numbers(model: Path) -> bytes:
+    """All weights of a rater, whatever order its file has them in."""
+    found = {name: value for path in model.rglob("*.safetensors") for name, value in load_file(path).items()}
+    return b"".join(found[name].tobytes() for name in sorted(found))
+
+
+@pytest.mark.parametrize("kind", ["frozen", "finetune"])
+def test_a_call_killed_before_its_report_leaves_none_of_other_settings(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A is trained, B stops between its rater and its report: A is trained again, to the same numbers."""
+    recipe = settings(tmp_path, kind)
+    folder = prepared(tmp_path / "out", *world())
+    first = train_rater(recipe, folder, "pairs")
+    before = numbers(folder / "model")
+
+    def killed(*_: object) -> None:
+        raise OSError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("quadmix.raters.training._report", killed)
+        with pytest.raises(OSError, match="killed"):
+            train_rater(recipe.model_copy(update={"seed": 1}), folder, "pairs")
+    assert numbers(folder / "model") != before, "the rater of B"
+    again = train_rater(recipe, folder, "pairs")
+    assert numbers(folder / "model") == before
+    assert again.request == first.request
+
+
+def test_a_report_beside_another_rater_is_not_returned(tmp_path: Path) -> None:
+    recipe = settings(tmp_path, "frozen")
+    texts, pairs = world()
+    for name, seed in (("one", 0), ("two", 1)):
+        folder = prepared(tmp_path / name, texts, pairs)
+        train_rater(recipe.model_copy(update={"seed": seed}), folder, "pairs")
+    own, other = (tmp_path / name / "model" for name in ("one", "two"))
+    before = numbers(own)
+    assert numbers(other) != before
+    shutil.rmtree(own)
+    shutil.copytree(other, own)
+    train_rater(recipe, tmp_path / "one", "pairs")
+    assert numbers(own) == before
+
+
+def test_a_head_is_refused_over_another_encoder_of_the_same_width(tmp_path: Path) -> None:
+    texts, pairs = world()
+    train_tier(
+        settings(tmp_path, "frozen"), tmp_path / "out", texts, pairs, None, vectors=tmp_path / "vectors"
+    )
+    card = tmp_path / "out/model/card.yaml"
+    some = texts.take(range(4))
+    assert np.isfinite(score_texts(load_rater_model(card, "cpu"), some)).all()
+    weights = tmp_path / "encoder/model.safetensors"
+    save_file({name: -value for name, value in load_file(weights).items()}, weights, {"format": "pt"})
+    other = load_rater_model(card, "cpu")
+    with pytest.raises(InputError, match=r"encoder lies 'tiny' with .*or train the rater again"):
+        score_texts(other, some)
+    facts = card.parent / "rater.json"
+    kept = read_json(facts)
+    del kept["embedder"]
+    write_json(facts, kept)
+    unpinned = load_card(str(card)).model_copy(update={"files": {}})
+    save_card(card, unpinned)
+    assert np.isfinite(score_texts(load_rater_model(card, "cpu"), some)).all(), "written without the digest"

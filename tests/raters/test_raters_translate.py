@@ -26,7 +26,9 @@ from quadmix.raters.translate import (
     ApiTranslator,
     Count,
     NotTranslatedError,
+    Refused,
     join_texts,
+    pending_translations,
     translate_texts,
 )
 
@@ -83,6 +85,45 @@ def test_failures_are_counted_per_language_and_asked_again(tmp_path: Path) -> No
     found = translate_texts(texts, second, ["de", "fr"], tmp_path)
     assert second.asked == [("en", "de", "two"), ("en", "fr", "two")]
     assert found.counts["de"] == Count(wanted=3, known=2, made=1)
+
+
+class Refusing(Upper):
+    """Refuses the texts in `refuses`."""
+
+    def __init__(self, *refuses: str) -> None:
+        super().__init__()
+        self.refuses = refuses
+
+    def translate(
+        self, texts: Sequence[str], source_language: str, target_language: str
+    ) -> list[str | Refused | None]:
+        made = super().translate(texts, source_language, target_language)
+        return [Refused("too long") if t in self.refuses else m for t, m in zip(texts, made, strict=True)]
+
+
+def test_what_is_refused_for_good_is_paid_once_until_its_file_is_removed(tmp_path: Path) -> None:
+    texts = originals("one", "two", "three")
+    found = translate_texts(texts, Refusing("one", "three"), ["de"], tmp_path)
+    assert found.counts["de"] == Count(wanted=3, made=1, refused=2)
+    (kept,) = tmp_path.glob("refused-*.jsonl")
+    assert kept.read_text("utf-8").count("too long") == 2
+    assert pending_translations(texts, Upper(), ["de"], tmp_path).missing == ()
+    again = Upper()
+    found = translate_texts(texts, again, ["de"], tmp_path)
+    assert again.asked == []
+    assert found.counts["de"] == Count(wanted=3, known=1, refused=2)
+    kept.unlink()
+    found = translate_texts(texts, again, ["de"], tmp_path)
+    assert [text for *_, text in again.asked] == ["one", "three"]
+    assert found.counts["de"] == Count(wanted=3, known=1, made=2)
+
+
+def test_a_translator_that_refuses_everything_is_asked_again(tmp_path: Path) -> None:
+    """Its settings may be wrong: nothing says that the texts are."""
+    texts = originals("one", "two")
+    found = translate_texts(texts, Refusing("one", "two"), ["de"], tmp_path)
+    assert found.counts["de"] == Count(wanted=2, failed=2)
+    assert translate_texts(texts, Upper(), ["de"], tmp_path).counts["de"] == Count(wanted=2, made=2)
 
 
 def test_equal_texts_are_asked_once_and_another_translator_or_route_is_another_translation(
@@ -174,9 +215,11 @@ def test_a_chat_model_is_asked_per_text_and_its_answer_must_keep_the_form(tmp_pa
         asked.append(message["content"])
         text = message["content"].rpartition("<text>\n")[2].removesuffix("\n</text>")
         if text == "refused":
-            raise NotTranslatedError
+            raise NotTranslatedError("too long")
         if text == "cut":
             return "<translation>Anfan"
+        if text == "empty":
+            return "<translation>\n</translation>"
         if text == "chat":
             return "Sure, here is the translation!"
         if text == "down":
@@ -185,8 +228,9 @@ def test_a_chat_model_is_asked_per_text_and_its_answer_must_keep_the_form(tmp_pa
 
     for workers in (1, 3):
         translator = ApiTranslator(ask=ask, model="m", languages=("en", "de", "tlh"), workers=workers)
-        texts = ["abc", "refused", "cut", "chat", "{braces}\nline"]
-        expected = ["cba", None, None, None, "enil\n}secarb{"]
+        texts = ["abc", "refused", "cut", "chat", "empty", "{braces}\nline"]
+        formless = Refused("no translation between <translation> and </translation>")
+        expected = ["cba", Refused("too long"), formless, formless, formless, "enil\n}secarb{"]
         assert list(translator.translate(texts, "en", "tlh")) == expected
     assert "from English into tlh" in asked[0]
     named = ApiTranslator(ask=ask, model="m", languages=("eng", "zho", "pt-BR"))

@@ -354,16 +354,20 @@ def save_dense(
     name: str,
     base: ModelCard,
     base_name: str,
+    base_digest: str | None = None,
     licence: str = "that of the texts it was trained on",
     trained_on: Sequence[str] = (),
 ) -> ModelCard:
     """Write rater.safetensors, rater.json and card.yaml into a folder, and return the card.
 
     base, base_name: card of the embedder, and what names it: a card of the package, or a .yaml file relative
-    to the folder. Its input is the rater's, so that texts are read as they were embedded.
+    to the folder. Its input is the rater's, so that texts are read as they were embedded. base_digest: of the
+    placed embedder, which a rater is then refused without; None: not checked.
     """
     head = rater.weights
-    facts = RaterFacts(kind="vectors", languages=list(head.languages), domains=list(head.domains))
+    facts = RaterFacts(
+        kind="vectors", languages=list(head.languages), domains=list(head.domains), embedder=base_digest
+    )  # fmt: skip
     write_rater(folder, facts, head)
     domains = f"; reads the domain: {', '.join(head.domains)}" if head.domains else ""
     card = ModelCard(

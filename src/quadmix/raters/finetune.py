@@ -115,7 +115,7 @@ def finetune(  # noqa: PLR0913 - a training, where it works, what its card says
     finite.
     """
     settings, training = settings or Settings(), training or FineTuning()
-    identity = _identity(texts, pairs, placed, training, settings)
+    identity = training_identity(texts, pairs, placed, training, settings)
     if _finished(out, identity):
         clear(work)
         return load_card(str(out / "card.yaml"))
@@ -137,16 +137,25 @@ def finetune(  # noqa: PLR0913 - a training, where it works, what its card says
     return card
 
 
-def _identity(texts: Texts, pairs: Pairs, placed: Placed, training: FineTuning, settings: Settings) -> str:
+def training_identity(
+    texts: Texts, pairs: Pairs, placed: Placed, training: FineTuning, settings: Settings
+) -> str:
+    """Return the digest of all that the weights of a training depend on."""
     same = replace(training, checkpoint_steps=1)
     return value_digest(["finetune", 2, texts, pairs, placed.digest, same, resolved(settings)])
+
+
+def holds_training(out: Path, identity: str) -> bool:
+    """Return whether the folder holds the finished training of that identity."""
+    path = out / "metrics.json"
+    return path.is_file() and read_json(path).get("identity") == identity
 
 
 def _finished(out: Path, identity: str) -> bool:
     """Return whether `out` is this training's; IdentityError if it holds anything else."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
-    if (out / "metrics.json").is_file() and read_json(out / "metrics.json").get("identity") == identity:
+    if holds_training(out, identity):
         return True
     raise IdentityError(
         f"{out} holds something other than this training (texts, pairs, model or settings differ); expected "

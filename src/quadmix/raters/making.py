@@ -53,9 +53,8 @@ from quadmix.raters.table import (
 from quadmix.raters.tiers import encoder_digest
 from quadmix.raters.translate import Count, join_texts
 from quadmix.raters.validation import held_pairs
-from quadmix.raters.votes import JudgeVotes, Votes, label_pairs
+from quadmix.raters.votes import JudgeVotes, Votes, label_pairs, voting_settings
 from quadmix.recipe import AnnotateSection, RaterRecipe, dump_recipe
-from quadmix.types import Floats
 
 FACTS, RESOLVED = "pairs.json", "recipe.resolved.yaml"
 VERSION = 3
@@ -157,7 +156,7 @@ def make_pairs(recipe: RaterRecipe, folder: Path, tell: Tell | None = None) -> P
         if (folder / FACTS).is_file():
             found = read_value(folder / FACTS, PairsMade)
             failed = any(count.failed for count in found.translated.values())
-            if found.request == request and not failed:
+            if found.request == request and not failed and found.digest == _made_digest(folder):
                 return found
         inputs = read_inputs(recipe, folder)
         documents, languages = inputs.documents, inputs.languages
@@ -181,33 +180,33 @@ def make_pairs(recipe: RaterRecipe, folder: Path, tell: Tell | None = None) -> P
         check_split(texts, pairs)
         _write_tables(folder, texts, ratings, pairs, documents.domains)
         made = PairsMade(
-            request=request,
-            languages=_counts(documents.texts.language),
-            rows=documents.rows,
-            dropped=documents.dropped,
-            benchmarks=documents.benchmarks,
-            raters=tuple(r.card for r in inputs.raters),
-            directions=tuple(p.facts for p in parts),
+            request=request, languages=_counts(documents.texts.language), rows=documents.rows,
+            dropped=documents.dropped, benchmarks=documents.benchmarks,
+            raters=tuple(r.card for r in inputs.raters), directions=tuple(p.facts for p in parts),
             translated={code: n for p in parts for code, n in p.translated.items()},
-            routes=tuple(r for p in parts for r in p.routes),
-            wanted=composed.wanted["train"],
-            made={**composed.made, "held": _by_kind(held)},
-            sides=composed.sides,
-            unused=composed.unused,
-            missing=composed.missing,
-            stage1=stage1,
+            routes=tuple(r for p in parts for r in p.routes), wanted=composed.wanted["train"],
+            made={**composed.made, "held": _by_kind(held)}, sides=composed.sides, unused=composed.unused,
+            missing=composed.missing, stage1=stage1,
             warnings=(*documents.related.warnings(), *_warnings(parts, inputs.raters, composed.missing)),
-            related=documents.related,
-            digest=value_digest([file_info(str(folder / name)).digest for name in _MADE]),
-        )
+            related=documents.related, digest=str(_made_digest(folder)),
+        )  # fmt: skip
         write_text(folder / RESOLVED, dump_recipe(recipe))
         write_json(folder / FACTS, made)
         return made
 
 
+def _made_digest(folder: Path) -> str | None:
+    """Return the digest of the tables, None where one is absent."""
+    if not all((folder / name).is_file() for name in _MADE):
+        return None
+    return value_digest([file_info(str(folder / name)).digest for name in _MADE])
+
+
 def _write_tables(
     folder: Path, texts: Texts, ratings: Ratings, pairs: Pairs, domains: Mapping[str, str]
 ) -> None:
+    # first: a call killed below must not leave the facts of other settings beside these tables
+    (folder / FACTS).unlink(missing_ok=True)
     known = {s: domains[s] for s in sorted(set(texts.source)) if s in domains}
     write_json(folder / DOMAINS, known)
     write_texts(folder / TEXTS, texts)
@@ -308,9 +307,9 @@ def _votes(
     b: Rows,
     tell: Tell | None,
 ) -> tuple[Votes, JudgeFacts | None]:
-    pairs, ties = recipe.pairs, ties_of(recipe, ratings)
-    weights = np.array([pairs.weights.get(name, 1.0) for name in ratings.names])
+    pairs = recipe.pairs
     sides = ratings.values[a], ratings.values[b]
+    weights, ties = voting_settings(recipe, ratings.names)
 
     def label(answers: JudgeVotes | None) -> Votes:
         return label_pairs(
@@ -323,11 +322,6 @@ def _votes(
     cheap = label_pairs(*sides, weights=weights, tie_eps=ties, least=1)
     answers, facts = judge_votes(recipe, folder, texts, cheap.p, (a, b), telling(tell, "judge"))
     return label(answers), facts
-
-
-def ties_of(recipe: RaterRecipe, ratings: Ratings) -> Floats:
-    """Return (R,) how far apart two ratings of each rater may be and still tie."""
-    return np.array([recipe.pairs.tie.get(name, 0.0) for name in ratings.names])
 
 
 def _composition(recipe: RaterRecipe) -> Composition:

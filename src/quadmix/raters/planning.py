@@ -17,11 +17,11 @@ from quadmix.raters.asking import (
 )
 from quadmix.raters.compared import TRANSLATIONS, Drawing, Tell, compared, draw_sides, targets_of, telling
 from quadmix.raters.judging import Estimate
-from quadmix.raters.making import Inputs, directions_of, read_inputs, ties_of
+from quadmix.raters.making import Inputs, directions_of, read_inputs
 from quadmix.raters.rating import rate
 from quadmix.raters.table import Ratings, Rows, Texts
 from quadmix.raters.translate import Pending, pending_translations
-from quadmix.raters.votes import label_pairs
+from quadmix.raters.votes import label_pairs, voting_settings
 from quadmix.recipe import RaterRecipe
 
 
@@ -163,7 +163,8 @@ def _asked(
 def _questions(
     recipe: RaterRecipe, texts: Texts, ratings: Ratings, a: Rows, b: Rows
 ) -> list[tuple[str, str]]:
-    cheap = label_pairs(ratings.values[a], ratings.values[b], tie_eps=ties_of(recipe, ratings), least=1)
+    weights, ties = voting_settings(recipe, ratings.names)
+    cheap = label_pairs(ratings.values[a], ratings.values[b], weights=weights, tie_eps=ties, least=1)
     return judge_questions(recipe, texts, cheap.p, (a, b))
 
 

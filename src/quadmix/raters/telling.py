@@ -34,6 +34,11 @@ def pairs_lines(made: PairsMade) -> list[str]:
         failed = {code: n.failed for code, n in made.translated.items() if n.failed}
         total = sum(n.made + n.known for n in made.translated.values())
         lines.append(f"translations: {total:,} there" + (f"; failed: {_counted(failed)}" if failed else ""))
+        if refused := {code: n.refused for code, n in made.translated.items() if n.refused}:
+            lines.append(
+                f"  refused by the translator: {_counted(refused)}; not asked again, unless pairs.json and "
+                "translations/refused-*.jsonl, which says why, are removed"
+            )
     lost = {f"{r.source}->{r.target}": r.given - r.kept for r in made.routes if r.kept < r.given}
     given = sum(r.given for r in made.routes)
     if given:

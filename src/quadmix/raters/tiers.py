@@ -25,7 +25,7 @@ from quadmix.raters.coverage import Known, check_encoder
 from quadmix.raters.dense import DenseTraining, save_dense, train_dense
 from quadmix.raters.domains import check_code, code_domains
 from quadmix.raters.embeddings import Vectors, embed
-from quadmix.raters.finetune import finetune
+from quadmix.raters.finetune import finetune, holds_training, training_identity
 from quadmix.raters.finetune_batches import FineTuning
 from quadmix.raters.hashed import HashedTraining, save_hashed, train_hashed
 from quadmix.raters.learning import trained_languages
@@ -167,15 +167,16 @@ def _frozen(
         progress=telling(tell, "train"),
     )  # fmt: skip
     model = str(recipe.encoder.model)
-    base = load_card(model)
+    base, placed = load_card(model), embedder(recipe)
     shutil.rmtree(folder / MODEL, ignore_errors=True)
     with new_folder(folder / MODEL) as target:
         named = model if recipe.encoder.path is None and card_folder(model) is None else "base.yaml"
         if named == "base.yaml":
-            _save_base(target / named, base, embedder(recipe).folder)
+            _save_base(target / named, base, placed.folder)
         save_dense(
-            target, rater, name=recipe.name, base=base, base_name=named, trained_on=_trained_on(recipe)
-        )
+            target, rater, name=recipe.name, base=base, base_name=named, base_digest=placed.digest,
+            trained_on=_trained_on(recipe),
+        )  # fmt: skip
     for name in ("choose.safetensors", "head.safetensors"):
         (folder / name).unlink(missing_ok=True)
     chosen = {"epochs": float(first.best.epoch), "validation_accuracy": first.best.accuracy}
@@ -210,9 +211,12 @@ def _tuned(recipe: RaterRecipe, folder: Path, texts: Texts, pairs: Pairs, tell: 
     known = {k: v for k, v in given.items() if v is not None}
     training = FineTuning(pooling=own.pooling, seed=recipe.seed, composition=None, **known)
     inner = inner_split(texts, pairs, recipe.seed, share=KEPT_OUT)
+    settings = Settings(device=recipe.run.device)
+    if not holds_training(folder / MODEL, training_identity(texts, inner, placed, training, settings)):
+        shutil.rmtree(folder / MODEL, ignore_errors=True)  # of a call of other settings, killed as above
     finetune(
         texts, inner, placed, folder / MODEL, work=folder / "work", name=recipe.name,
-        settings=Settings(device=recipe.run.device), training=training, trained_on=_trained_on(recipe),
+        settings=settings, training=training, trained_on=_trained_on(recipe),
         progress=telling(tell, "train"),
     )  # fmt: skip
     return Trained(pairs=inner, chosen={}, unread={})

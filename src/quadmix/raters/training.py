@@ -27,7 +27,7 @@ from quadmix.raters.human import human_labels, with_labels
 from quadmix.raters.making import RESOLVED
 from quadmix.raters.offsets import Offsets, align, fit_offsets, unseen_texts
 from quadmix.raters.reportcard import ReportCard, report_card
-from quadmix.raters.scored import OFFSETS, load_rater_model, score_texts, write_reference
+from quadmix.raters.scored import OFFSETS, REFERENCE, load_rater_model, score_texts, write_reference
 from quadmix.raters.table import PAIRS, RATINGS, TEXTS, Texts, read_pairs, read_ratings, read_texts
 from quadmix.raters.tiers import EMBEDDINGS, MODEL, Trained, encoder_digest, known_scripts, train_tier
 from quadmix.recipe import RaterRecipe, dump_recipe
@@ -43,7 +43,8 @@ class RaterReport:
     unread: texts that the encoder could not read, by reason; pairs: used for training. audit: of held-out
     texts, None where they are too few to cut. offsets: by which a threshold over languages can be corrected,
     fitted on held-out texts, None without parallel texts. scripts: what the encoder's tokenizer does not know
-    of each language, None for character n-grams."""
+    of each language, None for character n-grams. files: digest of card and files of the rater alone, the same
+    on every device; "" in reports that were written without it."""
 
     request: str
     name: str
@@ -59,6 +60,7 @@ class RaterReport:
     offsets: Offsets | None
     seconds: float
     scripts: Known | None = None
+    files: str = ""
     warnings: tuple[str, ...] = ()
     version: int = VERSION
 
@@ -84,11 +86,16 @@ def train_rater(
         }
     )
     with lease(folder):
-        if (folder / REPORT).is_file() and (folder / MODEL / "card.yaml").is_file():
+        known = (folder / REPORT).is_file()
+        if known and (folder / MODEL / "card.yaml").is_file():
             found = read_value(folder / REPORT, RaterReport)
-            if found.request == request:
+            if found.request == request and found.files in ("", _files(folder)):
                 return found
-            shutil.rmtree(folder / MODEL)  # of other settings
+        # before the rater: a call killed below must leave nothing that tells of another one than model/ holds
+        for path in (folder / REPORT, folder / MODEL / OFFSETS, folder / MODEL / REFERENCE):
+            path.unlink(missing_ok=True)
+        if known:
+            shutil.rmtree(folder / MODEL, ignore_errors=True)  # of other settings
         texts = read_texts(folder / TEXTS)
         pairs = read_pairs(folder / PAIRS, texts)
         started = time.monotonic()
@@ -103,10 +110,14 @@ def train_rater(
             write_json(folder / MODEL / OFFSETS, report.offsets)
         digest = load_rater_model(folder / MODEL / "card.yaml", recipe.run.device).card.digest
         seconds = time.monotonic() - started
-        report = replace(report, request=request, digest=digest, seconds=seconds)
+        report = replace(report, request=request, digest=digest, files=_files(folder), seconds=seconds)
         write_text(folder / RESOLVED, dump_recipe(recipe))
         write_json(folder / REPORT, report)
         return report
+
+
+def _files(folder: Path) -> str:
+    return load_rater_model(folder / MODEL / "card.yaml", "cpu").asked.placed.digest
 
 
 def _report(recipe: RaterRecipe, folder: Path, texts: Texts, made: Trained, scores: Floats) -> RaterReport:

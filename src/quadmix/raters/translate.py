@@ -3,12 +3,14 @@
 In: `Texts`, a `Translator`, the languages wanted, a folder. Out: the translations as `Texts` that name their
 originals, and counts per language. Every translation is on disk as soon as it is made, under a digest of
 (translator, languages, text): a killed run goes on where it stopped, and another corpus uses what it has in
-common. What failed is counted, not kept, and asked again the next time.
+common. What failed is counted, not kept, and asked again the next time. What would fail again (`Refused`) is
+kept with its reason in refused-*.jsonl and not asked again until these files are removed; only once the
+translator has given a translation, since a server that is not set up right refuses everything.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +24,7 @@ from quadmix.raters.languages import language_name
 from quadmix.raters.table import Texts
 
 Ask = Callable[[list[dict[str, str]]], str]
-_PART = "translations-{:05d}.jsonl"
+_MADE, _REFUSED = "translations", "refused"
 _OPEN, _CLOSE = "<translation>", "</translation>"
 _PROMPT = (
     "Translate the text between <text> and </text> from {source} into {target}. Translate all of it, "
@@ -34,7 +36,14 @@ _PROMPT = (
 
 
 class NotTranslatedError(Exception):
-    """Raised by an `Ask` where one text is refused and others may not be; the text counts as failed."""
+    """Raised by an `Ask` where one text is refused and others may not be; it is not asked about again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Stands where there is no translation and asking again would give none either."""
+
+    reason: str
 
 
 class Translator(Protocol):
@@ -50,20 +59,21 @@ class Translator(Protocol):
 
     def translate(
         self, texts: Sequence[str], source_language: str, target_language: str
-    ) -> Iterable[str | None]:
-        """Give one translation per text, None where there is none. A text's translation must not depend on
-        the texts beside it. Each is stored as it comes, whatever is raised after it."""
+    ) -> Iterable[str | Refused | None]:
+        """Give one translation per text, None where there is none this time. A text's translation must not
+        depend on the texts beside it. Each is stored as it comes, whatever is raised after it."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
-    """Translations into a language: wanted = known (on disk before) + made + failed."""
+    """Translations into a language: wanted = known (on disk before) + made + failed + refused (for good)."""
 
     wanted: int = 0
     known: int = 0
     made: int = 0
     failed: int = 0
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -102,7 +112,7 @@ def translate_texts(
         for source, target, rows in jobs:
             keys = _keys(texts, translator, (source, target), rows)
             before = {row for row in rows if keys[row] in store.known}
-            missing = {keys[row]: texts.text[row] for row in rows if row not in before}
+            missing = {k: texts.text[row] for row, k in keys.items() if store.asks(k)}
             first = done + len(rows) - len(missing)
             for count in _make(translator, missing, (source, target), store, batch):
                 if progress is not None:
@@ -112,10 +122,12 @@ def translate_texts(
                 progress(done, total)
             found |= {(row, target): store.known[keys[row]] for row in rows if keys[row] in store.known}
             made = sum(keys[row] in store.known for row in rows) - len(before)
+            refused = sum(keys[row] in store.refused for row in rows)
             old = counts[target]
             counts[target] = Count(
                 wanted=old.wanted + len(rows), known=old.known + len(before), made=old.made + made,
-                failed=old.failed + len(rows) - len(before) - made,
+                failed=old.failed + len(rows) - len(before) - made - refused,
+                refused=old.refused + refused,
             )  # fmt: skip
     return Translated(texts=_translations(texts, found), counts=counts, torn=store.torn)
 
@@ -143,7 +155,7 @@ def pending_translations(
         for row, key in _keys(texts, translator, (source, target), rows).items():
             if key in store.known:
                 known[row, target] = store.known[key]
-            else:
+            elif store.asks(key):
                 missing[key] = (source, target, texts.text[row])
     return Pending(wanted=wanted, missing=tuple(missing.values()), known=known)
 
@@ -178,7 +190,11 @@ def _make(
         part = keys[start : start + batch]
         count, answers = 0, translator.translate([missing[key] for key in part], *route)
         for count, answer in enumerate(answers, 1):  # to its end: an error may stand behind the last answer
-            if count <= len(part) and answer is not None and answer.strip():
+            if count > len(part) or answer is None:
+                continue
+            if isinstance(answer, Refused):
+                store.refuse(part[count - 1], answer.reason)
+            elif answer.strip():
                 store.add(part[count - 1], answer)
         if count != len(part):
             raise IntegrityError(
@@ -212,30 +228,59 @@ def _translations(texts: Texts, found: Mapping[tuple[int, str], str]) -> Texts:
     )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Store:
-    """Translations on disk: a line each, and a new file per writer, so that none is put behind a torn one."""
+    """Translations and refusals on disk: a line each, and new files per writer, so that none is put behind a
+    torn line. waiting: refusals that count once a translation was made."""
 
-    path: Path
+    folder: Path
+    number: int
     known: dict[str, str]
+    refused: dict[str, str]
     torn: int
+    waiting: dict[str, str] = field(default_factory=dict[str, str])
+    answered: bool = False
 
     @staticmethod
     def open(folder: Path) -> "_Store":
-        parts = sorted(folder.glob("translations-*.jsonl"))
-        known, torn = dict[str, str](), 0
-        for line in (line for part in parts for line in read_text(part).split("\n") if line):
-            try:
-                row = orjson.loads(line)
-                known[row["key"]] = row["text"]
-            except (orjson.JSONDecodeError, KeyError, TypeError):
-                torn += 1
-        last = int(parts[-1].stem.rpartition("-")[2]) if parts else -1
-        return _Store(path=folder / _PART.format(last + 1), known=known, torn=torn)
+        parts = [sorted(folder.glob(f"{name}-*.jsonl")) for name in (_MADE, _REFUSED)]
+        (known, torn), (refused, more) = _read_lines(parts[0], "text"), _read_lines(parts[1], "reason")
+        last = max((int(path.stem.rpartition("-")[2]) for path in (*parts[0], *parts[1])), default=-1)
+        refused = {key: reason for key, reason in refused.items() if key not in known}
+        return _Store(folder=folder, number=last + 1, known=known, refused=refused, torn=torn + more)
+
+    def asks(self, key: str) -> bool:
+        """Is the translation neither there nor refused?"""
+        return key not in self.known and key not in self.refused
 
     def add(self, key: str, text: str) -> None:
-        append_event(self.path, {"key": key, "text": text})
-        self.known[key] = text
+        self._write(_MADE, {"key": key, "text": text})
+        self.known[key], self.answered = text, True
+        for other, reason in self.waiting.items():
+            self.refuse(other, reason)
+        self.waiting.clear()
+
+    def refuse(self, key: str, reason: str) -> None:
+        if not self.answered:
+            self.waiting[key] = reason
+            return
+        self._write(_REFUSED, {"key": key, "reason": reason})
+        self.refused[key] = reason
+
+    def _write(self, name: str, row: dict[str, str]) -> None:
+        append_event(self.folder / f"{name}-{self.number:05d}.jsonl", row)
+
+
+def _read_lines(parts: Sequence[Path], name: str) -> tuple[dict[str, str], int]:
+    """Return key -> the named field of each line, and how many lines are torn."""
+    found, torn = dict[str, str](), 0
+    for line in (line for part in parts for line in read_text(part).split("\n") if line):
+        try:
+            row = orjson.loads(line)
+            found[row["key"]] = row[name]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            torn += 1
+    return found, torn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -243,7 +288,7 @@ class ApiTranslator:
     """Asks a chat model. ask: messages (role, content) -> its answer; raises NotTranslatedError for a text
     that is refused, anything else ends the work: what was asked by then is given first. model: the name that
     the digest knows it by. workers: questions at a time. An answer that does not keep the form, or ends
-    early, counts as none."""
+    early, is `Refused`, too: at temperature 0 the next one would be no other."""
 
     ask: Ask
     model: str
@@ -261,15 +306,18 @@ class ApiTranslator:
 
     def translate(
         self, texts: Sequence[str], source_language: str, target_language: str
-    ) -> Iterator[str | None]:
+    ) -> Iterator[str | Refused | None]:
         """See `Translator`."""
 
-        def one(text: str) -> str | None:
+        def one(text: str) -> str | Refused:
             content = self.prompt(text, source_language, target_language)
             try:
-                return _answer(self.ask([{"role": "user", "content": content}]))
-            except NotTranslatedError:
-                return None
+                found = _answer(self.ask([{"role": "user", "content": content}]))
+            except NotTranslatedError as error:
+                return Refused(str(error))
+            return (
+                found if found and found.strip() else Refused(f"no translation between {_OPEN} and {_CLOSE}")
+            )
 
         stopped: BaseException | None = None
         with ThreadPoolExecutor(self.workers, thread_name_prefix="translate") as pool:

@@ -6,7 +6,7 @@ Out: `Votes`. The label is the vote fraction P(a > b) = (1/N) sum_n 1[S_a^n > S_
 is half a vote, so that P(a > b) + P(b > a) = 1; a rater without a rating of both texts abstains.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 
 from quadmix.errors import RecipeError, ScoreError
+from quadmix.recipe import RaterRecipe
 from quadmix.types import Floats, Ints
 
 LEAST = 2  # voters that a label needs: one rater's taste alone is no agreement
@@ -54,6 +55,13 @@ class Votes:
 
     def __len__(self) -> int:
         return len(self.p)
+
+
+def voting_settings(recipe: RaterRecipe, raters: Sequence[str]) -> tuple[Floats, Floats]:
+    """Return (R,) the weight of each rater, and how far apart two of its ratings may be and still tie."""
+    pairs = recipe.pairs
+    weights = np.array([pairs.weights.get(name, 1.0) for name in raters])
+    return weights, np.array([pairs.tie.get(name, 0.0) for name in raters])
 
 
 def vote(a: ArrayLike, b: ArrayLike, tie_eps: ArrayLike = 0.0) -> Floats:

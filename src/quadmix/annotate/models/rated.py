@@ -53,7 +53,8 @@ Numbers = NDArray[np.float32]
 class RaterFacts:
     """What rater.json says. window (characters), features, longest, surface, ngrams: of kind hashed (ngrams:
     version of the hashing). languages: what the rater was trained on. domains: those of its code, [] where
-    it reads none."""
+    it reads none. embedder: of kind vectors, `Placed.digest` of the embedder that the head was trained on;
+    None in files that were written without it."""
 
     kind: Literal["hashed", "vectors"]
     languages: list[str]
@@ -65,6 +66,7 @@ class RaterFacts:
     surface: list[str] | None = None
     ngrams: int = VERSION
     domains: list[str] = field(default_factory=list[str])
+    embedder: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -211,7 +213,7 @@ def load_rater(placed: Placed, settings: Settings) -> HashedModel | VectorModel:
     """Return the rater of a placed card.
 
     Raises InputError for files that are not a rater's, a card that says otherwise than they whether language
-    and domain are read, or an embedder whose vectors have another width; MissingExtraError without
+    and domain are read, or an embedder that is not the one it was trained on; MissingExtraError without
     safetensors.
     """
     card = placed.card
@@ -239,6 +241,7 @@ def load_rater(placed: Placed, settings: Settings) -> HashedModel | VectorModel:
             f"card {card.name!r}: reads_domains is {list(card.reads_domains)}, its head was trained with the "
             f"domains {list(head.domains)}; correct the card"
         )
+    _check_embedder(facts, placed.base, where=f"card {card.name!r}: {placed.folder / FACTS}")
     from quadmix.annotate.models.load import load_model  # it imports this module for its families
 
     embedder = load_model(by_windows(placed.base, facts.max_windows), settings)
@@ -254,6 +257,16 @@ def load_rater(placed: Placed, settings: Settings) -> HashedModel | VectorModel:
             f"{placed.base.card.name!r} gives {width}; name the embedder that it was trained on"
         )
     return VectorModel(card=card, head=head, embedder=embedder)
+
+
+def _check_embedder(facts: RaterFacts, base: Placed, *, where: str) -> None:
+    """Refuse another embedder than that of the training: its vectors give scores that look like scores."""
+    if facts.embedder is not None and facts.embedder != base.digest:
+        raise InputError(
+            f"{where}: the head was trained on an embedder with the digest {facts.embedder[:12]}, in "
+            f"{base.folder} lies {base.card.name!r} with {base.digest[:12]} (its files or its card "
+            "have changed); put the embedder of the training back, or train the rater again"
+        )
 
 
 def hashed_scorer(facts: RaterFacts, tensors: dict[str, Any], *, where: str) -> HashedScorer:
