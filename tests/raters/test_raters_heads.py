@@ -223,6 +223,40 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
 
 
+@pytest.mark.parametrize("each", [2, 3, 6, 10])
+def test_interval_covers_the_true_gain_with_few_pairs_per_language(each: int) -> None:
+    """600 worlds of five tail languages in which both heads are right with the same probability: the 95 %
+    interval of the gain misses 0 in about one of twenty."""
+    rng = np.random.default_rng(each)
+    pairs, missed = 5 * each, 0
+    language = tuple(f"l{i % 5}" for i in range(pairs))
+    for _ in range(600):
+        right = {arm: np.tile(rng.random(pairs) < 0.7, (5, 1)).astype(float) for arm in ("plain", "concat")}
+        held = HeldOut(language=language, a=np.arange(pairs), b=np.arange(pairs) + pairs, right=right)
+        gain = decide(held, ("l0", "l1", "l2", "l3", "l4")).arms[1].tail_gain
+        missed += not gain.low <= 0 <= gain.high
+    assert 0.02 < missed / 600 < 0.09
+
+
+def test_too_small_a_tail_decides_nothing() -> None:
+    """One pair in each of five languages, all won by POSO: no residual says how far that varies."""
+    right = {arm: np.zeros((5, 5)) for arm in ("plain", "placebo")} | {"poso": np.ones((5, 5))}
+    tail = ("l0", "l1", "l2", "l3", "l4")
+    found = decide(HeldOut(language=tail, a=np.arange(5), b=np.arange(5) + 5, right=right), tail)
+    assert found.chosen == "plain"
+    assert re.search("5 judged pairs of 10 sources, 1 in l0, and the rule asks for 30, 10 and 2", found.why)
+    gain = found.arms[2].tail_gain
+    assert (gain.value, gain.low, gain.high) == (1.0, -1.0, 1.0)
+    few = results({"poso": 0.1}, {})
+    rows = np.array([i for i, code in enumerate(few.language) if code != "l4" or i < 5])
+    right = {arm: values[:, rows] for arm, values in few.right.items()}
+    language = tuple(few.language[i] for i in rows)
+    found = decide(HeldOut(language=language, a=few.a[rows], b=few.b[rows], right=right), TAIL)
+    assert (found.chosen, "1 in l4" in found.why) == ("plain", True)
+    found = decide(HeldOut(language=few.language, a=few.a % 4, b=few.a % 4 + 4, right=few.right), TAIL)
+    assert (found.chosen, "of 8 sources" in found.why) == ("plain", True)
+
+
 def test_results_that_do_not_fit_are_refused() -> None:
     held = results({}, {})
     with pytest.raises(InputError, match="expected plain, too"):
