@@ -238,6 +238,17 @@ def test_interval_covers_the_true_gain_with_few_pairs_per_language(each: int) ->
     assert 0.02 < missed / 600 < 0.09
 
 
+@pytest.mark.parametrize(("concat", "znorm", "chosen"), [(0.03, 0.0301, "concat"), (0.03, 0.06, "znorm")])
+def test_the_simplest_winner_stays_unless_another_beats_it_beyond_the_interval(
+    concat: float, znorm: float, chosen: str
+) -> None:
+    held = results({"concat": concat, "znorm": znorm}, {})
+    by_arm = {arm.arm: arm for arm in decide(held, TAIL).arms}
+    assert by_arm["znorm"].tail > by_arm["concat"].tail
+    assert min(by_arm[arm].tail_gain.low for arm in ("concat", "znorm")) > 0
+    assert decide(held, TAIL).chosen == chosen
+
+
 def test_too_small_a_tail_decides_nothing() -> None:
     """One pair in each of five languages, all won by POSO: no residual says how far that varies."""
     right = {arm: np.zeros((5, 5)) for arm in ("plain", "placebo")} | {"poso": np.ones((5, 5))}
@@ -264,8 +275,10 @@ def test_results_that_do_not_fit_are_refused() -> None:
     short = {**held.right, "poso": held.right["poso"][:3]}
     with pytest.raises(InputError, match=r"'poso' have shape \(3, 4000\), expected \(5, 4000\)"):
         decide(HeldOut(language=held.language, a=held.a, b=held.b, right=short), TAIL)
-    with pytest.raises(InputError, match="no held pair is in a tail language"):
-        decide(held, ("xx",))
+    with pytest.raises(InputError, match=r"no held pair is in a tail language \(none named\)"):
+        decide(held, ())
+    with pytest.raises(InputError, match=r"tail language \(xx\); name with --tail .*: l0, l1, l2, l3, l4$"):
+        decide(held, ("l1", "xx"))
 
 
 def test_runner_trains_every_arm_with_every_seed_and_decides() -> None:
