@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from rater_world import direction_world, shifted_vectors, vector_texts, world_pairs
 
 from quadmix.errors import InputError
@@ -13,6 +14,7 @@ from quadmix.raters.arms import HeadData, Judged
 from quadmix.raters.dense import DenseTraining
 from quadmix.raters.headcurve import CURVE_ARMS, label_curve, limited, training_pairs
 from quadmix.raters.headruns import compare_heads
+from quadmix.raters.table import MONO
 from quadmix.raters.telling import heads_lines
 from quadmix.report.heads import curve_picture
 
@@ -59,6 +61,9 @@ def test_domain_in_the_code_wins_for_poso_and_is_lost_without_it(told_domains: H
     assert by_arm["poso"].tail_gain.low > 0.2
     assert abs(by_arm["placebo"].tail - 0.5) < 0.1
     assert set(found.domain_sensitivity) == {"d0", "d1", "d2", "d3"}
+    assert set(found.domain_start) == set(found.domain_sensitivity)
+    assert max(found.domain_start.values()) < min(found.domain_sensitivity.values())
+    assert "S of masking the domain (at its start): d0 " in "\n".join(heads_lines(found))
     assert min(found.domain_sensitivity.values()) > 2 * max(g.sensitivity for g in found.gates)
     silent = replace(told_domains, domains=None)
     without = compare_heads(silent, training, seeds=1, arms=("plain", "poso"), tail=("l1",))
@@ -115,6 +120,9 @@ def test_gates_are_those_of_the_trained_head(data: HeadData, monkeypatch: pytest
     inner = arms_module.train_head
     monkeypatch.setattr(arms_module, "train_head", lambda *given: heads.append(inner(*given)) or heads[-1])
     found = compare_heads(data, TRAINING, seeds=1, arms=("plain", "poso"), tail=("l1",))
+    held = data.pairs.take(data.pairs.held & (data.pairs.kind == MONO))
+    still = replace(TRAINING, head="poso", epochs=1, lr=0.0, patience=None, weight_decay=0.0)
+    started = inner(data.vectors, data.texts, data.pairs, still)
     weights = heads[1].head.weights(heads[1].known)
     texts = heads[1].head.texts.numpy()
     largest = 1 + int(np.argmax(texts[1:]))
@@ -125,10 +133,23 @@ def test_gates_are_those_of_the_trained_head(data: HeadData, monkeypatch: pytest
         assert gate.spread == pytest.approx(row.std(), rel=1e-5)
         far = np.abs(row - weights.gate[largest]).mean() / weights.gate[largest].mean()
         assert gate.distance == pytest.approx(far, rel=1e-4)
+    rows = np.unique(np.concatenate([held.a, held.b]))
+    for gate in found.gates:  # a training of no step leaves the head as it starts
+        known = started.known.index(gate.language) + 1
+        own = rows[[data.texts.language[i] == gate.language for i in rows]]
+        x, code = torch.from_numpy(data.vectors[own]), torch.full((len(own),), known)
+        shown, masked = started.head.last(x, code), started.head.last(x, 0 * code)
+        moved = ((shown - masked).abs().sum() / shown.abs().sum()).item()
+        assert gate.start_sensitivity == pytest.approx(moved, rel=1e-4)
+        assert moved > 0.05
+        row, most = started.head.factors()[known].numpy(), started.head.factors()[largest].numpy()
+        assert gate.start_distance == pytest.approx(np.abs(row - most).mean() / most.mean(), rel=1e-4)
+        assert gate.sensitivity != pytest.approx(gate.start_sensitivity, rel=1e-3)
     assert found.gates[0].distance == 0 < found.gates[1].distance
     told = "\n".join(heads_lines(found))
     assert f"{found.gates[1].language:<10}{found.gates[1].texts:>8,}" in told
     assert "S: how far masking the language" in told
+    assert f"{found.gates[1].sensitivity:.2f}  {found.gates[1].start_sensitivity:.2f} " in told
     assert "calibration" in told
 
 

@@ -24,7 +24,7 @@ from quadmix.rng import keyed_uniform
 from quadmix.types import Floats
 
 LEAST_SEPARATE = 500  # monolingual training pairs of a language that has a head of its own
-VERSION = 1
+VERSION = 2  # of what is kept: files of another one are not read
 Numbers = NDArray[np.float32]
 Heard = Callable[[str, TrainedHead], None]
 

@@ -94,7 +94,9 @@ class LanguageGate:
     far masking the language moves what the last layer reads, on the texts of the held pairs (POSO, Fig. 1b).
     gate, spread: mean and standard deviation of the factors over the hidden units, 1 = neutral. distance:
     mean |factor - that of the language with most texts| over its mean factor (Fig. 4: small groups use other
-    units); factors are those of an unknown domain where the code has domains."""
+    units); factors are those of an unknown domain where the code has domains. start_sensitivity,
+    start_distance: of the same head before training, which random codes and a random gate move, too: what
+    training has made of the code is how far the others are from these."""
 
     language: str
     texts: int
@@ -102,6 +104,8 @@ class LanguageGate:
     gate: float
     spread: float
     distance: float
+    start_sensitivity: float
+    start_distance: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +144,7 @@ class HeadComparison:
     """chosen: plain, concat, znorm, poso or poso-znorm. why: one sentence with the numbers that decided.
     across: held pairs of two domains, or of unknown ones, that decide nothing since the code has the domain.
     calibration: of every arm. gates: what the first POSO head does with the code, () without such a head.
+    domain_sensitivity, domain_start: S of masking the domain, after and before training.
     curve: None where none was asked for."""
 
     chosen: str
@@ -152,6 +157,7 @@ class HeadComparison:
     calibration: tuple[Calibration, ...] = ()
     gates: tuple["LanguageGate", ...] = ()
     domain_sensitivity: dict[str, float] = field(default_factory=dict[str, float])
+    domain_start: dict[str, float] = field(default_factory=dict[str, float])
     curve: "HeadCurve | None" = None
 
 
