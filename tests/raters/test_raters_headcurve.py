@@ -10,11 +10,11 @@ from rater_world import direction_world, shifted_vectors, vector_texts, world_pa
 
 from quadmix.errors import InputError
 from quadmix.raters import arms as arms_module
-from quadmix.raters.arms import HeadData, Judged
+from quadmix.raters.arms import HeadData, Judged, separate_languages
 from quadmix.raters.dense import DenseTraining
-from quadmix.raters.headcurve import CURVE_ARMS, label_curve, limited, training_pairs
+from quadmix.raters.headcurve import CURVE_ARMS, label_curve, labelled_pairs, limited
 from quadmix.raters.headruns import compare_heads
-from quadmix.raters.table import MONO
+from quadmix.raters.table import CROSS, MONO, PARALLEL, Pairs, Texts
 from quadmix.raters.telling import heads_lines
 from quadmix.report.heads import curve_picture
 
@@ -156,32 +156,58 @@ def test_gates_are_those_of_the_trained_head(data: HeadData, monkeypatch: pytest
 # The curve
 
 
+def labels(pairs: Pairs, texts: Texts, kind: int, code: str) -> set[tuple[int, int]]:
+    """Return the training pairs of a kind with a text in a language."""
+    rows = zip(pairs.a.tolist(), pairs.b.tolist(), pairs.kind.tolist(), pairs.held.tolist(), strict=True)
+    return {
+        (a, b)
+        for a, b, k, h in rows
+        if k == kind and not h and code in (texts.language[a], texts.language[b])
+    }
+
+
 def test_limited_pairs_leave_others_alone_and_give_no_tail_language_more(data: HeadData) -> None:
     pairs, texts = data.pairs, data.texts
     few = limited(pairs, texts, ["l1", "l2"], 20, seed=0)
-    counts = training_pairs(few, texts, ["l0", "l1", "l2"])
-    assert max(counts["l1"], counts["l2"]) == 20
-    assert min(counts["l1"], counts["l2"]) > 15
+    rows = ~few.held & (few.kind == MONO)
+    own = np.array(texts.language)[few.a[rows]]
+    assert [(own == code).sum() for code in ("l1", "l2")] == [20, 20]
+    assert labelled_pairs(few, texts, ["l2", "l1"]) == {"l2": 20, "l1": 20}
     assert few.held.sum() == pairs.held.sum()
-
-    def untouched(p):
-        rows = ~p.held & np.array([texts.language[a] == texts.language[b] == "l0"
-                                   for a, b in zip(p.a, p.b, strict=True)])  # fmt: skip
-        return sorted(zip(p.a[rows].tolist(), p.b[rows].tolist(), strict=True))
-
-    assert untouched(few) == untouched(pairs)
-    assert training_pairs(limited(pairs, texts, ["l1"], 20, seed=0), texts, ["l1"]) == {"l1": 20}
+    assert labels(few, texts, MONO, "l0") == labels(pairs, texts, MONO, "l0")
+    for code in ("l0", "l1", "l2"):
+        assert labels(few, texts, PARALLEL, code) == labels(pairs, texts, PARALLEL, code), "no labels"
+    alone = limited(pairs, texts, ["l1"], 20, seed=0)
+    share = 20 / len(labels(pairs, texts, MONO, "l1"))
+    cross = len(labels(alone, texts, CROSS, "l1")) / len(labels(pairs, texts, CROSS, "l1"))
+    assert cross == pytest.approx(share, abs=0.08)
+    assert labels(alone, texts, CROSS, "l2") - labels(alone, texts, CROSS, "l1") == (
+        labels(pairs, texts, CROSS, "l2") - labels(pairs, texts, CROSS, "l1")
+    )
+    more = limited(pairs, texts, ["l1"], 60, seed=0)
+    assert labels(alone, texts, MONO, "l1") < labels(more, texts, MONO, "l1")
     other = limited(pairs, texts, ["l1"], 20, seed=1)
-    assert set(other.a.tolist()) != set(limited(pairs, texts, ["l1"], 20, seed=0).a.tolist())
+    assert labels(other, texts, MONO, "l1") != labels(alone, texts, MONO, "l1")
     assert len(limited(pairs, texts, ["l1"], 10**6, seed=0)) == len(pairs)
     order = np.random.default_rng(0).permutation(len(pairs))
     again = limited(pairs.take(order), texts, ["l1"], 20, seed=0)
-    assert set(zip(again.a.tolist(), again.b.tolist(), strict=True)) == set(
-        zip(*(x.tolist() for x in (limited(pairs, texts, ["l1"], 20, seed=0).a,
-                                   limited(pairs, texts, ["l1"], 20, seed=0).b)), strict=True)
-    )  # fmt: skip
+    for kind in (MONO, CROSS, PARALLEL):
+        assert labels(again, texts, kind, "l1") == labels(alone, texts, kind, "l1")
     with pytest.raises(InputError, match="at least 1 training pair"):
         limited(pairs, texts, ["l1"], 0, seed=0)
+
+
+def test_a_head_of_its_own_has_the_labels_that_the_curve_counts(data: HeadData) -> None:
+    """Every fourth pair a tie: l1's own head gets its monolingual pairs, ties too, and no others."""
+    tied = replace(data.pairs, p=np.where(np.arange(len(data.pairs)) % 4 == 0, 0.5, data.pairs.p))
+    few = limited(tied, data.texts, ["l1"], 40, seed=0)
+    own = separate_languages(few, data.texts, least=1)["l1"]
+    assert (~own.held).sum() == labelled_pairs(few, data.texts, ["l1"])["l1"] == 40
+    assert (own.p[~own.held] == 0.5).sum() > 4
+    assert set(own.kind.tolist()) == {MONO}
+    decided = int(((own.p != 0.5) & ~own.held).sum())
+    assert "l1" in separate_languages(few, data.texts, least=decided)
+    assert "l1" not in separate_languages(few, data.texts, least=decided + 1)
 
 
 def opposed() -> HeadData:
@@ -204,7 +230,7 @@ def test_curve_shows_what_a_head_of_its_own_is_worth_with_more_pairs(
     curve = label_curve(world, training, progress=lambda done, total: told.append((done, total)), **how)
     assert [p.size for p in curve.points] == [8, 10**6]
     assert curve.left_out == (10**7,)
-    whole = training_pairs(world.pairs, world.texts, ["l1"])["l1"]
+    whole = labelled_pairs(world.pairs, world.texts, ["l1"])["l1"]
     assert [(p.least, p.most) for p in curve.points] == [(8, 8), (whole, whole)]
     assert told[0] == (0, 20)
     assert told[-1] == (20, 20)

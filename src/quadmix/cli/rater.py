@@ -245,8 +245,8 @@ def compare_heads(
         str | None,
         typer.Option(
             metavar="N,N,...",
-            help="also the curve over labels: tail languages limited to so many training pairs each, such as "
-            "30,100,300,1000",
+            help="also the curve over labels: tail languages limited to so many labelled pairs each, such "
+            "as 30,100,300,1000",
         ),
     ] = None,
     json_: AsJson = False,

@@ -98,16 +98,16 @@ class World:
 
 
 def separate_languages(pairs: Pairs, texts: Texts, *, least: int | None = None) -> dict[str, Pairs]:
-    """Return the monolingual pairs of each language with enough of them that train and prefer a side, and
-    with some that are held. least: how many are enough, LEAST_SEPARATE where left out."""
+    """Return the monolingual pairs, ties too, of each language with enough of them that train and prefer a
+    side, and with such that are held. least: how many are enough, LEAST_SEPARATE where left out."""
     least = LEAST_SEPARATE if least is None else least
     language = np.array(texts.language, dtype=object).astype(str)
-    mono = (pairs.kind == MONO) & (pairs.p != 0.5)
+    mono, decided = pairs.kind == MONO, pairs.p != 0.5
     found: dict[str, Pairs] = {}
     for code in sorted(set(texts.language)):
-        own = pairs.take(mono & (language[pairs.a] == code))
-        if (~own.held).sum() >= least and own.held.any():
-            found[code] = own
+        own = mono & (language[pairs.a] == code)
+        if (own & decided & ~pairs.held).sum() >= least and (own & decided & pairs.held).any():
+            found[code] = pairs.take(own)
     return found
 
 

@@ -119,7 +119,8 @@ class CurveArm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurvePoint:
-    """size: training pairs that a tail language may have. least, most: that one of them had, over seeds."""
+    """size: monolingual training pairs, each with a label, that a tail language may have. least, most: that one
+    of them had, over seeds."""
 
     size: int
     least: int
@@ -129,7 +130,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadCurve:
-    """Where sharing, gating and heads of their own cross (over training pairs of the tail's languages).
+    """Where sharing, gating and heads of their own cross (over labelled pairs of the tail's languages).
     left_out: sizes at which no language would have had more pairs than at the size before."""
 
     tail: tuple[str, ...]

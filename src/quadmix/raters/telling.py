@@ -216,8 +216,8 @@ def _curve_lines(curve: HeadCurve) -> list[str]:
     """Return the curve as a table: accuracy of plain, of the others the gain over it, by training pairs."""
     names = [arm.arm for arm in curve.points[0].arms]
     lines = [
-        "", f"tail accuracy over training pairs per tail language, {curve.pairs:,} held pairs; others: "
-        "points gained over plain, 95 %",
+        "", f"tail accuracy over labelled training pairs per tail language, {curve.pairs:,} held pairs; "
+        "others: points gained over plain, 95 %",
         f"{'pairs':<7}{'had':<14}" + "".join(f"{name:<24}" for name in names),
     ]  # fmt: skip
     for p in curve.points:
