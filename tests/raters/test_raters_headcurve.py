@@ -1,5 +1,6 @@
 """Comparisons of heads that go on, are judged inside domains, and the curve over labels of the tail."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from rater_world import direction_world, shifted_vectors, vector_texts, world_pa
 
 from quadmix.errors import InputError
 from quadmix.raters import arms as arms_module
-from quadmix.raters.arms import HeadData, Judged, separate_languages
+from quadmix.raters.arms import HeadData, Judged, dealt, separate_languages
 from quadmix.raters.dense import DenseTraining
 from quadmix.raters.headcurve import CURVE_ARMS, label_curve, labelled_pairs, limited
 from quadmix.raters.headruns import compare_heads
+from quadmix.raters.learning import canonical
 from quadmix.raters.table import CROSS, MONO, PARALLEL, Pairs, Texts
 from quadmix.raters.telling import heads_lines
 from quadmix.report.heads import curve_picture
@@ -151,6 +153,39 @@ def test_gates_are_those_of_the_trained_head(data: HeadData, monkeypatch: pytest
     assert "S: how far masking the language" in told
     assert f"{found.gates[1].sensitivity:.2f}  {found.gates[1].start_sensitivity:.2f} " in told
     assert "calibration" in told
+
+
+@pytest.mark.parametrize("of", ["data", "told_domains"])
+def test_placebo_deals_one_code_to_both_sides_of_a_pair(of: str, request: pytest.FixtureRequest) -> None:
+    """The pairs are the same texts with the same labels, and each part has as many pairs of each code."""
+    data: HeadData = request.getfixturevalue(of)
+    found = dealt(data, 3)
+
+    def rows(given: HeadData) -> list[tuple]:
+        domains, pairs = given.domains or [""] * len(given.texts), given.pairs
+        return [
+            (*(tuple(given.vectors[i].tolist()) for i in (a, b)), p, kind, held,
+             *((given.texts.language[i], domains[i]) for i in (a, b)))
+            for a, b, p, kind, held in zip(pairs.a, pairs.b, pairs.p, pairs.kind, pairs.held, strict=True)
+        ]  # fmt: skip
+
+    before, after = rows(replace(data, pairs=canonical(data.pairs, data.texts))), rows(found)
+    assert [row[:5] for row in after] == [row[:5] for row in before]
+    assert Counter(row[3:] for row in after) == Counter(row[3:] for row in before)
+    alike = [one[5:] == two[5:] for one, two in zip(before, after, strict=True)]
+    assert np.mean(alike) < 0.6
+    mono = [(one, two) for one, two in zip(before, after, strict=True) if one[3] == MONO and one[5] == one[6]]
+    assert len(mono) > 300
+    assert all(two[5] == two[6] for _, two in mono)
+    other = rows(dealt(data, 4))
+    assert other != after
+    order = np.random.default_rng(0).permutation(len(data.pairs))
+    assert rows(dealt(replace(data, pairs=data.pairs.take(order)), 3)) == after
+    judged = Judged.of(data)
+    assert [after[i][:2] for i in judged.place] == [
+        (tuple(data.vectors[a].tolist()), tuple(data.vectors[b].tolist()))
+        for a, b in zip(judged.pairs.a, judged.pairs.b, strict=True)
+    ]
 
 
 # The curve

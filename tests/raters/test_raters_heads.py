@@ -160,6 +160,7 @@ TAIL = ("l1", "l2", "l3", "l4")
         ({"poso": 0.03, "znorm": 0.03}, {}, "znorm", r"poso against znorm.*below the 0\.5 points"),
         ({"poso": 0.03}, {"poso": -0.03}, "plain", r"head languages lose .* above 0\.2"),
         ({"poso": 0.03, "placebo": 0.03}, {}, "plain", "codes dealt out at random gain"),
+        ({"poso": 0.03, "placebo": 0.002}, {}, "plain", r"codes dealt out at random gain, too: \+0\.2"),
         ({"concat": 0.03}, {}, "concat", "concat against plain"),
         ({"concat": 0.03}, {"concat": -0.03}, "plain", "no simple head"),
         ({"poso": 0.003}, {}, "plain", r"below the 0\.5 points"),

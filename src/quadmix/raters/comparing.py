@@ -7,8 +7,9 @@ code has the domain, pairs of one domain alone count: between domains a head is 
 too, which a rank inside the domain never uses.
 
 Rule: POSO is chosen only if the tail gains at least 0.5 points with an interval above 0 against the best of
-plain, concat and znorm, the head languages lose at most 0.2 points, and the placebo, POSO with the codes
-dealt out at random, gains nothing over plain (at most 0.3 points). Else the simplest winner: plain, unless
+plain, concat and znorm, the head languages lose at most 0.2 points, and the placebo, POSO with the
+codes dealt out at random, pair by pair, gains nothing over plain (at most 0.3 points, and the interval begins
+at 0 or below). Else the simplest winner: plain, unless
 concat or znorm gains with an interval above 0 and the head languages lose at most 0.2 points; of these two
 znorm only if the tail gains with an interval above 0 over concat, too. Nothing but plain is chosen with fewer
 than 5 seeds, fewer than 30 tail pairs, 10 sources of their texts, or 2 pairs in one of the tail's languages:
@@ -119,8 +120,8 @@ class CurveArm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurvePoint:
-    """size: monolingual training pairs, each with a label, that a tail language may have. least, most: that one
-    of them had, over seeds."""
+    """size: monolingual training pairs, each with a label, that a tail language may have. least, most: that
+    one of them had, over seeds."""
 
     size: int
     least: int
@@ -374,8 +375,8 @@ def _objections(gain: Difference, loss: float, placebo: ArmResult | None) -> lis
         found.append(f"head languages lose {100 * loss:.2f} points, above {100 * LOSS:.1f}")
     if placebo is None:
         found.append("without a placebo beside it")
-    elif placebo.tail_gain.value > NOTHING:
-        found.append(f"but codes dealt out at random gain {100 * placebo.tail_gain.value:.2f} points, too")
+    elif placebo.tail_gain.value > NOTHING or placebo.tail_gain.low > 0:
+        found.append(f"but codes dealt out at random gain, too: {_points(placebo.tail_gain)}")
     return found
 
 
