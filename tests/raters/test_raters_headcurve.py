@@ -1,18 +1,22 @@
 """Comparisons of heads that go on, are judged inside domains, and the curve over labels of the tail."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from rater_world import direction_world, shifted_vectors, vector_texts, world_pairs
 
 from quadmix.errors import InputError
 from quadmix.raters import arms as arms_module
-from quadmix.raters.arms import HeadData, Judged
+from quadmix.raters.arms import HeadData, Judged, dealt, separate_languages
 from quadmix.raters.dense import DenseTraining
-from quadmix.raters.headcurve import CURVE_ARMS, label_curve, limited, training_pairs
+from quadmix.raters.headcurve import CURVE_ARMS, label_curve, labelled_pairs, limited
 from quadmix.raters.headruns import compare_heads
+from quadmix.raters.learning import canonical
+from quadmix.raters.table import CROSS, MONO, PARALLEL, Pairs, Texts
 from quadmix.raters.telling import heads_lines
 from quadmix.report.heads import curve_picture
 
@@ -59,6 +63,9 @@ def test_domain_in_the_code_wins_for_poso_and_is_lost_without_it(told_domains: H
     assert by_arm["poso"].tail_gain.low > 0.2
     assert abs(by_arm["placebo"].tail - 0.5) < 0.1
     assert set(found.domain_sensitivity) == {"d0", "d1", "d2", "d3"}
+    assert set(found.domain_start) == set(found.domain_sensitivity)
+    assert max(found.domain_start.values()) < min(found.domain_sensitivity.values())
+    assert "S of masking the domain (at its start): d0 " in "\n".join(heads_lines(found))
     assert min(found.domain_sensitivity.values()) > 2 * max(g.sensitivity for g in found.gates)
     silent = replace(told_domains, domains=None)
     without = compare_heads(silent, training, seeds=1, arms=("plain", "poso"), tail=("l1",))
@@ -115,6 +122,9 @@ def test_gates_are_those_of_the_trained_head(data: HeadData, monkeypatch: pytest
     inner = arms_module.train_head
     monkeypatch.setattr(arms_module, "train_head", lambda *given: heads.append(inner(*given)) or heads[-1])
     found = compare_heads(data, TRAINING, seeds=1, arms=("plain", "poso"), tail=("l1",))
+    held = data.pairs.take(data.pairs.held & (data.pairs.kind == MONO))
+    still = replace(TRAINING, head="poso", epochs=1, lr=0.0, patience=None, weight_decay=0.0)
+    started = inner(data.vectors, data.texts, data.pairs, still)
     weights = heads[1].head.weights(heads[1].known)
     texts = heads[1].head.texts.numpy()
     largest = 1 + int(np.argmax(texts[1:]))
@@ -125,42 +135,114 @@ def test_gates_are_those_of_the_trained_head(data: HeadData, monkeypatch: pytest
         assert gate.spread == pytest.approx(row.std(), rel=1e-5)
         far = np.abs(row - weights.gate[largest]).mean() / weights.gate[largest].mean()
         assert gate.distance == pytest.approx(far, rel=1e-4)
+    rows = np.unique(np.concatenate([held.a, held.b]))
+    for gate in found.gates:  # a training of no step leaves the head as it starts
+        known = started.known.index(gate.language) + 1
+        own = rows[[data.texts.language[i] == gate.language for i in rows]]
+        x, code = torch.from_numpy(data.vectors[own]), torch.full((len(own),), known)
+        shown, masked = started.head.last(x, code), started.head.last(x, 0 * code)
+        moved = ((shown - masked).abs().sum() / shown.abs().sum()).item()
+        assert gate.start_sensitivity == pytest.approx(moved, rel=1e-4)
+        assert moved > 0.05
+        row, most = started.head.factors()[known].numpy(), started.head.factors()[largest].numpy()
+        assert gate.start_distance == pytest.approx(np.abs(row - most).mean() / most.mean(), rel=1e-4)
+        assert gate.sensitivity != pytest.approx(gate.start_sensitivity, rel=1e-3)
     assert found.gates[0].distance == 0 < found.gates[1].distance
     told = "\n".join(heads_lines(found))
     assert f"{found.gates[1].language:<10}{found.gates[1].texts:>8,}" in told
     assert "S: how far masking the language" in told
+    assert f"{found.gates[1].sensitivity:.2f}  {found.gates[1].start_sensitivity:.2f} " in told
     assert "calibration" in told
+
+
+@pytest.mark.parametrize("of", ["data", "told_domains"])
+def test_placebo_deals_one_code_to_both_sides_of_a_pair(of: str, request: pytest.FixtureRequest) -> None:
+    """The pairs are the same texts with the same labels, and each part has as many pairs of each code."""
+    data: HeadData = request.getfixturevalue(of)
+    found = dealt(data, 3)
+
+    def rows(given: HeadData) -> list[tuple]:
+        domains, pairs = given.domains or [""] * len(given.texts), given.pairs
+        return [
+            (*(tuple(given.vectors[i].tolist()) for i in (a, b)), p, kind, held,
+             *((given.texts.language[i], domains[i]) for i in (a, b)))
+            for a, b, p, kind, held in zip(pairs.a, pairs.b, pairs.p, pairs.kind, pairs.held, strict=True)
+        ]  # fmt: skip
+
+    before, after = rows(replace(data, pairs=canonical(data.pairs, data.texts))), rows(found)
+    assert [row[:5] for row in after] == [row[:5] for row in before]
+    assert Counter(row[3:] for row in after) == Counter(row[3:] for row in before)
+    alike = [one[5:] == two[5:] for one, two in zip(before, after, strict=True)]
+    assert np.mean(alike) < 0.6
+    mono = [(one, two) for one, two in zip(before, after, strict=True) if one[3] == MONO and one[5] == one[6]]
+    assert len(mono) > 300
+    assert all(two[5] == two[6] for _, two in mono)
+    other = rows(dealt(data, 4))
+    assert other != after
+    order = np.random.default_rng(0).permutation(len(data.pairs))
+    assert rows(dealt(replace(data, pairs=data.pairs.take(order)), 3)) == after
+    judged = Judged.of(data)
+    assert [after[i][:2] for i in judged.place] == [
+        (tuple(data.vectors[a].tolist()), tuple(data.vectors[b].tolist()))
+        for a, b in zip(judged.pairs.a, judged.pairs.b, strict=True)
+    ]
 
 
 # The curve
 
 
+def labels(pairs: Pairs, texts: Texts, kind: int, code: str) -> set[tuple[int, int]]:
+    """Return the training pairs of a kind with a text in a language."""
+    rows = zip(pairs.a.tolist(), pairs.b.tolist(), pairs.kind.tolist(), pairs.held.tolist(), strict=True)
+    return {
+        (a, b)
+        for a, b, k, h in rows
+        if k == kind and not h and code in (texts.language[a], texts.language[b])
+    }
+
+
 def test_limited_pairs_leave_others_alone_and_give_no_tail_language_more(data: HeadData) -> None:
     pairs, texts = data.pairs, data.texts
     few = limited(pairs, texts, ["l1", "l2"], 20, seed=0)
-    counts = training_pairs(few, texts, ["l0", "l1", "l2"])
-    assert max(counts["l1"], counts["l2"]) == 20
-    assert min(counts["l1"], counts["l2"]) > 15
+    rows = ~few.held & (few.kind == MONO)
+    own = np.array(texts.language)[few.a[rows]]
+    assert [(own == code).sum() for code in ("l1", "l2")] == [20, 20]
+    assert labelled_pairs(few, texts, ["l2", "l1"]) == {"l2": 20, "l1": 20}
     assert few.held.sum() == pairs.held.sum()
-
-    def untouched(p):
-        rows = ~p.held & np.array([texts.language[a] == texts.language[b] == "l0"
-                                   for a, b in zip(p.a, p.b, strict=True)])  # fmt: skip
-        return sorted(zip(p.a[rows].tolist(), p.b[rows].tolist(), strict=True))
-
-    assert untouched(few) == untouched(pairs)
-    assert training_pairs(limited(pairs, texts, ["l1"], 20, seed=0), texts, ["l1"]) == {"l1": 20}
+    assert labels(few, texts, MONO, "l0") == labels(pairs, texts, MONO, "l0")
+    for code in ("l0", "l1", "l2"):
+        assert labels(few, texts, PARALLEL, code) == labels(pairs, texts, PARALLEL, code), "no labels"
+    alone = limited(pairs, texts, ["l1"], 20, seed=0)
+    share = 20 / len(labels(pairs, texts, MONO, "l1"))
+    cross = len(labels(alone, texts, CROSS, "l1")) / len(labels(pairs, texts, CROSS, "l1"))
+    assert cross == pytest.approx(share, abs=0.08)
+    assert labels(alone, texts, CROSS, "l2") - labels(alone, texts, CROSS, "l1") == (
+        labels(pairs, texts, CROSS, "l2") - labels(pairs, texts, CROSS, "l1")
+    )
+    more = limited(pairs, texts, ["l1"], 60, seed=0)
+    assert labels(alone, texts, MONO, "l1") < labels(more, texts, MONO, "l1")
     other = limited(pairs, texts, ["l1"], 20, seed=1)
-    assert set(other.a.tolist()) != set(limited(pairs, texts, ["l1"], 20, seed=0).a.tolist())
+    assert labels(other, texts, MONO, "l1") != labels(alone, texts, MONO, "l1")
     assert len(limited(pairs, texts, ["l1"], 10**6, seed=0)) == len(pairs)
     order = np.random.default_rng(0).permutation(len(pairs))
     again = limited(pairs.take(order), texts, ["l1"], 20, seed=0)
-    assert set(zip(again.a.tolist(), again.b.tolist(), strict=True)) == set(
-        zip(*(x.tolist() for x in (limited(pairs, texts, ["l1"], 20, seed=0).a,
-                                   limited(pairs, texts, ["l1"], 20, seed=0).b)), strict=True)
-    )  # fmt: skip
+    for kind in (MONO, CROSS, PARALLEL):
+        assert labels(again, texts, kind, "l1") == labels(alone, texts, kind, "l1")
     with pytest.raises(InputError, match="at least 1 training pair"):
         limited(pairs, texts, ["l1"], 0, seed=0)
+
+
+def test_a_head_of_its_own_has_the_labels_that_the_curve_counts(data: HeadData) -> None:
+    """Every fourth pair a tie: l1's own head gets its monolingual pairs, ties too, and no others."""
+    tied = replace(data.pairs, p=np.where(np.arange(len(data.pairs)) % 4 == 0, 0.5, data.pairs.p))
+    few = limited(tied, data.texts, ["l1"], 40, seed=0)
+    own = separate_languages(few, data.texts, least=1)["l1"]
+    assert (~own.held).sum() == labelled_pairs(few, data.texts, ["l1"])["l1"] == 40
+    assert (own.p[~own.held] == 0.5).sum() > 4
+    assert set(own.kind.tolist()) == {MONO}
+    decided = int(((own.p != 0.5) & ~own.held).sum())
+    assert "l1" in separate_languages(few, data.texts, least=decided)
+    assert "l1" not in separate_languages(few, data.texts, least=decided + 1)
 
 
 def opposed() -> HeadData:
@@ -183,7 +265,7 @@ def test_curve_shows_what_a_head_of_its_own_is_worth_with_more_pairs(
     curve = label_curve(world, training, progress=lambda done, total: told.append((done, total)), **how)
     assert [p.size for p in curve.points] == [8, 10**6]
     assert curve.left_out == (10**7,)
-    whole = training_pairs(world.pairs, world.texts, ["l1"])["l1"]
+    whole = labelled_pairs(world.pairs, world.texts, ["l1"])["l1"]
     assert [(p.least, p.most) for p in curve.points] == [(8, 8), (whole, whole)]
     assert told[0] == (0, 20)
     assert told[-1] == (20, 20)

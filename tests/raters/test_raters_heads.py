@@ -160,6 +160,7 @@ TAIL = ("l1", "l2", "l3", "l4")
         ({"poso": 0.03, "znorm": 0.03}, {}, "znorm", r"poso against znorm.*below the 0\.5 points"),
         ({"poso": 0.03}, {"poso": -0.03}, "plain", r"head languages lose .* above 0\.2"),
         ({"poso": 0.03, "placebo": 0.03}, {}, "plain", "codes dealt out at random gain"),
+        ({"poso": 0.03, "placebo": 0.002}, {}, "plain", r"codes dealt out at random gain, too: \+0\.2"),
         ({"concat": 0.03}, {}, "concat", "concat against plain"),
         ({"concat": 0.03}, {"concat": -0.03}, "plain", "no simple head"),
         ({"poso": 0.003}, {}, "plain", r"below the 0\.5 points"),
@@ -223,6 +224,51 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
 
 
+@pytest.mark.parametrize("each", [2, 3, 6, 10])
+def test_interval_covers_the_true_gain_with_few_pairs_per_language(each: int) -> None:
+    """600 worlds of five tail languages in which both heads are right with the same probability: the 95 %
+    interval of the gain misses 0 in about one of twenty."""
+    rng = np.random.default_rng(each)
+    pairs, missed = 5 * each, 0
+    language = tuple(f"l{i % 5}" for i in range(pairs))
+    for _ in range(600):
+        right = {arm: np.tile(rng.random(pairs) < 0.7, (5, 1)).astype(float) for arm in ("plain", "concat")}
+        held = HeldOut(language=language, a=np.arange(pairs), b=np.arange(pairs) + pairs, right=right)
+        gain = decide(held, ("l0", "l1", "l2", "l3", "l4")).arms[1].tail_gain
+        missed += not gain.low <= 0 <= gain.high
+    assert 0.02 < missed / 600 < 0.09
+
+
+@pytest.mark.parametrize(("concat", "znorm", "chosen"), [(0.03, 0.0301, "concat"), (0.03, 0.06, "znorm")])
+def test_the_simplest_winner_stays_unless_another_beats_it_beyond_the_interval(
+    concat: float, znorm: float, chosen: str
+) -> None:
+    held = results({"concat": concat, "znorm": znorm}, {})
+    by_arm = {arm.arm: arm for arm in decide(held, TAIL).arms}
+    assert by_arm["znorm"].tail > by_arm["concat"].tail
+    assert min(by_arm[arm].tail_gain.low for arm in ("concat", "znorm")) > 0
+    assert decide(held, TAIL).chosen == chosen
+
+
+def test_too_small_a_tail_decides_nothing() -> None:
+    """One pair in each of five languages, all won by POSO: no residual says how far that varies."""
+    right = {arm: np.zeros((5, 5)) for arm in ("plain", "placebo")} | {"poso": np.ones((5, 5))}
+    tail = ("l0", "l1", "l2", "l3", "l4")
+    found = decide(HeldOut(language=tail, a=np.arange(5), b=np.arange(5) + 5, right=right), tail)
+    assert found.chosen == "plain"
+    assert re.search("5 judged pairs of 10 sources, 1 in l0, and the rule asks for 30, 10 and 2", found.why)
+    gain = found.arms[2].tail_gain
+    assert (gain.value, gain.low, gain.high) == (1.0, -1.0, 1.0)
+    few = results({"poso": 0.1}, {})
+    rows = np.array([i for i, code in enumerate(few.language) if code != "l4" or i < 5])
+    right = {arm: values[:, rows] for arm, values in few.right.items()}
+    language = tuple(few.language[i] for i in rows)
+    found = decide(HeldOut(language=language, a=few.a[rows], b=few.b[rows], right=right), TAIL)
+    assert (found.chosen, "1 in l4" in found.why) == ("plain", True)
+    found = decide(HeldOut(language=few.language, a=few.a % 4, b=few.a % 4 + 4, right=few.right), TAIL)
+    assert (found.chosen, "of 8 sources" in found.why) == ("plain", True)
+
+
 def test_results_that_do_not_fit_are_refused() -> None:
     held = results({}, {})
     with pytest.raises(InputError, match="expected plain, too"):
@@ -230,8 +276,10 @@ def test_results_that_do_not_fit_are_refused() -> None:
     short = {**held.right, "poso": held.right["poso"][:3]}
     with pytest.raises(InputError, match=r"'poso' have shape \(3, 4000\), expected \(5, 4000\)"):
         decide(HeldOut(language=held.language, a=held.a, b=held.b, right=short), TAIL)
-    with pytest.raises(InputError, match="no held pair is in a tail language"):
-        decide(held, ("xx",))
+    with pytest.raises(InputError, match=r"no held pair is in a tail language \(none named\)"):
+        decide(held, ())
+    with pytest.raises(InputError, match=r"tail language \(xx\); name with --tail .*: l0, l1, l2, l3, l4$"):
+        decide(held, ("l1", "xx"))
 
 
 def test_runner_trains_every_arm_with_every_seed_and_decides() -> None:

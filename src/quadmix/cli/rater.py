@@ -245,8 +245,8 @@ def compare_heads(
         str | None,
         typer.Option(
             metavar="N,N,...",
-            help="also the curve over labels: tail languages limited to so many training pairs each, such as "
-            "30,100,300,1000",
+            help="also the curve over labels: tail languages limited to so many labelled pairs each, such "
+            "as 30,100,300,1000",
         ),
     ] = None,
     json_: AsJson = False,
@@ -254,8 +254,10 @@ def compare_heads(
     """Train every head (plain, concat, znorm, poso, a placebo) on one frozen encoder, and say which to take.
 
     POSO is taken only if the tail gains at least 0.5 points beyond its interval, the other languages lose no
-    more than 0.2, and codes dealt out at random gain nothing. Beside them: concat as wide as POSO, balanced
-    languages, a head for each large language, a gate that reads the text. S: how far POSO uses the language.
+    more than 0.2, and codes dealt out at random gain nothing; fewer than 30 tail pairs, or 2 of one
+    of its languages, decide nothing. Beside them: concat as wide as POSO, balanced languages, a head for each
+    large language, a gate that reads the text. S: how far masking the language moves POSO, beside the same
+    before training.
 
     Accuracy and calibration (how far the probabilities are from the votes) are told by language, for the tail
     and for the others. With `encoder.code: [language, domain]` the code has the domain, too, and pairs of one

@@ -16,15 +16,15 @@ import xxhash
 from numpy.typing import NDArray
 
 from quadmix.io.atomic import read_table, value_digest, write_table
-from quadmix.raters.comparing import BALANCED, PLACEBO, SEPARATE, WIDE
+from quadmix.raters.comparing import BALANCED, GATED, PLACEBO, SEPARATE, WIDE
 from quadmix.raters.dense import DenseTraining, TrainedHead, train_head
 from quadmix.raters.learning import canonical, trained_languages
 from quadmix.raters.table import MONO, Pairs, Texts
 from quadmix.rng import keyed_uniform
-from quadmix.types import Floats
+from quadmix.types import Floats, Ints
 
 LEAST_SEPARATE = 500  # monolingual training pairs of a language that has a head of its own
-VERSION = 1
+VERSION = 2  # of what is kept: files of another one are not read
 Numbers = NDArray[np.float32]
 Heard = Callable[[str, TrainedHead], None]
 
@@ -48,8 +48,9 @@ class World:
     own: dict[str, Pairs]
 
     def scored(self, arm: str, training: DenseTraining, number: int) -> tuple[TrainedHead, Numbers]:
-        """Return an arm's head of one seed, and its scores of all texts."""
-        settings, told, domains = self._arm(arm, training, number)
+        """Return an arm's head of one seed, and its scores of all texts. The placebo is POSO (on `dealt`)."""
+        settings, domains = self._arm(arm, training, number)
+        told = self.data.texts
         head = train_head(self.data.vectors, told, self.data.pairs, settings, domains)
         scores = head.scores(self.data.vectors, told.language, domains)
         for code, pairs in self.own.items() if arm == SEPARATE else ():
@@ -64,29 +65,15 @@ class World:
         batches = [-(-int((~pairs.held).sum()) // settings.batch) for pairs in (self.data.pairs, own)]
         return replace(settings, epochs=round(settings.epochs * batches[0] / batches[1]))
 
-    def _arm(
-        self, arm: str, training: DenseTraining, number: int
-    ) -> tuple[DenseTraining, Texts, list[str] | None]:
-        """Return how an arm is trained, and the texts with the languages and domains that it is told."""
+    def _arm(self, arm: str, training: DenseTraining, number: int) -> tuple[DenseTraining, list[str] | None]:
+        """Return how an arm is trained, and the domains that it is told."""
         settings: Any = replace(training, seed=training.seed + number)
         if arm == WIDE:
-            return (
-                replace(settings, head="concat", hidden=self._wide(training.hidden)),
-                self.data.texts,
-                self.data.domains,
-            )
+            wide = replace(settings, head="concat", hidden=self._wide(training.hidden))
+            return wide, self.data.domains
         if arm in (BALANCED, SEPARATE):
-            return replace(settings, head="plain", balanced=arm == BALANCED), self.data.texts, None
-        if arm != PLACEBO:
-            return replace(settings, head=arm), self.data.texts, self.data.domains
-        order = np.argsort(keyed_uniform(settings.seed, self.data.texts.ids, "placebo"), kind="stable")
-        of = np.empty(len(order), np.int64)
-        of[order] = np.argsort(
-            np.array(self.data.texts.ids), kind="stable"
-        )  # the code of another text, all of it
-        told = replace(self.data.texts, language=tuple(self.data.texts.language[i] for i in of.tolist()))
-        domains = None if self.data.domains is None else [self.data.domains[i] for i in of.tolist()]
-        return replace(settings, head="poso"), told, domains
+            return replace(settings, head="plain", balanced=arm == BALANCED), None
+        return replace(settings, head=GATED[0] if arm == PLACEBO else arm), self.data.domains
 
     def _wide(self, hidden: int) -> int:
         """Return the hidden units with which concat has as many parameters as POSO."""
@@ -97,27 +84,61 @@ class World:
         return round((own * hidden + gate) / (own + code))
 
 
+def dealt(data: HeadData, seed: int) -> HeadData:
+    """Return the data with every pair told the languages, and domains, of another one, drawn by the seed.
+
+    A pair's two texts get the codes of the two sides of the other, which is of the same kind, of the same
+    part, and of one domain if it is: so both sides of a monolingual pair have one code, as before, and each
+    part has as many pairs of each code. A text is there once for each code that it is dealt, at most two rows
+    for each pair. pairs: in the order of `canonical`.
+    """
+    texts, pairs = data.texts, canonical(data.pairs, data.texts)
+    domains = data.domains or [""] * len(texts)
+    one = np.array([domains[a] == domains[b] != "" for a, b in zip(pairs.a, pairs.b, strict=True)], np.bool_)
+    keys = [f"{texts.ids[a]}\x1f{texts.ids[b]}" for a, b in zip(pairs.a, pairs.b, strict=True)]
+    group = (pairs.kind.astype(np.int64) * 2 + pairs.held) * 2 + one
+    order = np.lexsort((keyed_uniform(seed, keys, "placebo"), group))
+    of = np.empty(len(pairs), np.int64)
+    of[order] = np.argsort(group, kind="stable")
+    place, sides = dict[tuple[int, str, str], int](), list[list[int]]()
+    for side in (pairs.a, pairs.b):
+        told = [(int(i), texts.language[j], domains[j]) for i, j in zip(side, side[of].tolist(), strict=True)]
+        sides.append([place.setdefault(code, len(place)) for code in told])
+    rows = [row for row, _, _ in place]
+    copies = replace(
+        texts.take(rows),
+        ids=tuple(f"{texts.ids[row]}\x1f{language}\x1f{domain}" for row, language, domain in place),
+        language=tuple(language for _, language, _ in place),
+    )
+    a, b = np.array(sides, np.int32)
+    return HeadData(
+        vectors=data.vectors[rows], texts=copies, pairs=replace(pairs, a=a, b=b),
+        domains=None if data.domains is None else [domain for _, _, domain in place],
+    )  # fmt: skip
+
+
 def separate_languages(pairs: Pairs, texts: Texts, *, least: int | None = None) -> dict[str, Pairs]:
-    """Return the monolingual pairs of each language with enough of them that train and prefer a side, and
-    with some that are held. least: how many are enough, LEAST_SEPARATE where left out."""
+    """Return the monolingual pairs, ties too, of each language with enough of them that train and prefer a
+    side, and with such that are held. least: how many are enough, LEAST_SEPARATE where left out."""
     least = LEAST_SEPARATE if least is None else least
     language = np.array(texts.language, dtype=object).astype(str)
-    mono = (pairs.kind == MONO) & (pairs.p != 0.5)
+    mono, decided = pairs.kind == MONO, pairs.p != 0.5
     found: dict[str, Pairs] = {}
     for code in sorted(set(texts.language)):
-        own = pairs.take(mono & (language[pairs.a] == code))
-        if (~own.held).sum() >= least and own.held.any():
-            found[code] = own
+        own = mono & (language[pairs.a] == code)
+        if (own & decided & ~pairs.held).sum() >= least and (own & decided & pairs.held).any():
+            found[code] = pairs.take(own)
     return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Judged:
-    """Held monolingual pairs, ties too. language: (P,). trained: (P,), is there a training pair with a text
-    in it? across: pairs of two domains, or of unknown ones, that are not among them since the code has the
-    domain."""
+    """Held monolingual pairs, ties too. place: (P,) among all pairs, canonical. language: (P,). trained:
+    (P,), is there a training pair with a text in it? across: pairs of two domains, or of unknown ones, that
+    are not among them since the code has the domain."""
 
     pairs: Pairs
+    place: Ints
     language: NDArray[np.str_]
     trained: NDArray[np.bool_]
     across: int
@@ -127,14 +148,15 @@ class Judged:
         """Return the pairs that the arms are judged on."""
         texts, pairs, domains = data.texts, data.pairs, data.domains
         found = canonical(pairs, texts)
-        found, across = found.take(found.held & (found.kind == MONO)), 0
+        place, across = np.flatnonzero(found.held & (found.kind == MONO)), 0
+        found = found.take(place)
         if domains is not None:
             named = np.array(domains, dtype=object).astype(str)
             one = (named[found.a] == named[found.b]) & (named[found.a] != "")
-            found, across = found.take(one), int((~one).sum())
+            found, place, across = found.take(one), place[one], int((~one).sum())
         language = np.array([texts.language[i] for i in found.a.tolist()], dtype=np.str_)
         trained = np.isin(language, trained_languages(pairs, texts))
-        return Judged(pairs=found, language=language, trained=trained, across=across)
+        return Judged(pairs=found, place=place, language=language, trained=trained, across=across)
 
     def right(self, differences: Floats) -> Floats:
         """Return (S, P) of differences (S, P): 1 where the preferred side has the larger score, 0.5 where
@@ -165,8 +187,12 @@ def differences(
     for arm in arms:
         if told:
             told()
-        head, scores = world.scored(arm, training, number)
-        found[arm] = scores[judged.pairs.a] - scores[judged.pairs.b]
+        own, asked = world, judged.pairs
+        if arm == PLACEBO:
+            own = World(data=dealt(world.data, training.seed + number), own={})
+            asked = own.data.pairs.take(judged.place)
+        head, scores = own.scored(arm, training, number)
+        found[arm] = scores[asked.a] - scores[asked.b]
         if heard:
             heard(arm, head)
     if file is not None:

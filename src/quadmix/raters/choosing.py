@@ -17,7 +17,7 @@ from quadmix.raters.arms import HeadData
 from quadmix.raters.compared import Tell, telling
 from quadmix.raters.comparing import LEAST_SEEDS, HeadComparison
 from quadmix.raters.domains import code_domains
-from quadmix.raters.headcurve import label_curve, training_pairs
+from quadmix.raters.headcurve import label_curve
 from quadmix.raters.headruns import compare_heads
 from quadmix.raters.learning import trained_languages
 from quadmix.raters.making import make_pairs, rater_folder
@@ -81,7 +81,10 @@ def tail_languages(pairs: Pairs, texts: Texts, *, share: float = 0.25) -> tuple[
 
     Raises InputError where there are none, as with languages balanced: then somebody must say which matter.
     """
-    counts = training_pairs(pairs, texts, trained_languages(pairs, texts))
+    counts = dict.fromkeys(trained_languages(pairs, texts), 0)
+    for row in np.flatnonzero(~pairs.held).tolist():
+        for code in {texts.language[int(pairs.a[row])], texts.language[int(pairs.b[row])]}:
+            counts[code] += 1
     few = tuple(code for code, n in counts.items() if n < share * max(counts.values()))
     if not few:
         told = ", ".join(f"{code} {n:,}" for code, n in counts.items())

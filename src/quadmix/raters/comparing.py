@@ -7,10 +7,13 @@ code has the domain, pairs of one domain alone count: between domains a head is 
 too, which a rank inside the domain never uses.
 
 Rule: POSO is chosen only if the tail gains at least 0.5 points with an interval above 0 against the best of
-plain, concat and znorm, the head languages lose at most 0.2 points, and the placebo, POSO with the codes
-dealt out at random, gains nothing over plain (at most 0.3 points). Else the simplest winner: plain, unless
-concat or znorm gains with an interval above 0 and the head languages lose at most 0.2 points. With fewer than
-5 seeds nothing but plain is chosen.
+plain, concat and znorm, the head languages lose at most 0.2 points, and the placebo, POSO with the
+codes dealt out at random, pair by pair, gains nothing over plain (at most 0.3 points, and the interval begins
+at 0 or below). Else the simplest winner: plain, unless
+concat or znorm gains with an interval above 0 and the head languages lose at most 0.2 points; of these two
+znorm only if the tail gains with an interval above 0 over concat, too. Nothing but plain is chosen with fewer
+than 5 seeds, fewer than 30 tail pairs, 10 sources of their texts, or 2 pairs in one of the tail's languages:
+so few do not say how far the estimate varies.
 
 Only languages that are trained on decide. Accuracy on held pairs of others is reported apart.
 
@@ -19,9 +22,13 @@ parameters as POSO; balanced, plain with languages drawn by the root of their nu
 heads of their own for languages with 500 pairs or more; gate-all, a gate that reads the text, too. If one of
 the last three does better than what is chosen, beyond its interval, the reason says so.
 
-Intervals are paired, of the differences pair by pair. Two variances add up: that of the sources of the texts
-(pairs that share one vary together: the dyadic sum of squares of Aronow, Samii and Assenova 2015, by the
-normal's quantile) and the seeds (variance of the S differences over S, by Student's with S - 1 degrees).
+Intervals are paired, of the differences pair by pair. Two squared half widths add up: of the seeds (variance
+of the S differences over S, by Student's t with S - 1 degrees of freedom) and of the pairs. Pairs that share
+a source vary together: to the variances of the languages' means, with n - 1 where a mean of n is taken off,
+come the products of such pairs (the dyadic sum of Aronow, Samii and Assenova 2015). Languages with fewer than
+10 pairs have one variance, pooled over them (over all languages, if each of these has one pair). Student's t
+has the degrees of freedom of Welch and Satterthwaite, at most one less than the sources count, by weight
+(Kish). Where no language has two pairs, nothing is known and the interval is -1 to 1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,6 +46,8 @@ GATED = ("poso", "poso-znorm")
 WIDE, BALANCED, SEPARATE, GATE_ALL, PLACEBO = "concat-wide", "balanced", "separate", "gate-all", "placebo"
 ARMS = (*SIMPLE, *GATED, WIDE, BALANCED, SEPARATE, GATE_ALL, PLACEBO)
 LEAST_SEEDS = 5
+LEAST_TAIL, LEAST_SOURCES, LEAST_EACH = 30, 10, 2  # pairs of the tail, their sources, pairs of each language
+_FEW = 10  # a language with fewer pairs has no residual variance of its own
 _CONTROLS = (BALANCED, SEPARATE, GATE_ALL)
 GAIN, LOSS, NOTHING = 0.005, 0.002, 0.003
 
@@ -86,7 +95,9 @@ class LanguageGate:
     far masking the language moves what the last layer reads, on the texts of the held pairs (POSO, Fig. 1b).
     gate, spread: mean and standard deviation of the factors over the hidden units, 1 = neutral. distance:
     mean |factor - that of the language with most texts| over its mean factor (Fig. 4: small groups use other
-    units); factors are those of an unknown domain where the code has domains."""
+    units); factors are those of an unknown domain where the code has domains. start_sensitivity,
+    start_distance: of the same head before training, which random codes and a random gate move, too: what
+    training has made of the code is how far the others are from these."""
 
     language: str
     texts: int
@@ -94,6 +105,8 @@ class LanguageGate:
     gate: float
     spread: float
     distance: float
+    start_sensitivity: float
+    start_distance: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +120,8 @@ class CurveArm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurvePoint:
-    """size: training pairs that a tail language may have. least, most: that one of them had, over seeds."""
+    """size: monolingual training pairs, each with a label, that a tail language may have. least, most: that
+    one of them had, over seeds."""
 
     size: int
     least: int
@@ -117,7 +131,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadCurve:
-    """Where sharing, gating and heads of their own cross (over training pairs of the tail's languages).
+    """Where sharing, gating and heads of their own cross (over labelled pairs of the tail's languages).
     left_out: sizes at which no language would have had more pairs than at the size before."""
 
     tail: tuple[str, ...]
@@ -132,6 +146,7 @@ class HeadComparison:
     """chosen: plain, concat, znorm, poso or poso-znorm. why: one sentence with the numbers that decided.
     across: held pairs of two domains, or of unknown ones, that decide nothing since the code has the domain.
     calibration: of every arm. gates: what the first POSO head does with the code, () without such a head.
+    domain_sensitivity, domain_start: S of masking the domain, after and before training.
     curve: None where none was asked for."""
 
     chosen: str
@@ -144,13 +159,14 @@ class HeadComparison:
     calibration: tuple[Calibration, ...] = ()
     gates: tuple["LanguageGate", ...] = ()
     domain_sensitivity: dict[str, float] = field(default_factory=dict[str, float])
+    domain_start: dict[str, float] = field(default_factory=dict[str, float])
     curve: "HeadCurve | None" = None
 
 
 def decide(held: HeldOut, tail: Sequence[str]) -> HeadComparison:
     """Return the comparison, a pure function of held-out results.
 
-    Raises InputError if plain is missing, arms have different shapes, or no pair is in a tail language.
+    Raises InputError if plain is missing, arms have different shapes, or a language of the tail has no pair.
     """
     _check(held, tail)
     judge = _Judge.make(held, tail)
@@ -185,11 +201,13 @@ def _check(held: HeldOut, tail: Sequence[str]) -> None:
 
 
 def check_tail(languages: Sequence[str], tail: Sequence[str]) -> None:
-    """Raise InputError where none of the judged pairs, by their languages, is in the tail."""
-    if not set(tail) & set(languages):
+    """Raise InputError where the tail is empty, or none of the judged pairs is in one of its languages."""
+    known = set(languages)
+    unknown = sorted(set(tail) - known)
+    if unknown or not tail:
         raise InputError(
-            f"no held pair is in a tail language ({', '.join(tail) or 'none named'}); name languages of the "
-            f"held pairs that are trained on, too: {', '.join(sorted(set(languages)))}"
+            f"no held pair is in a tail language ({', '.join(unknown) or 'none named'}); name with --tail "
+            f"only languages of the held pairs that are trained on, too: {', '.join(sorted(known))}"
         )
 
 
@@ -226,31 +244,72 @@ class _Judge:
 
     def gain(self, arm: str, other: str, languages: NDArray[np.bool_]) -> Difference:
         """Return arm minus other, mean over some languages; 0 where there is none of them."""
-        from scipy.stats import norm, t
+        from scipy.stats import t
 
-        if not languages.any():
+        if not languages.any() or arm == other:
             return Difference(value=0.0, low=0.0, high=0.0)
         values = self.held.right[arm] - self.held.right[other]
         by_seed = np.array([_mean(self._by_language(row)[languages]) for row in values])
-        variance = float(norm.ppf(0.975)) ** 2 * self._variance(values.mean(axis=0), languages)
+        variance, freedom = self._variance(values.mean(axis=0), languages)
+        if freedom < 1:
+            return Difference(value=float(by_seed.mean()), low=-1.0, high=1.0)
+        square = float(t.ppf(0.975, freedom)) ** 2 * variance
         if len(by_seed) > 1:
-            variance += float(t.ppf(0.975, len(by_seed) - 1)) ** 2 * by_seed.var(ddof=1) / len(by_seed)
-        value, half = float(by_seed.mean()), float(np.sqrt(variance))
+            square += float(t.ppf(0.975, len(by_seed) - 1)) ** 2 * by_seed.var(ddof=1) / len(by_seed)
+        value, half = float(by_seed.mean()), float(np.sqrt(square))
         return Difference(value=value, low=value - half, high=value + half)
 
-    def _variance(self, values: Floats, languages: NDArray[np.bool_]) -> float:
-        """Return the variance of the mean over languages of values (P,), over draws of sources."""
-        inside = languages[self.numbers]
+    def _variance(self, values: Floats, languages: NDArray[np.bool_]) -> tuple[float, float]:
+        """Return the variance of the mean over languages of values (P,), over draws of sources, and its
+        degrees of freedom: below 1 where it is not known."""
+        rest = values - self._by_language(values)[self.numbers]
         counts = np.bincount(self.numbers, minlength=len(self.names))
-        share = inside / (counts[self.numbers] * languages.sum())
-        part = share * (values - self._by_language(values)[self.numbers])
+        squares, n = np.bincount(self.numbers, rest**2, len(self.names))[languages], counts[languages]
+        few, free = n < _FEW, n - 1
+        if not free.any():
+            return float("nan"), 0.0
+        if not free[few].any():
+            few = few | few.any()  # pairs that stand alone vary as all others do
+        own, pooled = squares / np.maximum(free, 1), squares[few].sum() / max(free[few].sum(), 1)
+        terms = np.where(few, pooled, own) / n / len(n) ** 2  # of the languages, which add up
+        share = languages[self.numbers] / (counts[self.numbers] * languages.sum())
+        part = share * rest * np.sqrt(counts / np.maximum(counts - 1, 1))[self.numbers]
+        variance = float(terms.sum()) + max(self._shared(part), 0.0)
+        blocks = [(terms[few].sum(), free[few].sum()), *zip(terms[~few], free[~few], strict=True)]
+        spread = sum(float(v) ** 2 / max(int(f), 1) for v, f in blocks)
+        freedom = float(terms.sum()) ** 2 / spread if spread > 0 else float(free.sum())
+        weight = self._by_source(share)
+        return variance, min(freedom, float(weight.sum() ** 2 / (weight**2).sum()) - 1.0)
+
+    def _shared(self, part: Floats) -> float:
+        """Return the sum of the products of parts (P,) of each two pairs that share a source, both orders."""
         sources = int(self.b.max()) + 1
-        by_source = np.bincount(self.a, part, sources)
-        by_source += np.bincount(self.b, np.where(self.a == self.b, 0.0, part), sources)
+        two = np.where(self.a == self.b, 0.0, part)
         both = np.unique(self.a * sources + self.b, return_inverse=True)[1]
-        by_two = np.bincount(both, np.where(self.a == self.b, 0.0, part))  # they were counted for each side
-        # few sources can make the difference of the two sums too small; pairs alone are the least there is
-        return float(max((by_source**2).sum() - (by_two**2).sum(), (part**2).sum()))
+        by_two = np.bincount(both, two)  # pairs that share both were counted for each
+        whole = (self._by_source(part) ** 2).sum() - (by_two**2).sum()
+        return float(whole - (part**2).sum())
+
+    def _by_source(self, part: Floats) -> Floats:
+        """Return the sum of parts (P,) over the pairs that each source is in."""
+        sources = int(self.b.max()) + 1
+        other = np.where(self.a == self.b, 0.0, part)
+        by_a: Floats = np.bincount(self.a, part, sources).astype(np.float64)
+        return by_a + np.bincount(self.b, other, sources)
+
+    def lacking(self) -> str:
+        """Return what the tail has too little of to decide, in numbers; "" where there is enough."""
+        inside = self.tail[self.numbers]
+        counts = np.bincount(self.numbers, minlength=len(self.names))
+        least = min(np.flatnonzero(self.tail).tolist(), key=lambda i: int(counts[i]))
+        sources = len(np.unique(np.concatenate([self.a[inside], self.b[inside]])))
+        if inside.sum() >= LEAST_TAIL and sources >= LEAST_SOURCES and counts[least] >= LEAST_EACH:
+            return ""
+        return (
+            f"the tail has {inside.sum()} judged pairs of {sources} sources, {counts[least]} in "
+            f"{self.names[least]}, and the rule asks for {LEAST_TAIL}, {LEAST_SOURCES} and {LEAST_EACH} in "
+            "each language; plain is the default"
+        )
 
     def _by_language(self, values: Floats) -> Floats:
         """Return (L,) mean of values (P,) over each language's pairs."""
@@ -268,6 +327,8 @@ def _choose(judge: _Judge, arms: Mapping[str, ArmResult], seeds: int) -> tuple[s
             "plain",
             f"{seeds} seeds were trained, and the rule asks for {LEAST_SEEDS}; plain is the default",
         )
+    if lacking := judge.lacking():
+        return "plain", lacking
     best = max((a for a in SIMPLE if a in arms), key=lambda a: (arms[a].tail, -SIMPLE.index(a)))
     gated = [a for a in GATED if a in arms]
     against = ""
@@ -285,7 +346,10 @@ def _choose(judge: _Judge, arms: Mapping[str, ArmResult], seeds: int) -> tuple[s
     ]
     if not winners:
         return "plain", f"no simple head beats plain on the tail beyond its interval{against}"
-    chosen = max(winners, key=lambda a: (arms[a].tail, -SIMPLE.index(a)))
+    chosen = winners[0]
+    for later in winners[1:]:
+        if judge.gain(later, chosen, judge.tail).low > 0:
+            chosen = later
     return chosen, f"{chosen} against plain: tail {_points(arms[chosen].tail_gain)}{against}"
 
 
@@ -311,8 +375,8 @@ def _objections(gain: Difference, loss: float, placebo: ArmResult | None) -> lis
         found.append(f"head languages lose {100 * loss:.2f} points, above {100 * LOSS:.1f}")
     if placebo is None:
         found.append("without a placebo beside it")
-    elif placebo.tail_gain.value > NOTHING:
-        found.append(f"but codes dealt out at random gain {100 * placebo.tail_gain.value:.2f} points, too")
+    elif placebo.tail_gain.value > NOTHING or placebo.tail_gain.low > 0:
+        found.append(f"but codes dealt out at random gain, too: {_points(placebo.tail_gain)}")
     return found
 
 

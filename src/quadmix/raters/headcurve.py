@@ -15,7 +15,7 @@ from quadmix.raters.arms import HeadData, World, differences, digest_of, separat
 from quadmix.raters.comparing import LEAST_SEEDS, SEPARATE, CurvePoint, HeadCurve, tail_gains
 from quadmix.raters.dense import DenseTraining
 from quadmix.raters.headruns import Counter, Progress, held_out, judged_pairs
-from quadmix.raters.table import Pairs, Texts
+from quadmix.raters.table import CROSS, MONO, PARALLEL, Pairs, Texts
 from quadmix.rng import keyed_uniform
 from quadmix.types import Floats, Ints
 
@@ -32,7 +32,7 @@ def label_curve(
     store: Path | None = None,
     progress: Progress | None = None,
 ) -> HeadCurve:
-    """Train the arms of the curve with at most so many training pairs of each tail language, size by size.
+    """Train the arms of the curve with at most so many labelled pairs of each tail language, size by size.
 
     Which pairs are kept is drawn anew for each seed, the same for all arms; the languages that are not of the
     tail keep theirs, and the held pairs are the same everywhere. A tail language has a head of its own
@@ -51,7 +51,7 @@ def label_curve(
         for number in range(seeds):
             told.done = (place * seeds + number) * len(CURVE_ARMS)
             few = limited(pairs, texts, tail, size, seed=training.seed + number)
-            counts += training_pairs(few, texts, tail).values()
+            counts += labelled_pairs(few, texts, tail).values()
             own = {c: p for c, p in separate_languages(few, texts, least=1).items() if c in tail}
             world = World(data=replace(data, pairs=few), own=own)
             name = f"{digest_of(world.data, training, (*CURVE_ARMS, *tail))[:16]}-{number}.parquet"
@@ -83,29 +83,38 @@ def _distinct(data: HeadData, tail: Sequence[str], sizes: Sequence[int], seed: i
     return list(kept.values())
 
 
-def training_pairs(pairs: Pairs, texts: Texts, languages: Sequence[str]) -> dict[str, int]:
-    """Return the training pairs of each language that have a text in it."""
-    counts = dict.fromkeys(languages, 0)
-    for row in np.flatnonzero(~pairs.held).tolist():
-        for code in {texts.language[int(pairs.a[row])], texts.language[int(pairs.b[row])]} & counts.keys():
-            counts[code] += 1
-    return counts
+def labelled_pairs(pairs: Pairs, texts: Texts, languages: Sequence[str]) -> dict[str, int]:
+    """Return the training pairs of each language that votes were given to: monolingual ones, ties too."""
+    rows = pairs.a[~pairs.held & (pairs.kind == MONO)].tolist()
+    own = [texts.language[i] for i in rows]
+    return {code: own.count(code) for code in languages}
 
 
 def limited(pairs: Pairs, texts: Texts, tail: Sequence[str], size: int, *, seed: int) -> Pairs:
-    """Return the pairs without those that would give a tail language more than `size` training pairs.
+    """Return the pairs with at most `size` labelled training pairs (`labelled_pairs`) of each tail language.
 
-    Pairs come in an order drawn by their texts' ids, and one is kept if each of its tail languages has room.
+    They come in an order drawn by their texts' ids, the first are kept. Cross-lingual pairs of a tail
+    language are kept in the same share as its labelled ones, in the smaller share where both sides are of
+    the tail. Parallel pairs stay: they carry no label.
     """
     if size < 1:
         raise InputError(f"a point of the curve is {size}, expected at least 1 training pair per language")
-    among, room = set(tail), dict.fromkeys(tail, size)
-    sides = [{texts.language[a], texts.language[b]} & among for a, b in zip(pairs.a, pairs.b, strict=True)]
-    touched: Ints = np.array([i for i, s in enumerate(sides) if s and not pairs.held[i]], np.int64)
+    had = labelled_pairs(pairs, texts, tail)
+    sides = [
+        {texts.language[a], texts.language[b]} & had.keys() for a, b in zip(pairs.a, pairs.b, strict=True)
+    ]
+    touched: Ints = np.array(
+        [i for i, s in enumerate(sides) if s and not pairs.held[i] and pairs.kind[i] != PARALLEL], np.int64
+    )
     keys = [f"{texts.ids[pairs.a[i]]}\x1f{texts.ids[pairs.b[i]]}" for i in touched.tolist()]
+    drawn, room = keyed_uniform(seed, keys, "curve"), dict.fromkeys(tail, size)
     kept = np.ones(len(pairs), np.bool_)
-    for row in touched[np.argsort(keyed_uniform(seed, keys, "curve"), kind="stable")].tolist():
-        kept[row] = all(room[code] > 0 for code in sides[row])
-        for code in sides[row] if kept[row] else ():
-            room[code] -= 1
+    for place in np.argsort(drawn, kind="stable").tolist():
+        row = int(touched[place])
+        if pairs.kind[row] == CROSS:
+            kept[row] = all(drawn[place] * had[code] < size for code in sides[row])
+            continue
+        (code,) = sides[row]
+        kept[row] = room[code] > 0
+        room[code] -= 1
     return pairs.take(kept)

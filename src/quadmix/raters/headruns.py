@@ -26,7 +26,7 @@ from quadmix.raters.comparing import (
     check_tail,
     decide,
 )
-from quadmix.raters.dense import DenseTraining, TrainedHead
+from quadmix.raters.dense import DenseTraining, TrainedHead, gathered, new_head
 from quadmix.raters.table import Texts
 from quadmix.types import Floats
 
@@ -36,10 +36,12 @@ Progress = Callable[[int, int], None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gates:
     """What the first POSO head does with the code. domains: domain -> S, how far masking the domain moves
-    what its last layer reads, on the texts of the held pairs; {} where the code has none."""
+    what its last layer reads, on the texts of the held pairs; {} where the code has none. start: the same of
+    the head before training."""
 
     languages: tuple[LanguageGate, ...] = ()
     domains: dict[str, float] = field(default_factory=dict[str, float])
+    start: dict[str, float] = field(default_factory=dict[str, float])
 
 
 def compare_heads(
@@ -69,7 +71,7 @@ def compare_heads(
 
     def heard(arm: str, head: TrainedHead) -> None:
         if arm == GATED[0]:
-            gates.append(_gates(head, data, judged))
+            gates.append(_gates(head, _untrained(data, training), data, judged))
             if home:
                 home.mkdir(parents=True, exist_ok=True)
                 write_json(home / "gates.json", gates[0])
@@ -89,7 +91,10 @@ def compare_heads(
         gates = [read_value(home / "gates.json", Gates)]
     seen = gates[0] if gates else Gates()
     made = _compared(data.texts, judged, {arm: np.stack(rows) for arm, rows in found.items()}, tail)
-    return replace(made, across=judged.across, gates=seen.languages, domain_sensitivity=seen.domains)
+    return replace(
+        made, across=judged.across, gates=seen.languages, domain_sensitivity=seen.domains,
+        domain_start=seen.start,
+    )  # fmt: skip
 
 
 @dataclass(slots=True, kw_only=True)
@@ -153,12 +158,19 @@ def _accuracy(judged: Judged, values: Floats, decided: NDArray[np.bool_], code: 
     return float(judged.right(values)[:, decided & (judged.language == code)].mean())
 
 
-def _gates(head: TrainedHead, data: HeadData, judged: Judged) -> Gates:
+def _untrained(data: HeadData, training: DenseTraining) -> TrainedHead:
+    """Return the POSO head of the training's seed as it is before the first step."""
+    start = gathered(data.vectors, data.texts, data.pairs, data.domains)
+    head = new_head(start, replace(training, head=GATED[0]))
+    return TrainedHead(head=head, known=start.known, domains=start.domains)
+
+
+def _gates(head: TrainedHead, start: TrainedHead, data: HeadData, judged: Judged) -> Gates:
+    """Return what a head does with the code, on the texts of the held pairs, and what it did at its start."""
     import torch
 
     rows = np.unique(np.concatenate([judged.pairs.a, judged.pairs.b])).astype(np.int64)
     language = np.array(data.texts.language, dtype=object).astype(str)[rows]
-    known = set(judged.language[judged.trained].tolist())
     domain = [data.domains[i] for i in rows.tolist()] if data.domains else None
     given = [
         torch.from_numpy(values)
@@ -166,30 +178,40 @@ def _gates(head: TrainedHead, data: HeadData, judged: Judged) -> Gates:
             data.vectors[rows], head.rows(language.tolist()), head.domain_rows(domain, len(rows))
         )
     ]  # fmt: skip
-    factors = head.head.factors()
-    if factors is None:
+    factors, before = _factors(head), _factors(start)
+    if factors is None or before is None:
         return Gates()
-    factors, texts = factors.numpy().astype(np.float64), head.head.texts.numpy()
-    largest = factors[1 + int(np.nanargmax(texts[1:]))]
-    found = list[LanguageGate]()
-    for code in sorted(known):
-        own, row = language == code, head.known.index(code) + 1
-        part = torch.from_numpy(own)
-        moved = head.head.sensitivity(*(values[part] for values in given))
-        far = float(np.abs(factors[row] - largest).mean() / largest.mean())
+    texts, found = head.head.texts.numpy(), list[LanguageGate]()
+    largest = 1 + int(np.nanargmax(texts[1:]))
+    for code in sorted(set(judged.language[judged.trained].tolist())):
+        row = head.known.index(code) + 1
+        part = [values[torch.from_numpy(language == code)] for values in given]
         found.append(
             LanguageGate(
                 language=code,
                 texts=int(texts[row]),
-                sensitivity=moved,
+                sensitivity=head.head.sensitivity(*part),
                 gate=float(factors[row].mean()),
                 spread=float(factors[row].std()),
-                distance=far,
+                distance=_distance(factors, row, largest),
+                start_sensitivity=start.head.sensitivity(*part),
+                start_distance=_distance(before, row, largest),
             )
         )
-    masked = dict[str, float]()
+    masked: tuple[dict[str, float], dict[str, float]] = {}, {}
     for place, name in enumerate(head.domains, start=1):
-        part = given[2] == place
-        if part.any():
-            masked[name] = head.head.sensitivity(*(values[part] for values in given), of="domain")
-    return Gates(languages=tuple(sorted(found, key=lambda g: (-g.texts, g.language))), domains=masked)
+        part = [values[given[2] == place] for values in given]
+        if len(part[0]):
+            for told, one in zip(masked, (head, start), strict=True):
+                told[name] = one.head.sensitivity(*part, of="domain")
+    languages = tuple(sorted(found, key=lambda g: (-g.texts, g.language)))
+    return Gates(languages=languages, domains=masked[0], start=masked[1])
+
+
+def _factors(head: TrainedHead) -> Floats | None:
+    found = head.head.factors()
+    return None if found is None else found.numpy().astype(np.float64)
+
+
+def _distance(factors: Floats, row: int, largest: int) -> float:
+    return float(np.abs(factors[row] - factors[largest]).mean() / factors[largest].mean())

@@ -198,17 +198,22 @@ def _gate_lines(found: HeadComparison) -> list[str]:
         return []
     lines = [
         "", "the first POSO head. S: how far masking the language moves what its last layer reads; factors "
-        "of the gate, 1 = neutral; distance: to those of the language with most texts",
-        f"{'language':<10}{'texts':>8}{'S':>8}  factors        distance",
+        "of the gate, 1 = neutral; distance: to those of the language with most texts; at its start: of "
+        "the same head before training, whose random gate moves them, too",
+        f"{'language':<10}{'texts':>8}{'S':>8}  {'at its start':<14}"
+        f"{'factors':<15}{'distance':<10}at its start",
     ]  # fmt: skip
     lines += [
-        f"{g.language:<10}{g.texts:>8,}{g.sensitivity:>8.2f}  {g.gate:.2f} ± {g.spread:.2f}"
-        f"    {g.distance:.2f}"
+        f"{g.language:<10}{g.texts:>8,}{g.sensitivity:>8.2f}  {g.start_sensitivity:<14.2f}"
+        f"{f'{g.gate:.2f} ± {g.spread:.2f}':<15}{g.distance:<10.2f}{g.start_distance:.2f}"
         for g in found.gates
     ]
     if found.domain_sensitivity:
-        told = ", ".join(f"{name} {value:.2f}" for name, value in found.domain_sensitivity.items())
-        lines.append(f"S of masking the domain: {told}")
+        told = ", ".join(
+            f"{name} {value:.2f} ({found.domain_start[name]:.2f})"
+            for name, value in found.domain_sensitivity.items()
+        )
+        lines.append(f"S of masking the domain (at its start): {told}")
     return lines
 
 
@@ -216,8 +221,8 @@ def _curve_lines(curve: HeadCurve) -> list[str]:
     """Return the curve as a table: accuracy of plain, of the others the gain over it, by training pairs."""
     names = [arm.arm for arm in curve.points[0].arms]
     lines = [
-        "", f"tail accuracy over training pairs per tail language, {curve.pairs:,} held pairs; others: "
-        "points gained over plain, 95 %",
+        "", f"tail accuracy over labelled training pairs per tail language, {curve.pairs:,} held pairs; "
+        "others: points gained over plain, 95 %",
         f"{'pairs':<7}{'had':<14}" + "".join(f"{name:<24}" for name in names),
     ]  # fmt: skip
     for p in curve.points:

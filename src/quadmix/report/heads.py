@@ -32,7 +32,7 @@ def curve_picture(curve: HeadCurve) -> Picture:
             axes.set_xscale("log")
             axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
             axes.set_xticks([], minor=True)
-            axes.set_xlabel("training pairs of each tail language")
+            axes.set_xlabel("labelled training pairs of each tail language")
             axes.set_ylabel(label)
         left.legend()
 
