@@ -140,7 +140,7 @@ def test_fine_tuning_reads_the_kinds_so_that_lambda_is_that_of_the_settings(monk
         called.update(pairs=inner.take(~inner.held), training=training)
 
     monkeypatch.setattr(tiers, "finetune", record)
-    placed = SimpleNamespace(card=SimpleNamespace(input=SimpleNamespace(window=64)))
+    placed = SimpleNamespace(card=SimpleNamespace(input=SimpleNamespace(window=64)), digest="none")
     monkeypatch.setattr(tiers, "embedder", lambda _: placed)
     encoder = SimpleNamespace(kind="finetune", epochs=2, batch=64, lr=None, pooling="mean")
     recipe: Any = SimpleNamespace(

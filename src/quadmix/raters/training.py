@@ -21,7 +21,7 @@ from quadmix.io.lease import lease
 from quadmix.raters.audit import BiasAudit, bias_audit, describe
 from quadmix.raters.compared import Tell
 from quadmix.raters.coverage import Known
-from quadmix.raters.domains import text_domains, with_domains
+from quadmix.raters.domains import check_code, text_domains, with_domains
 from quadmix.raters.excerpts import unit_spans
 from quadmix.raters.human import human_labels, with_labels
 from quadmix.raters.making import RESOLVED
@@ -91,15 +91,17 @@ def train_rater(
             found = read_value(folder / REPORT, RaterReport)
             if found.request == request and found.files in ("", _files(folder)):
                 return found
+        texts = read_texts(folder / TEXTS)
+        pairs = read_pairs(folder / PAIRS, texts)
+        started = time.monotonic()
+        if recipe.encoder.kind == "frozen":
+            check_code(recipe)  # what is refused leaves the rater that is there
+        scripts = known_scripts(recipe, texts, pairs)
         # before the rater: a call killed below must leave nothing that tells of another one than model/ holds
         for path in (folder / REPORT, folder / MODEL / OFFSETS, folder / MODEL / REFERENCE):
             path.unlink(missing_ok=True)
         if known:
             shutil.rmtree(folder / MODEL, ignore_errors=True)  # of other settings
-        texts = read_texts(folder / TEXTS)
-        pairs = read_pairs(folder / PAIRS, texts)
-        started = time.monotonic()
-        scripts = known_scripts(recipe, texts, pairs)
         made = train_tier(recipe, folder, texts, pairs, tell, vectors=folder / EMBEDDINGS)
         annotator = load_rater_model(folder / MODEL / "card.yaml", recipe.run.device)
         scores = score_texts(annotator, texts, tell) if made.scores is None else made.scores
