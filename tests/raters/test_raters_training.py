@@ -131,6 +131,19 @@ def test_settings_are_chosen_on_sources_of_the_training_part(world: Path):
     assert not held & (drawn | rest)
 
 
+def encoder_card(folder: Path) -> Path:
+    """Make a tiny encoder in a folder and return its card."""
+    save_encoder(folder / "encoder")
+    card = folder / "encoder.yaml"
+    card.write_text(
+        f"name: tiny\nfamily: embedding\nrole: embedding\nmodel: {folder / 'encoder'}\n"
+        "licence: none\nsource: made here\ndescription: random\n"
+        "input: {pooling: mean}\noutput: {kind: vector}\n",
+        "utf-8",
+    )
+    return card
+
+
 def test_fine_tuning_reads_the_kinds_so_that_lambda_is_that_of_the_settings(monkeypatch: pytest.MonkeyPatch):
     """1,500 monolingual, 1,500 cross-lingual and 150 parallel pairs, lambda 0.5: of all that is read."""
     texts, pairs = composed_pairs(1_500, 1_500, 150, 0.5)
@@ -341,14 +354,7 @@ def test_another_split_shares_no_unseen_pair(world: Path):
 
 
 def test_a_head_on_a_frozen_encoder_is_trained_saved_and_compared(world: Path, tmp_path: Path):
-    save_encoder(tmp_path / "encoder")
-    card = tmp_path / "encoder.yaml"
-    card.write_text(
-        f"name: tiny\nfamily: embedding\nrole: embedding\nmodel: {tmp_path / 'encoder'}\n"
-        "licence: none\nsource: made here\ndescription: random\n"
-        "input: {pooling: mean}\noutput: {kind: vector}\n",
-        "utf-8",
-    )
+    card = encoder_card(tmp_path)
     own = ["--set", "encoder.kind=frozen", "--set", f"encoder.model={card}", "--set", f"folder={tmp_path}"]
     done = cli("train", str(world / "rater.yaml"), *own, "--set", "encoder.epochs=2", "--set", "head=concat")
     assert done.exit_code == 0, done.output
@@ -404,14 +410,7 @@ def test_a_head_on_a_frozen_encoder_is_trained_saved_and_compared(world: Path, t
 def test_heads_are_chosen_without_the_documents_that_the_report_is_made_of(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    save_encoder(tmp_path / "encoder")
-    card = tmp_path / "encoder.yaml"
-    card.write_text(
-        f"name: tiny\nfamily: embedding\nrole: embedding\nmodel: {tmp_path / 'encoder'}\n"
-        "licence: none\nsource: made here\ndescription: random\n"
-        "input: {pooling: mean}\noutput: {kind: vector}\n",
-        "utf-8",
-    )
+    card = encoder_card(tmp_path)
     own = ["encoder.kind=frozen", f"encoder.model={card}", f"folder={tmp_path}", "pairs.count=150"]
     given: list[Pairs] = []
 
@@ -437,14 +436,7 @@ def test_an_encoder_reads_no_text_twice_in_a_whole_training(
 ):
     from quadmix.annotate.models.batches import TokenModel
 
-    save_encoder(tmp_path / "encoder")
-    card = tmp_path / "encoder.yaml"
-    card.write_text(
-        f"name: tiny\nfamily: embedding\nrole: embedding\nmodel: {tmp_path / 'encoder'}\n"
-        "licence: none\nsource: made here\ndescription: random\n"
-        "input: {pooling: mean}\noutput: {kind: vector}\n",
-        "utf-8",
-    )
+    card = encoder_card(tmp_path)
     given: list[str] = []
     windows = TokenModel.windows
 
