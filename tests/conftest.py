@@ -1,6 +1,12 @@
 """One hypothesis profile for all tests: the same examples in every run, no deadline on a loaded machine."""
 
+import os
 import signal
+
+# several workers share the cores already; OpenMP and BLAS read these when they are first imported
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 
 from hypothesis import settings
 

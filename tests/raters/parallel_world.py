@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+from typer.testing import CliRunner, Result
+
+from quadmix.cli.main import app
 
 GOOD = ["theory", "evidence", "measured", "growth", "river", "climate", "energy", "history", "method"]
 BAD = ["click", "buy", "now", "free", "win", "cheap", "offer", "sale", "best", "deal", "hurry", "wow"]
@@ -60,3 +63,8 @@ def write_settings(folder: Path, corpus: Path, extra: str = "") -> Path:
     path = folder / "rater.yaml"
     path.write_text(SETTINGS.format(folder=folder / "raters", corpus=corpus) + extra, "utf-8")
     return path
+
+
+def cli(*words: str) -> Result:
+    """Call `quadmix rater`."""
+    return CliRunner().invoke(app, ["rater", *words])

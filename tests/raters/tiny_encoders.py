@@ -74,3 +74,16 @@ def some_pairs(share: Any, count: int, *, held: int, seed: int = 0) -> Pairs:
     p = np.where(kind == PARALLEL, 0.5, 1 / (1 + np.exp(-8 * (share[a] - share[b]))))
     weight = np.where(kind == PARALLEL, 2.0, 1.0)
     return Pairs(a=a, b=b, p=p, weight=weight, kind=kind, held=np.arange(count + held) >= count)
+
+
+def encoder_card(folder: Path) -> Path:
+    """Save a tiny encoder in a folder and return the card of an embedding model that names it."""
+    save_encoder(folder / "encoder")
+    path = folder / "encoder.yaml"
+    path.write_text(
+        f"name: tiny\nfamily: embedding\nrole: embedding\nmodel: {folder / 'encoder'}\n"
+        "licence: none\nsource: made here\ndescription: random\n"
+        "input: {pooling: mean, window: 64}\noutput: {kind: vector}\n",
+        "utf-8",
+    )
+    return path
