@@ -6,6 +6,8 @@ eighth, half and twice the learning rate (the other sizes have the rate of 1M).
 Olmix reports 0.73 between 1M proxies and 1B models; DataDecide speaks of decision accuracy.
 """
 
+from collections.abc import Sequence
+
 from common import Choice, Study, by_theta, opened, parser, save, train
 from shared import pool_part, result_name, with_recipe
 
@@ -30,7 +32,14 @@ _APART = 100  # seeds between the selections of two sizes: each draws its own do
 def main() -> None:
     options = with_recipe(parser(str(__doc__)))
     options.add_argument("--sizes", default=",".join(SIZES), help="sizes to train, the smallest first")
-    options.add_argument("--seeds", type=int, default=max(SIZES.values()), help="at most as many of a size")
+    options.add_argument(
+        "--seeds",
+        default=str(max(SIZES.values())),
+        help="at most as many of a size: one number, or one per size",
+    )
+    options.add_argument(
+        "--rates", default=",".join(f"{f:g}" for f in RATES), help="factors of the learning rate, at 1M"
+    )
     options.add_argument("--rate-seeds", type=int, default=RATE_SEEDS, help="seeds of every learning rate")
     args = options.parse_args()
     names = args.sizes.split(",")
@@ -38,9 +47,10 @@ def main() -> None:
         raise SystemExit(
             f"--sizes {args.sizes}: expected some of {', '.join(SIZES)}, 1M among them (the rates' own)"
         )
+    seeds, factors = seeds_of(names, args.seeds), [float(f) for f in args.rates.split(",")]
     with opened(args.overrides, args.recipe) as study:
-        sizes = [_rung(study, size, size, min(args.seeds, SIZES[size]), 1.0) for size in names]
-        rates = [_rung(study, f"1M lr x{f:g}", "1M", args.rate_seeds, f) for f in RATES]
+        sizes = [_rung(study, size, size, seeds[size], 1.0) for size in names]
+        rates = [_rung(study, f"1M lr x{f:g}", "1M", args.rate_seeds, f) for f in factors]
         seed = study.recipe.seed
         one = next(r for r in sizes if r.name == "1M")
         save(
@@ -53,6 +63,18 @@ def main() -> None:
             },
             study,
         )
+
+
+def seeds_of(sizes: Sequence[str], asked: str) -> dict[str, int]:
+    """Return the seeds of every size: `asked` is one number for all, or as many as there are sizes."""
+    numbers = [int(n) for n in asked.split(",")]
+    if len(numbers) == 1:
+        numbers *= len(sizes)
+    if len(numbers) != len(sizes) or min(numbers) < 1:
+        raise SystemExit(
+            f"--seeds {asked}: expected one number from 1 on, or one for each of {', '.join(sizes)}"
+        )
+    return {size: min(n, SIZES[size]) for size, n in zip(sizes, numbers, strict=True)}
 
 
 def _choices(study: Study) -> dict[str, Choice]:

@@ -465,3 +465,11 @@ def test_r7_asks_for_sizes_before_it_trains(monkeypatch):
         monkeypatch.setattr("sys.argv", ["r7", "--sizes", sizes])
         with pytest.raises(SystemExit, match="1M among them"):
             r7.main()
+
+
+def test_r7_takes_one_number_of_seeds_or_one_per_size():
+    assert r7.seeds_of(["0.3M", "5M"], "9") == {"0.3M": 4, "5M": 3}, "at most those of the size"
+    assert r7.seeds_of(["0.3M", "1M", "5M"], "3,3,2") == {"0.3M": 3, "1M": 3, "5M": 2}
+    for wrong in ("3,2", "0"):
+        with pytest.raises(SystemExit, match="one for each of"):
+            r7.seeds_of(["0.3M", "1M", "5M"], wrong)
