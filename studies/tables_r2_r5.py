@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from cells import Result, difference, number, spread, table, transfer_rows
+from numpy.typing import NDArray
 from shared import mean_interval
 
 _ALPHA = 0.05
@@ -260,3 +261,30 @@ def r5_fixed_tokens(result: Result) -> list[str]:
 
 def r5_fixed_epochs(result: Result) -> list[str]:
     return _r5(result, "epochs")
+
+
+def r5_contrasts(result: Result) -> list[str]:
+    """Return, for every two factors, θ* minus θ* and lead minus lead (θ* minus random), paired by seed."""
+    values = {(r["match"], r["label"]): np.asarray(r["values"], float) for r in result["rows"]}
+    short = {label.split(" ")[1] for (_, label), own in values.items() if len(own) < result["seeds"]}
+    factors = [f for f in dict.fromkeys(label.split(" ")[1] for _, label in values) if f not in short]
+    cells: list[list[str]] = []
+    for i, one in enumerate(factors):
+        for other in factors[i + 1 :]:
+            row = [f"{one} minus {other}", _contrast([values["tokens", f"θ* {f}"] for f in (one, other)])]
+            for match in ("tokens", "epochs"):
+                lead = [values[match, f"θ* {f}"] - values[match, f"random {f}"] for f in (one, other)]
+                row.append(_contrast(lead))
+            cells.append(row)
+    head = ["factors", "θ*, fixed tokens", "θ* minus random, fixed tokens", "θ* minus random, fixed epochs"]
+    note = (
+        f"Differences of two factors, {result['seeds']} seeds, bits per byte; 95 % intervals by Student's t, "
+        "paired by seed, not corrected for their number; factors of which a model failed are left out. Leads "
+        "are negative: a negative difference is the larger lead."
+    )
+    return [note, "", *table(head, cells)]
+
+
+def _contrast(pair: Sequence[NDArray[np.float64]]) -> str:
+    first, second = pair
+    return difference(mean_interval(first - second), key="mean")

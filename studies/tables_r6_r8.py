@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from cells import Result, difference, number, spread, table, transfer_rows
+from numpy.typing import NDArray
+from shared import mean_interval
 
 _LARGEST_CHANGES = 6
 
@@ -36,6 +39,33 @@ def r6_families(result: Result) -> list[str]:
         "tasks of a family weighted alike in units of their spread.", "",
         *table(["selection", *losses], [*rows, ["theta-answers minus theta-benchmarks", *pair]]),
     ]  # fmt: skip
+
+
+def r6_contrasts(result: Result) -> list[str]:
+    """Return differences of selections, by seed, on both families and on the benchmarks without BoolQ."""
+    own = {
+        t["task"]: {m["label"]: np.asarray(m["values"], float) for m in t["losses"]} for t in result["tasks"]
+    }
+    weights = {name: dict(f["objective"]) for name, f in result["families"].items()}
+    if rest := {task: w for task, w in weights["benchmarks"].items() if task != "boolq"}:
+        weights["benchmarks without boolq"] = rest
+
+    def loss(family: str, label: str) -> NDArray[np.float64]:
+        total = sum(weights[family].values())
+        return np.sum([w / total * own[task][label] for task, w in weights[family].items()], axis=0)
+
+    pairs = [("theta-answers", "theta-benchmarks"), ("quadmix", "theta-benchmarks"),
+             *((label, "random") for label in ("theta-answers", "theta-benchmarks", "quadmix"))]  # fmt: skip
+    cells = [
+        [f"{a} minus {b}", *(difference(mean_interval(loss(f, a) - loss(f, b)), key="mean") for f in weights)]
+        for a, b in pairs
+        if all({a, b} <= set(losses) for losses in own.values())
+    ]
+    note = (
+        "`quadmix` is the run's own θ*, searched on BoolQ in three batches and confirmed; 95 % intervals by "
+        "Student's t, paired by seed."
+    )
+    return [note, "", *table(["selections", *weights], cells)]
 
 
 def r6_tasks(result: Result) -> list[str]:

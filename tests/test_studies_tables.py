@@ -145,6 +145,10 @@ def test_r5_compares_with_random_by_seed(page):
     assert cells_of(fixed, "x2")[6].startswith("**+0.0")
     assert cells_of(fixed, "x1")[9].startswith("**-0.1")
     assert cells_of(epochs, "x1")[7] == cells_of(fixed, "x1")[9]
+    own = cells_of(block(page, "r5_contrasts"), "x1 minus x2")
+    flipped = cells_of(fixed, "x2")[6].strip("*").partition(" ")[0].replace("+", "-")
+    assert own[1].strip("*").partition(" ")[0] == flipped, "x2 minus x1, turned round"
+    assert float(own[2].strip("*").partition(" ")[0]) == pytest.approx((2.0 - 2.1) - (2.05 - 2.06), abs=0.02)
 
 
 def test_r6_signs_and_the_surrogate_s_own_quality(page):
@@ -152,6 +156,15 @@ def test_r6_signs_and_the_surrogate_s_own_quality(page):
     assert cells_of(lines, "boolq")[1:3] == ["0.70 [0.50, 0.80]", "+0.1000"]
     assert cells_of(lines, "boolq")[4] == "yes"
     assert cells_of(lines, "answers")[4] == "no"
+    pair = cells_of(block(page, "r6_contrasts"), "theta-answers minus theta-benchmarks")
+    family = cells_of(block(page, "r6_families"), "theta-answers minus theta-benchmarks")
+    heads = [
+        cells_of(block(page, n), first)
+        for n, first in (("r6_contrasts", "selections"), ("r6_families", "selection"))
+    ]
+    assert [p.partition(" ")[0] for p in pair[1:]] == [
+        family[heads[1].index(h)].partition(" ")[0] for h in heads[0][1:]
+    ]
     assert cells_of(block(page, "r6_search"), "share of web")[1:] == ["50.0 %", "60.0 %"]
     assert cells_of(block(page, "r6_targets"), "boolq")[1:] == ["500", "400", "100"]
 
