@@ -38,7 +38,7 @@ def main() -> None:
         help="at most as many of a size: one number, or one per size",
     )
     options.add_argument(
-        "--rates", default=",".join(f"{f:g}" for f in RATES), help="factors of the learning rate, at 1M"
+        "--rates", type=rates_of, default=list(RATES), help="factors of the learning rate at 1M, as 0.5,2"
     )
     options.add_argument("--rate-seeds", type=int, default=RATE_SEEDS, help="seeds of every learning rate")
     args = options.parse_args()
@@ -47,10 +47,10 @@ def main() -> None:
         raise SystemExit(
             f"--sizes {args.sizes}: expected some of {', '.join(SIZES)}, 1M among them (the rates' own)"
         )
-    seeds, factors = seeds_of(names, args.seeds), [float(f) for f in args.rates.split(",")]
+    seeds = seeds_of(names, args.seeds)
     with opened(args.overrides, args.recipe) as study:
         sizes = [_rung(study, size, size, seeds[size], 1.0) for size in names]
-        rates = [_rung(study, f"1M lr x{f:g}", "1M", args.rate_seeds, f) for f in factors]
+        rates = [_rung(study, f"1M lr x{f:g}", "1M", args.rate_seeds, f) for f in args.rates]
         seed = study.recipe.seed
         one = next(r for r in sizes if r.name == "1M")
         save(
@@ -67,7 +67,7 @@ def main() -> None:
 
 def seeds_of(sizes: Sequence[str], asked: str) -> dict[str, int]:
     """Return the seeds of every size: `asked` is one number for all, or as many as there are sizes."""
-    numbers = [int(n) for n in asked.split(",")]
+    numbers = [int(n) if n.isdecimal() else 0 for n in asked.split(",")]
     if len(numbers) == 1:
         numbers *= len(sizes)
     if len(numbers) != len(sizes) or min(numbers) < 1:
@@ -75,6 +75,14 @@ def seeds_of(sizes: Sequence[str], asked: str) -> dict[str, int]:
             f"--seeds {asked}: expected one number from 1 on, or one for each of {', '.join(sizes)}"
         )
     return {size: min(n, SIZES[size]) for size, n in zip(sizes, numbers, strict=True)}
+
+
+def rates_of(asked: str) -> list[float]:
+    """Return the factors of the learning rate; argparse names the option when this raises ValueError."""
+    factors = [float(f) for f in asked.split(",")]
+    if not all(0 < f < float("inf") for f in factors):
+        raise ValueError(asked)
+    return factors
 
 
 def _choices(study: Study) -> dict[str, Choice]:

@@ -470,6 +470,15 @@ def test_r7_asks_for_sizes_before_it_trains(monkeypatch):
 def test_r7_takes_one_number_of_seeds_or_one_per_size():
     assert r7.seeds_of(["0.3M", "5M"], "9") == {"0.3M": 4, "5M": 3}, "at most those of the size"
     assert r7.seeds_of(["0.3M", "1M", "5M"], "3,3,2") == {"0.3M": 3, "1M": 3, "5M": 2}
-    for wrong in ("3,2", "0"):
+    for wrong in ("3,2", "0", "x"):
         with pytest.raises(SystemExit, match="one for each of"):
             r7.seeds_of(["0.3M", "1M", "5M"], wrong)
+
+
+def test_r7_refuses_rates_that_are_no_factors(monkeypatch, capsys):
+    assert r7.rates_of("0.5,2") == [0.5, 2.0]
+    for wrong in ("x", "0", "nan"):
+        monkeypatch.setattr("sys.argv", ["r7", "--rates", wrong])
+        with pytest.raises(SystemExit):
+            r7.main()
+        assert f"argument --rates: invalid rates_of value: '{wrong}'" in capsys.readouterr().err
